@@ -1,0 +1,122 @@
+"""Every exception of collector: what happened, to which job or path, and what to do about it.
+
+Invariants: I1  every error pickles: its constructor arguments are positional and equal to `args`.
+            I2  every error is also the built-in that a caller would already catch.
+"""
+
+import errno
+import os
+import signal as signals
+from concurrent.futures.process import BrokenProcessPool
+
+
+class CollectorError(Exception):
+    """Base of every error that collector raises on its own account."""
+
+
+class JobError(CollectorError):
+    """One job failed; the others go on.
+
+    Attributes:
+        job_id: Number of the job in its Collector.
+        name: Name of the job.
+        attempt: Which attempt failed; the first is 1.
+    """
+
+    def __init__(self, message: str, job_id: int = 0, name: str = "", attempt: int = 1) -> None:
+        super().__init__(message, job_id, name, attempt)
+        self.message = message
+        self.job_id = job_id
+        self.name = name
+        self.attempt = attempt
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class WorkerCrashError(JobError, BrokenProcessPool):
+    """The worker that ran the job died: killed, out of memory, a crash in C, or `os._exit`.
+
+    Attributes:
+        exitcode: As `multiprocessing.Process.exitcode`; None if it could not be learned.
+        signal: Number of the signal that ended the worker, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        job_id: int = 0,
+        name: str = "",
+        attempt: int = 1,
+        exitcode: int | None = None,
+    ) -> None:
+        super().__init__(message, job_id, name, attempt)
+        self.args = (message, job_id, name, attempt, exitcode)
+        self.exitcode = exitcode
+        self.signal = -exitcode if exitcode is not None and exitcode < 0 else None
+
+
+class JobTimeoutError(JobError, TimeoutError):
+    """The job ran longer than its time-out and was killed with all processes of its group."""
+
+
+class JobKilledError(JobError):
+    """The job was ended by `job.kill()`; it is never run again."""
+
+
+class BrokenCollectorError(CollectorError, BrokenProcessPool):
+    """The sink died while the job was open, or the Collector cannot keep its processes alive."""
+
+
+class ClosedError(CollectorError, ValueError):
+    """You used something after you had finalized, disposed or closed it."""
+
+
+class _PathError(CollectorError, OSError):
+    """An OSError of ours: errno, what failed, and the path."""
+
+    def __init__(self, number: int, message: str, path: str | os.PathLike[str] = "") -> None:
+        OSError.__init__(self, number, message, os.fspath(path) or None)
+
+    def __reduce__(self) -> tuple[type, tuple[int | None, str | None, str]]:
+        return type(self), (self.errno, self.strerror, self.filename or "")
+
+
+class SpillError(_PathError):
+    """The bytes of an output could not be written: disk full, permission, too many files."""
+
+
+class OutputLostError(_PathError):
+    """Somebody else removed, truncated or replaced the file of an output."""
+
+
+class RunDirectoryError(_PathError):
+    """The temp root cannot be created, trusted or locked."""
+
+
+class ProtocolError(CollectorError):
+    """Two processes of a Collector disagree about what was said: a bug, never the user's fault."""
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """Say in words how a process ended, for messages.
+
+    Args:
+        exitcode: As `multiprocessing.Process.exitcode`; None if unknown.
+    """
+    if exitcode is None:
+        return "died (its exit status could not be learned)"
+    if exitcode >= 0:
+        return f"exited with status {exitcode}"
+    try:
+        name = signals.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    hint = ", possibly out of memory" if -exitcode == signals.SIGKILL else ""
+    return f"was killed by {name} (signal {-exitcode}{hint})"
+
+
+def spill_error(error: OSError, path: str | os.PathLike[str]) -> SpillError:
+    """Turn an OSError met while writing an output into a SpillError that names the path."""
+    number = error.errno or errno.EIO
+    return SpillError(number, f"cannot write the output: {error.strerror or error}", path)

@@ -1,0 +1,1 @@
+"""Finished uses of collector for common batches; nothing inside collector imports them."""

@@ -1,0 +1,59 @@
+"""Every limit and default of collector, with its unit and the source of the choice."""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- outputs -------------------------------------------------------------------------------------
+MEMORY_THRESHOLD_BYTES: Final = 5 * MIB
+"""An output of this many bytes or more lies in a file; design 3.1."""
+
+MEMORY_BUDGET_BYTES: Final = 256 * MIB
+"""Bytes of all outputs of a Collector that may be in memory at once; design 3.3."""
+
+TEMP_FILE_BASE_NAME: Final = "streaming-output"
+READ_BLOCK_BYTES: Final = MIB
+"""Largest block that iterating over an output, copying or hashing it holds at once."""
+
+# -- chunk queue ---------------------------------------------------------------------------------
+SLOT_BYTES: Final = 256 * KIB
+SLOT_COUNT: Final = 4
+"""4 x 256 KiB reached 7.2 GB/s where 8 x 128 KiB had 6.2 and 4 x 1 MiB 7.1 (docs/decisions/0002)."""
+
+JOIN_BYTES: Final = 64 * KIB
+"""Small chunks travel joined to about this size; 256 KiB was no faster and holds four times as much."""
+
+DIRECT_BYTES: Final = 16 * KIB
+"""A chunk of at least this size is copied into its slot at once, without joining."""
+
+FLUSH_DEADLINE_S: Final = 0.05
+"""No chunk waits longer than this in a worker while its job computes; design 2.1."""
+
+INLINE_BYTES: Final = 3 * KIB
+"""Payloads up to this size travel behind their header; with it they stay under PIPE_BUF (4 KiB)."""
+
+PIPE_PAYLOAD_BYTES: Final = 64 * KIB
+"""Largest payload behind one header where no shared slots can be had."""
+
+# -- processes -----------------------------------------------------------------------------------
+PROGRESS_INTERVAL_S: Final = 0.1
+"""A job's progress is reported at most once in this time; design 3.3."""
+
+FOLLOW_INTERVAL_S: Final = 0.025
+"""As above for a job that somebody follows: with the flush deadline it stays under 100 ms."""
+
+SINK_DEATHS_LIMIT: Final = 5
+"""So many deaths of the sink with no job finished in between break the Collector; design 5."""
+
+WORKER_START_DEATHS_LIMIT: Final = 3
+"""So many workers in a row that die before their first message break the Collector."""
+
+REPORT_BACKLOG_BYTES: Final = 8 * MIB
+"""While more than this waits for the parent to read, the sink reads no worker."""
+
+STOP_DEADLINE_S: Final = 5.0
+"""How long shutdown waits for idle processes to leave before it kills them."""
+
+TRACEBACK_CHARS: Final = 64 * KIB
+"""A remote exception's text and traceback are cut to this length (the middle goes)."""
