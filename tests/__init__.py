@@ -1,0 +1,1 @@
+"""The tests; a package, so that a job of a test module is found by name in a worker."""

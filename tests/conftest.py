@@ -1,0 +1,72 @@
+"""What holds for every test: it runs in temp directories of its own and leaves nothing behind.
+
+Each test has a private system temp directory (TMPDIR) and a private root for run directories
+(COLLECTOR_TMPDIR), both with a short path, for a Unix socket may lie in them (108 bytes at most).
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.leaks import Snapshot, adopt_orphans, end_processes, settle
+
+_CALL = pytest.StashKey[pytest.TestReport]()
+
+# Fixed examples, so that a failure is a failure for everybody; no deadlines, so that a loaded
+# machine is none. The campaign looks for new ones: pytest --hypothesis-profile campaign
+settings.register_profile(
+    "fixed",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "campaign", settings.get_profile("fixed"), derandomize=False, max_examples=10_000
+)
+settings.load_profile("fixed")
+
+
+def pytest_configure() -> None:
+    """Have the orphans of every test come to this process."""
+    adopt_orphans()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the fixture below know how the test ended."""
+    report = yield
+    if call.when == "call":
+        item.stash[_CALL] = report
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_base(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have pytest choose its own temp directory before the tests get one each."""
+    tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that passed but left something; end the processes of one that failed anyway."""
+    temp = Path(tempfile.mkdtemp(prefix="ct-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", os.fspath(temp))
+        patch.setenv("COLLECTOR_TMPDIR", os.fspath(temp / "c"))
+        patch.setattr(tempfile, "tempdir", None)
+        before = Snapshot.take(temp)
+        yield
+        report = request.node.stash.get(_CALL, None)
+        left = settle(before, temp) if report is not None and report.passed else []
+        end_processes(before)
+    shutil.rmtree(temp, ignore_errors=True)
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)

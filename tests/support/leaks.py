@@ -1,0 +1,251 @@
+"""What a test may not leave behind: descriptors, threads, processes, files, signal handlers.
+
+Runs in:    the process of pytest. It adopts the orphans of its tests (`adopt_orphans`): a process
+            that outlives its parent is seen and ended here, whatever its group or session.
+Owns:       nothing; a `Snapshot` only looks.
+Invariants: I1  only descendants of this process are ever reaped or killed, each by its pid.
+"""
+
+import ctypes
+import gc
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+PATIENCE_S: Final = 10.0
+"""How long processes and threads that are on their way out may take, on a loaded machine."""
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_OURS_IN_SHARED_MEMORY: Final = re.compile(r"sem\.|psm_|mp-|pymp-|.*collector")
+_LEFT_DIRECTORY: Final = re.compile(r"(run|trash|scratch|pymp)-")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessInfo:
+    """One process as `/proc` tells it; pid and start time together name it for good."""
+
+    pid: int
+    parent: int
+    state: str
+    started: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.pid} ({self.state}) {self.command}"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What this process holds at one moment."""
+
+    descriptors: Counter[str]
+    threads: frozenset[threading.Thread]
+    processes: frozenset[tuple[int, int]]
+    handlers: dict[str, object]
+    shared_memory: frozenset[str]
+    files: frozenset[str]
+
+    @classmethod
+    def take(cls, temp: Path) -> "Snapshot":
+        """Look at this process, at its descendants, and at the files below `temp`."""
+        return cls(
+            descriptors=_descriptors(),
+            threads=frozenset(threading.enumerate()),
+            processes=frozenset((process.pid, process.started) for process in descendants()),
+            handlers=_handlers(),
+            shared_memory=_shared_memory(),
+            files=frozenset(_left_below(temp)),
+        )
+
+    def leaks(self, temp: Path) -> list[str]:
+        """Tell what is here now and was not then, one line each; empty if nothing is.
+
+        Zombies that came to us as orphans are reaped on the way: their parent is dead.
+        """
+        reap_adopted(self.processes)
+        now = Snapshot.take(temp)
+        new = now.processes - self.processes
+        found = [f"process {p}" for p in descendants() if (p.pid, p.started) in new]
+        found += [f"descriptor {name}" for name in (now.descriptors - self.descriptors).elements()]
+        found += [f"thread {thread!r}" for thread in now.threads - self.threads]
+        found += [
+            f"shared memory {name}" for name in sorted(now.shared_memory - self.shared_memory)
+        ]
+        found += [f"file {name}" for name in sorted(now.files - self.files)]
+        found += [
+            f"{name}: {self.handlers.get(name)!r} became {handler!r}"
+            for name, handler in now.handlers.items()
+            if handler != self.handlers.get(name)
+        ]
+        return found
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies (Linux: a child subreaper)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process lives; a zombie does not, however long nobody waits for it."""
+    process = _process(pid)
+    return process is not None and process.state not in "ZX"
+
+
+def wait_until(condition: Callable[[], object], timeout: float = PATIENCE_S) -> bool:
+    """Look again and again until `condition` holds; False if it has not after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    pause = 0.001
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+    return True
+
+
+def settle(before: Snapshot, temp: Path, timeout: float = PATIENCE_S) -> list[str]:
+    """Give what is on its way out time to go, then tell what stayed."""
+    if not before.leaks(temp):
+        return []
+
+    def clean() -> bool:
+        gc.collect()
+        return not before.leaks(temp)
+
+    return [] if wait_until(clean, timeout) else before.leaks(temp)
+
+
+def end_processes(before: Snapshot) -> None:
+    """Kill and reap the descendants that were not there `before`: the next test starts clean."""
+
+    def gone() -> bool:
+        new = [p for p in descendants() if (p.pid, p.started) not in before.processes]
+        for process in new:
+            if process.state == "Z" and process.parent == os.getpid():
+                _reap(process.pid)
+            elif process.state != "Z":
+                _kill(process.pid)
+        return not new
+
+    wait_until(gone)
+
+
+def descendants(root: int | None = None) -> list[ProcessInfo]:
+    """Every living or unreaped process below `root` (this process unless told otherwise)."""
+    children: dict[int, list[ProcessInfo]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and (process := _process(int(name))) is not None:
+            children.setdefault(process.parent, []).append(process)
+    found: list[ProcessInfo] = []
+    waiting = [os.getpid() if root is None else root]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += [process.pid for process in below]
+    return found
+
+
+def reap_adopted(known: frozenset[tuple[int, int]]) -> None:
+    """Reap the zombies among our new children, but those whose `Process` object still waits for it.
+
+    An adopted orphan and a child of `os.fork` look alike; a zombie that a `Process` object was made
+    for is our own, and leaving it unjoined is a leak, so it stays and is reported.
+    """
+    own = {child.pid for child in _started_by_us()}
+    for process in descendants():
+        if process.state != "Z" or process.parent != os.getpid() or process.pid in own:
+            continue
+        if (process.pid, process.started) not in known:
+            _reap(process.pid)
+
+
+def _started_by_us() -> Iterator["_HasPid"]:
+    for package in ("multiprocess", "multiprocessing"):
+        module = sys.modules.get(f"{package}.process")
+        yield from list(getattr(module, "_children", ()))
+
+
+class _HasPid:
+    pid: int | None
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return  # somebody else in this process was quicker
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it went by itself
+
+
+def _process(pid: int) -> ProcessInfo | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return ProcessInfo(
+        pid=pid,
+        parent=int(fields[1]),
+        state=fields[0],
+        started=int(fields[19]),
+        command=command.replace("\0", " ").strip() or name,
+    )
+
+
+def _descriptors() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[os.readlink(f"/proc/self/fd/{name}")] += 1
+        except FileNotFoundError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+def _handlers() -> dict[str, object]:
+    found: dict[str, object] = {
+        f"handler of {signal.Signals(number).name}": signal.getsignal(number)
+        for number in signal.valid_signals()
+        if number in signal.Signals.__members__.values()
+    }
+    return found | {"blocked signals": signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+
+
+def _shared_memory() -> frozenset[str]:
+    """Names in /dev/shm that multiprocess or collector could have made (others use it as well)."""
+    if not _SHARED_MEMORY.is_dir():
+        return frozenset()
+    return frozenset(
+        name for name in os.listdir(_SHARED_MEMORY) if _OURS_IN_SHARED_MEMORY.match(name)
+    )
+
+
+def _left_below(temp: Path) -> Iterator[str]:
+    """Every file below `temp`, and every directory that has the name of something temporary."""
+    for parent, directories, files in os.walk(temp):
+        yield from (os.path.join(parent, name) for name in files)
+        yield from (
+            os.path.join(parent, name) for name in directories if _LEFT_DIRECTORY.match(name)
+        )
