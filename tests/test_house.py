@@ -77,15 +77,15 @@ def fenced(language: str, text: str) -> list[str]:
 @pytest.mark.parametrize(
     "tool",
     [
-        ["importlinter.cli", "lint", "--no-cache"],
-        ["ruff", "check"],
-        ["ruff", "format", "--check"],
-        ["mypy"],
+        ["-c", "import importlinter.cli as c; c.lint_imports_command()", "--no-cache"],
+        ["-m", "ruff", "check"],
+        ["-m", "ruff", "format", "--check"],
+        ["-m", "mypy"],
     ],
-    ids=" ".join,
+    ids=["import-linter", "ruff check", "ruff format", "mypy"],
 )
 def test_the_tool_has_nothing_to_say(tool: list[str]) -> None:
-    done = python("-m", *tool)
+    done = python(*tool)
     assert done.returncode == 0, done.stdout
 
 
@@ -145,6 +145,13 @@ def test_no_module_imports_itself_by_a_detour() -> None:
     graph = grimp.build_graph("collector", cache_dir=None)
     uses = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     graphlib.TopologicalSorter(uses).prepare()
+
+
+def test_the_rooms_below_do_not_use_the_face() -> None:
+    graph = grimp.build_graph("collector", cache_dir=None)
+    above = re.compile(r"collector\.(__main__|cli|demo|batch|integrations)\b")
+    users = graph.find_modules_that_directly_import("collector")
+    assert [module for module in sorted(users) if not above.match(module)] == []
 
 
 def test_modules_are_small() -> None:
