@@ -188,7 +188,7 @@ def unexplained_excepts(source: str) -> Iterator[int]:
     """Yield the lines of the broad excepts that no comment explains.
 
     The comment stands on the line of the `except` or between it and its first statement, and says
-    more than `noqa`.
+    more than `noqa`. A handler that ends in a bare `raise` keeps nothing back: it needs none.
     """
     comments = {
         token.start[0]: re.sub(r"noqa(: [A-Z0-9, ]+)?", "", token.string).strip(" #-:")
@@ -196,7 +196,7 @@ def unexplained_excepts(source: str) -> Iterator[int]:
         if token.type == tokenize.COMMENT
     }
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ExceptHandler) and is_broad(node.type):
+        if isinstance(node, ast.ExceptHandler) and is_broad(node.type) and not reraises(node):
             lines = range(node.lineno, node.body[0].lineno + 1)
             if not any(" " in comments.get(line, "") for line in lines):
                 yield node.lineno
@@ -207,6 +207,12 @@ def is_broad(caught: ast.expr | None) -> bool:
     if isinstance(caught, ast.Tuple):
         return any(is_broad(element) for element in caught.elts)
     return caught is None or ast.unparse(caught) in {"Exception", "BaseException"}
+
+
+def reraises(handler: ast.ExceptHandler) -> bool:
+    """Whether the handler ends in a bare `raise`."""
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -222,6 +228,7 @@ def test_a_broad_except_says_what_happens_next(path: Path) -> None:
         ("except (ValueError, BaseException) as error:  # noqa: BLE001\n    pass", [3]),
         ("except Exception:  # noqa: BLE001 - the job fails with it\n    pass", []),
         ("except BaseException:\n    # the job fails with it\n    pass", []),
+        ("except BaseException:\n    undo()\n    raise", []),
         ("except ValueError:\n    pass", []),
     ],
 )
