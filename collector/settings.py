@@ -57,3 +57,34 @@ STOP_DEADLINE_S: Final = 5.0
 
 TRACEBACK_CHARS: Final = 64 * KIB
 """A remote exception's text and traceback are cut to this length (the middle goes)."""
+
+# -- integrations --------------------------------------------------------------------------------
+GEMINI_INLINE_BYTES: Final = 15 * MIB
+"""A media file up to this size travels inside the request, 20 MiB as base64: what the service took
+for years, before it raised its limit to 100 MB for some types."""
+
+GEMINI_FILE_BYTES: Final = 2048 * MIB
+"""Largest file that the service's Files API takes; from its documentation."""
+
+GEMINI_SILENCE_S: Final = 600.0
+"""A connection to the service that says nothing for so long is given up; the SDK has no limit."""
+
+GEMINI_RETRY_S: Final = 1.0
+GEMINI_RETRY_LONGEST_S: Final = 60.0
+"""Wait before a request is sent again: doubled each time, as the SDK does, up to the longest."""
+
+GEMINI_POLL_S: Final = 0.5
+GEMINI_POLL_LONGEST_S: Final = 10.0
+"""Wait between two looks at an uploaded file: half as long again each time, up to the longest."""
+
+# -- run directories -----------------------------------------------------------------------------
+VERSION: Final = "0.1.0"
+"""Version of collector, written into owner.json; the same as in pyproject.toml."""
+
+RUN_NAME_TRIES: Final = 100
+"""So many times may sweepers take a run directory away between its making and its lock."""
+
+DISPOSE_TRIES: Final = 4
+DISPOSE_PAUSE_S: Final = 0.002
+"""How often a run directory that is held by another process is tried again when it is disposed of:
+`collector ls` holds each one for a few microseconds."""

@@ -1,0 +1,132 @@
+"""Hold the kernel's locks that prove that a run directory is in use.
+
+Runs in:    every process that creates, joins, sweeps or disposes a run directory.
+Owns:       the descriptors that carry a lock, until they are closed here.
+Invariants: I1  a descriptor opened here lives in this process only: exec closes it, and so does a
+                fork through Python, in the child. Otherwise a child would keep a dead run alive.
+            I2  a lock is dropped by LOCK_UN before its descriptor is closed, so that a copy of the
+                descriptor (a fork in C, or one between fork and exec) cannot hold it any longer.
+            I3  a shared lock is never made exclusive: Linux drops the lock in between.
+Source:     flock(2), open(2); systemd-tmpfiles(8) respects only a lock on the directory itself.
+"""
+
+import errno
+import fcntl
+import os
+import threading
+from typing import Final
+
+from collector.store import kernel
+
+DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+_CONTENDED: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES})
+_UNSUPPORTED: Final = frozenset(
+    {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL}
+)
+
+_held: Final[set[int]] = set()
+
+fork_gate: Final = threading.RLock()
+"""Held while a descriptor is opened or closed, and by a fork: a child sees every descriptor of ours
+either registered or not there at all. Reentrant: a finalizer or a signal handler may come in
+between. Nothing that can wait is done under it."""
+
+
+def open_private(
+    path: str, flags: int = DIRECTORY_FLAGS, *, mode: int = 0o600, dir_fd: int | None = None
+) -> int:
+    """Open a file or directory by a descriptor that no child process inherits.
+
+    Raises:
+        OSError: as `os.open`.
+    """
+    with fork_gate:
+        fd = kernel.open_fd(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+        _held.add(fd)
+        return fd
+
+
+def close_private(fd: int) -> None:
+    """Drop whatever lock `fd` carries and close it."""
+    with fork_gate:
+        if fd not in _held:
+            return
+        unlock(fd)
+        _held.discard(fd)
+        kernel.close(fd)
+
+
+def share(fd: int) -> bool:
+    """Take the shared lock of a user of the directory, without waiting.
+
+    Returns:
+        False if a sweeper holds the directory.
+
+    Raises:
+        OSError: the file system or a sandbox refuses locks; see `unsupported`.
+    """
+    return _lock(fd, fcntl.LOCK_SH)
+
+
+def seize(fd: int) -> bool:
+    """Take the exclusive lock of a sweeper, without waiting.
+
+    Returns:
+        False if somebody uses the directory.
+
+    Raises:
+        OSError: the file system or a sandbox refuses locks; see `unsupported`.
+    """
+    return _lock(fd, fcntl.LOCK_EX)
+
+
+def unlock(fd: int) -> None:
+    """Drop the lock that `fd` carries, if any; never raises."""
+    try:
+        kernel.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        # There is no lock to drop where none could be taken. The close that follows does the rest.
+        return
+
+
+def unsupported(error: OSError) -> bool:
+    """Tell whether `error` says that locks are not to be had here, rather than held by another."""
+    return error.errno in _UNSUPPORTED
+
+
+def leads_to(name: str, fd: int, *, dir_fd: int) -> bool:
+    """Tell whether `name` in the directory `dir_fd` is still the directory behind `fd`."""
+    try:
+        found = kernel.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, kernel.fstat(fd))
+
+
+def _lock(fd: int, operation: int) -> bool:
+    try:
+        kernel.flock(fd, operation | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _CONTENDED:
+            return False
+        raise
+    return True
+
+
+def _close_inherited() -> None:
+    """Close in a forked child what belongs to the parent, without a LOCK_UN: it is the parent's."""
+    for fd in tuple(_held):
+        try:
+            os.close(fd)
+        except OSError:
+            continue  # closed behind our back; there is nothing left to close
+    _held.clear()
+    fork_gate.release()
+
+
+os.register_at_fork(
+    before=fork_gate.acquire,
+    after_in_parent=fork_gate.release,
+    after_in_child=_close_inherited,
+)

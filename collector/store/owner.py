@@ -1,0 +1,93 @@
+"""Write and read owner.json: whose run directory this is, as advice for people.
+
+Runs in:    the process that creates a run directory; whoever lists or sweeps it.
+Invariants: I1  nothing here is ever proof of life or death: only the kernel's locks are.
+            I2  any content is tolerated: missing, a FIFO, a link, huge, no UTF-8, no JSON.
+"""
+
+import contextlib
+import os
+import stat
+import sys
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from collector.settings import VERSION
+from collector.store import kernel
+from collector.store.lease import close_private, open_private
+
+OWNER_NAME: Final = "owner.json"
+
+_READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_SIZE_LIMIT_BYTES: Final = 64 * 1024
+_COMMAND_LIMIT_CHARS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What owner.json says; a field that it does not say is None."""
+
+    pid: int | None = None
+    started: float | None = None
+    host: str | None = None
+    command: str | None = None
+
+
+def write_owner(directory_fd: int) -> None:
+    """Write owner.json of this process into a new run directory.
+
+    A full disk is no reason to fail: without the file, only the listing knows less.
+    """
+    import json  # noqa: PLC0415 - 2 ms that a worker never needs
+
+    facts = {
+        "pid": os.getpid(),
+        "started": time.time(),
+        "host": os.uname().nodename,
+        "command": " ".join(sys.orig_argv)[:_COMMAND_LIMIT_CHARS],
+        "version": VERSION,
+    }
+    data = json.dumps(facts).encode()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with contextlib.suppress(OSError):
+        fd = open_private(OWNER_NAME, flags, dir_fd=directory_fd)
+        try:
+            whole = kernel.write(fd, data) == len(data)
+        except OSError:
+            whole = False
+        finally:
+            close_private(fd)
+        if not whole:
+            kernel.unlink(OWNER_NAME, dir_fd=directory_fd)
+
+
+def read_owner(directory_fd: int) -> Owner:
+    """Read what owner.json says; never raises, whatever lies there."""
+    import json  # noqa: PLC0415 - as above
+
+    try:
+        facts = json.loads(_read(directory_fd))
+    except (OSError, ValueError, RecursionError):
+        return Owner()
+    if not isinstance(facts, dict):
+        return Owner()
+    pid, started = facts.get("pid"), facts.get("started")
+    host, command = facts.get("host"), facts.get("command")
+    return Owner(
+        pid=pid if isinstance(pid, int) else None,
+        started=float(started) if isinstance(started, int | float) else None,
+        host=host if isinstance(host, str) else None,
+        command=command if isinstance(command, str) else None,
+    )
+
+
+def _read(directory_fd: int) -> bytes:
+    fd = open_private(OWNER_NAME, _READ_FLAGS, dir_fd=directory_fd)
+    try:
+        status = kernel.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _SIZE_LIMIT_BYTES:
+            return b""
+        return os.read(fd, _SIZE_LIMIT_BYTES)
+    finally:
+        close_private(fd)

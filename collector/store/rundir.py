@@ -1,0 +1,408 @@
+"""Make a run directory, hold it against every sweep, and remove it with the last user.
+
+Runs in:    the process that made the directory, and others of the same run that join it (the sink).
+Owns:       three descriptors: the root, the directory with its shared lock, the file lock inside.
+States:     held -> (last release, dispose) -> let go -> gone, or left to whoever still holds it.
+Invariants: I1  while one process of the run holds its lease, no sweep removes the directory.
+            I2  only the process that made an object removes anything through it: a forked child
+                never deletes its parent's files.
+            I3  killed at any point, all that is left is one directory that the next sweep removes.
+            I4  counting users takes no lock: finalizers may release from anywhere.
+Source:     docs/decisions/0003, docs/reference/run-directory.md.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import stat
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, final
+
+from collector.errors import RunDirectoryError
+from collector.settings import DISPOSE_PAUSE_S, DISPOSE_TRIES, RUN_NAME_TRIES
+from collector.store import cleanup, kernel
+from collector.store.lease import (
+    close_private,
+    fork_gate,
+    leads_to,
+    open_private,
+    share,
+    unlock,
+    unsupported,
+)
+from collector.store.owner import write_owner
+from collector.store.reclaim import start_sweep
+from collector.store.removal import remove_directory
+from collector.store.root import (
+    ROOT_VARIABLE,
+    PathName,
+    Root,
+    advise,
+    advise_unlocked,
+    open_root,
+    tighten,
+)
+from collector.store.sweep import LOCK_NAME, RUN_NAME, UNLOCKED_NAME, new_trash_name, sweep
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+__all__ = [
+    "ROOT_VARIABLE",
+    "RunDirectory",
+    "make_scratch",
+    "process_run_directory",
+    "remove_scratch",
+]
+
+_logger = logging.getLogger("collector")
+
+
+_SCRATCH_NAME: Final = re.compile(r"scratch-[0-9a-f]{16}", re.ASCII)
+_BASE_NAME_BYTES: Final = 200
+"""A file name may have 255 bytes (NAME_MAX); this leaves room for the random part."""
+
+
+@final
+class RunDirectory:
+    """One run directory, held by this process. Thread-safe.
+
+    Attributes:
+        path: Absolute path.
+        fd: Descriptor of the directory, which carries the shared lock; -1 when it was let go.
+        owner_pid: Process that made this object. In any other one (after a fork) nothing is removed
+            and nothing new is made through it.
+    """
+
+    def __init__(self, root: Root, name: str) -> None:
+        self.path = Path(root.path, name)
+        self.fd = -1
+        self.owner_pid = os.getpid()
+        self._root = root
+        self._file_lock: BaseFileLock | None = None
+        self._locked = True
+        self._trash = new_trash_name()
+        self._users = [None]  # its length counts them: append and pop need no lock (I4)
+        self._over = False
+
+    @classmethod
+    def create(cls, temp_root: PathName | None = None) -> Self:
+        """Make a run directory and hold it; `dispose` or the last `release` removes it.
+
+        Args:
+            temp_root: Where; None for `$COLLECTOR_TMPDIR` or else the default root.
+
+        Raises:
+            RunDirectoryError: The root cannot be made or trusted, or is full.
+        """
+        root = open_root(temp_root)
+        advise(root)
+        for _ in range(RUN_NAME_TRIES):
+            directory = cls(root, f"run-{os.urandom(8).hex()}")
+            try:
+                if directory._establish():
+                    return directory
+            except OSError as error:
+                directory._abandon()
+                root.close()
+                raise _cannot_make(error, root.path) from error
+            except BaseException:
+                directory._abandon()
+                root.close()
+                raise
+            directory._abandon()  # a sweeper was there first: take a new name
+        root.close()
+        raise _cannot_make(OSError(errno.EAGAIN, "others remove it at once"), root.path)
+
+    @classmethod
+    def join(cls, path: PathName) -> Self:
+        """Hold a run directory that another process of the same run has made and still holds.
+
+        Raises:
+            RunDirectoryError: It is gone, or somebody is removing it.
+        """
+        place, name = os.path.split(os.path.abspath(path))
+        if not RUN_NAME.fullmatch(name):
+            raise RunDirectoryError(errno.EINVAL, "this is no run directory", path)
+        root = open_root(place, make=False)
+        directory = cls(root, name)
+        try:
+            directory._enter()
+        except OSError as error:
+            directory._let_go()
+            root.close()
+            message = f"cannot use the run directory: {error.strerror}"
+            raise RunDirectoryError(error.errno or errno.EIO, message, path) from error
+        except BaseException:
+            directory._let_go()
+            root.close()
+            raise
+        return directory
+
+    def create_file(self, base_name: str) -> tuple[int, str]:
+        """Make a new file for an output.
+
+        Args:
+            base_name: How its name begins; what cannot stand in a file name is replaced.
+
+        Returns:
+            A descriptor open for reading and writing, and the name in this directory.
+
+        Raises:
+            OSError: as `os.open`: disk full, permission, too many files.
+        """
+        self._check_process()
+        base = base_name.replace("/", "_").replace("\0", "_").encode(errors="replace")
+        kept = base[:_BASE_NAME_BYTES].decode(errors="ignore")
+        name = f"{kept}-{os.urandom(8).hex()}.spill"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return kernel.open_fd(name, flags, 0o600, dir_fd=self.fd), name
+
+    def open_file(self, name: str) -> int:
+        """Open a file of this directory for reading; in a forked child too.
+
+        Raises:
+            OSError: as `os.open`.
+        """
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        if self._is_ours():
+            return kernel.open_fd(name, flags, dir_fd=self.fd)
+        return kernel.open_fd(os.fspath(self.path / name), flags)
+
+    def remove_file(self, name: str) -> bool:
+        """Remove a file of this directory; never raises.
+
+        Returns:
+            False if it was gone or could not be removed; the latter is logged.
+        """
+        if not self._is_ours() or self.fd < 0:
+            return False
+        try:
+            kernel.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            error.filename = name
+            self._report([error])
+            return False
+        return True
+
+    def make_scratch(self) -> Path:
+        """Make a scratch directory for a job.
+
+        Raises:
+            OSError: as `os.mkdir`.
+        """
+        self._check_process()
+        return make_scratch(self.path)
+
+    def remove_scratch(self, path: PathName) -> None:
+        """Remove a scratch directory with all that is in it; never raises."""
+        name = os.path.basename(path)
+        if self._is_ours() and self.fd >= 0 and _SCRATCH_NAME.fullmatch(name):
+            self._report(remove_directory(name, dir_fd=self.fd))
+
+    def is_in_place(self) -> bool:
+        """Tell whether this process still holds the directory, under its own name."""
+        if not self._is_ours() or self.fd < 0:
+            return False
+        try:
+            return os.path.samestat(os.lstat(self.path), kernel.fstat(self.fd))
+        except OSError:
+            return False
+
+    def retain(self) -> None:
+        """Count one more user; each calls `release` once."""
+        self._users.append(None)
+
+    def release(self) -> None:
+        """Count one user less; the last one disposes of the directory."""
+        with contextlib.suppress(IndexError):
+            self._users.pop()
+        if not self._users:
+            self.dispose()
+
+    def dispose(self) -> None:
+        """Let go of the directory and remove it, unless another process still holds it.
+
+        Any time, any number of times; does nothing in a forked child. Never raises an `OSError`.
+        Interrupted by an exception, the next call goes on.
+        """
+        if self._over or not self._is_ours():
+            return
+        with cleanup.deferred():
+            self._let_go()
+            self._report(self._remove())
+            self._over = True
+            self._root.close()
+
+    def _establish(self) -> bool:
+        """Go through the steps of making; False if a sweeper came in between."""
+        name, root_fd = self.path.name, self._root.fd
+        kernel.mkdir(name, stat.S_IRWXU, dir_fd=root_fd)
+        try:
+            self.fd = open_private(name, dir_fd=root_fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        tighten(self.fd)
+        if not self._share() or not leads_to(name, self.fd, dir_fd=root_fd):
+            return False
+        # FileLock makes missing parents, and does not say so: look again afterwards.
+        if not self._lock_file() or not leads_to(name, self.fd, dir_fd=root_fd):
+            return False
+        if not self._locked:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            close_private(open_private(UNLOCKED_NAME, flags, dir_fd=self.fd))
+        write_owner(self.fd)
+        return True
+
+    def _enter(self) -> None:
+        """Go through the steps of joining."""
+        self.fd = open_private(self.path.name, dir_fd=self._root.fd)
+        if not self._share() or not leads_to(self.path.name, self.fd, dir_fd=self._root.fd):
+            raise FileNotFoundError(errno.ENOENT, "somebody is removing it")
+
+    def _share(self) -> bool:
+        try:
+            return share(self.fd)
+        except OSError as error:
+            if not unsupported(error):
+                raise
+            self._locked = False
+            return True
+
+    def _lock_file(self) -> bool:
+        """Take the file lock; it alone proves life where no directory can be locked."""
+        from filelock import FileLock, Timeout  # noqa: PLC0415 - joining never needs it
+
+        self._file_lock = FileLock(
+            self.path / LOCK_NAME,
+            mode=0o600,
+            thread_local=False,
+            fallback_to_soft=False,
+            preserve_lock_file=True,
+        )
+        try:
+            self._file_lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        except OSError as error:
+            if not unsupported(error):
+                raise
+            if not self._locked:
+                advise_unlocked(self._root, error)
+            return True
+        self._locked = True
+        return True
+
+    def _let_go(self) -> None:
+        """Drop the lease, so that whoever is last can remove the directory."""
+        if self._file_lock is not None:
+            self._file_lock.release()
+        unlock(self.fd)
+        with fork_gate:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                close_private(fd)
+
+    def _abandon(self) -> None:
+        self._let_go()
+        self._remove()
+
+    def _remove(self) -> list[OSError]:
+        failures = None
+        for _ in range(DISPOSE_TRIES):
+            failures = sweep(self._root, self.path.name, trash=self._trash, proven=not self._locked)
+            if failures is not None:
+                break
+            # Another process holds it: for as long as it needs it, or only to look (`ls`).
+            time.sleep(DISPOSE_PAUSE_S)
+        return failures or sweep(self._root, self._trash, trash=new_trash_name()) or []
+
+    def _report(self, failures: list[OSError]) -> None:
+        if failures:
+            _logger.warning(
+                "cannot remove %a in %s: %s; `collector gc` will try again",
+                failures[0].filename,
+                self.path,
+                failures[0].strerror,
+            )
+
+    def _is_ours(self) -> bool:
+        return os.getpid() == self.owner_pid
+
+    def _check_process(self) -> None:
+        if not self._is_ours():
+            message = f"the run directory belongs to process {self.owner_pid}, from before a fork"
+            raise OSError(errno.EBADF, message, os.fspath(self.path))
+
+
+class _OwnDirectories:
+    """The run directories of this process for outputs that belong to no Collector."""
+
+    def __init__(self) -> None:
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """Forget what was made before a fork; a lock that another thread held is never freed."""
+        self.lock = threading.RLock()
+        self.by_root: dict[str, RunDirectory] = {}
+
+
+_own: Final = _OwnDirectories()
+os.register_at_fork(after_in_child=_own.start_afresh)
+
+
+def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
+    """Return the run directory of this process for one root, making it at first need.
+
+    It is made anew in a forked child, and when somebody has removed it. It is removed when the
+    process ends, as far as any code can run then (`collector.store.cleanup`).
+
+    Raises:
+        RunDirectoryError: as `RunDirectory.create`.
+    """
+    key = os.path.abspath(temp_root) if temp_root is not None else os.environ.get(ROOT_VARIABLE, "")
+    with _own.lock, cleanup.deferred():
+        found = _own.by_root.get(key)
+        if found is not None and found.is_in_place():
+            return found
+        directory = RunDirectory.create(temp_root)
+        cleanup.on_exit(directory.dispose)
+        _own.by_root[key] = directory
+        start_sweep(directory.path.parent)
+        if found is not None:
+            found.release()  # removed by somebody, or moved: outputs that are left keep it
+        return directory
+
+
+def make_scratch(path: PathName) -> Path:
+    """Make a scratch directory for a job in the run directory `path`; no lease is needed.
+
+    Raises:
+        OSError: as `os.mkdir`.
+    """
+    scratch = Path(path, f"scratch-{os.urandom(8).hex()}")
+    kernel.mkdir(scratch, stat.S_IRWXU)
+    return scratch
+
+
+def remove_scratch(path: PathName) -> None:
+    """Remove a scratch directory from a process that holds no lease; never raises an `OSError`."""
+    place, name = os.path.split(os.path.abspath(path))
+    with contextlib.suppress(OSError):
+        fd = open_private(place)
+        try:
+            if _SCRATCH_NAME.fullmatch(name):
+                remove_directory(name, dir_fd=fd)
+        finally:
+            close_private(fd)
+
+
+def _cannot_make(error: OSError, path: str) -> RunDirectoryError:
+    number = error.errno or errno.EIO
+    return RunDirectoryError(number, f"cannot make a run directory: {error.strerror}", path)
