@@ -127,7 +127,7 @@ def _restore() -> None:
 
 
 def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def _start_afresh() -> None:

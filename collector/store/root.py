@@ -43,11 +43,13 @@ class Root:
         path: Absolute path, for messages and for the paths of outputs.
         fd: Descriptor of the directory; everything below it is done relative to this.
         device: Number of its file system.
+        mount: The mount through which it was opened; empty where that cannot be learned.
     """
 
     path: str
     fd: int
     device: int
+    mount: bytes
 
     def close(self) -> None:
         """Close the descriptor; once."""
@@ -231,7 +233,7 @@ def _open_judged(path: str, *, make: bool) -> Root:
     try:
         if made:
             tighten(fd)
-        return Root(path, fd, _trusted_device(fd, path))
+        return Root(path, fd, _trusted_device(fd, path), mount_of(fd))
     except BaseException:
         close_private(fd)
         raise

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import stat
 import threading
 import time
@@ -36,7 +35,6 @@ from collector.store.lease import (
 )
 from collector.store.owner import write_owner
 from collector.store.reclaim import start_sweep
-from collector.store.removal import remove_directory
 from collector.store.root import (
     ROOT_VARIABLE,
     PathName,
@@ -46,6 +44,7 @@ from collector.store.root import (
     open_root,
     tighten,
 )
+from collector.store.scratch import make_scratch, remove_scratch, remove_scratch_in
 from collector.store.sweep import LOCK_NAME, RUN_NAME, UNLOCKED_NAME, new_trash_name, sweep
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ __all__ = [
 _logger = logging.getLogger("collector")
 
 
-_SCRATCH_NAME: Final = re.compile(r"scratch-[0-9a-f]{16}", re.ASCII)
 _BASE_NAME_BYTES: Final = 200
 """A file name may have 255 bytes (NAME_MAX); this leaves room for the random part."""
 
@@ -202,9 +200,8 @@ class RunDirectory:
 
     def remove_scratch(self, path: PathName) -> None:
         """Remove a scratch directory with all that is in it; never raises."""
-        name = os.path.basename(path)
-        if self._is_ours() and self.fd >= 0 and _SCRATCH_NAME.fullmatch(name):
-            self._report(remove_directory(name, dir_fd=self.fd))
+        if self._is_ours() and self.fd >= 0:
+            self._report(remove_scratch_in(self.fd, os.path.basename(path)))
 
     def is_in_place(self) -> bool:
         """Tell whether this process still holds the directory, under its own name."""
@@ -277,7 +274,7 @@ class RunDirectory:
 
     def _lock_file(self) -> bool:
         """Take the file lock; it alone proves life where no directory can be locked."""
-        from filelock import FileLock, Timeout  # noqa: PLC0415 - joining never needs it
+        from filelock import FileLock, Timeout
 
         self._file_lock = FileLock(
             self.path / LOCK_NAME,
@@ -302,7 +299,8 @@ class RunDirectory:
     def _let_go(self) -> None:
         """Drop the lease, so that whoever is last can remove the directory."""
         if self._file_lock is not None:
-            self._file_lock.release()
+            with contextlib.suppress(OSError):
+                self._file_lock.release()
         unlock(self.fd)
         with fork_gate:
             fd, self.fd = self.fd, -1
@@ -311,6 +309,9 @@ class RunDirectory:
 
     def _abandon(self) -> None:
         self._let_go()
+        with contextlib.suppress(OSError):
+            kernel.rmdir(self.path.name, dir_fd=self._root.fd)  # empty: needs no descriptor
+            return
         self._remove()
 
     def _remove(self) -> list[OSError]:
@@ -378,29 +379,6 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
         if found is not None:
             found.release()  # removed by somebody, or moved: outputs that are left keep it
         return directory
-
-
-def make_scratch(path: PathName) -> Path:
-    """Make a scratch directory for a job in the run directory `path`; no lease is needed.
-
-    Raises:
-        OSError: as `os.mkdir`.
-    """
-    scratch = Path(path, f"scratch-{os.urandom(8).hex()}")
-    kernel.mkdir(scratch, stat.S_IRWXU)
-    return scratch
-
-
-def remove_scratch(path: PathName) -> None:
-    """Remove a scratch directory from a process that holds no lease; never raises an `OSError`."""
-    place, name = os.path.split(os.path.abspath(path))
-    with contextlib.suppress(OSError):
-        fd = open_private(place)
-        try:
-            if _SCRATCH_NAME.fullmatch(name):
-                remove_directory(name, dir_fd=fd)
-        finally:
-            close_private(fd)
 
 
 def _cannot_make(error: OSError, path: str) -> RunDirectoryError:

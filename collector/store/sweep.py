@@ -110,7 +110,10 @@ class Entry:
         """Find out what the entry is; of a stale run, the locks are held from now on."""
         if not (RUN_NAME.fullmatch(self._name) or TRASH_NAME.fullmatch(self._name)):
             return Verdict.UNKNOWN
-        return self._open() or self._lock()
+        verdict = self._open() or self._lock()
+        if verdict is Verdict.LIVE and TRASH_NAME.fullmatch(self._name):
+            return Verdict.GONE  # another sweeper is removing it
+        return verdict
 
     def owner(self) -> Owner:
         """Tell what is known about who made the run."""
@@ -134,6 +137,7 @@ class Entry:
             return []
         except OSError as error:
             return [error]
+        self._close_lock_file()  # its new name and the lock of the directory are enough from here
         last = (UNLOCKED_NAME, LOCK_NAME, OWNER_NAME)
         return remove_tree(trash, self._fd, dir_fd=here, last=last, tick=tick)
 
@@ -141,15 +145,18 @@ class Entry:
         """Let go of the locks, but stay able to look at the entry."""
         if self._fd >= 0:
             unlock(self._fd)
-        if self._lock_fd >= 0:
-            fd, self._lock_fd = self._lock_fd, -1
-            close_private(fd)
+        self._close_lock_file()
 
     def close(self) -> None:
         """Let go of everything."""
         self.unlock()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
+            close_private(fd)
+
+    def _close_lock_file(self) -> None:
+        if self._lock_fd >= 0:
+            fd, self._lock_fd = self._lock_fd, -1
             close_private(fd)
 
     def _open(self) -> Verdict | None:
@@ -162,7 +169,7 @@ class Entry:
         status = kernel.fstat(self._fd)
         if status.st_uid != os.geteuid() or status.st_dev != self._root.device:
             return Verdict.FOREIGN
-        if mount_of(self._fd) != mount_of(self._root.fd):
+        if mount_of(self._fd) != self._root.mount:
             return Verdict.FOREIGN
         return None
 
@@ -192,13 +199,13 @@ class Entry:
 
     def _seize_lock_file(self) -> bool | None:
         """Take the lock of the file lock; None if there is none that could be taken by anybody."""
-        from filelock import lock_descriptor  # noqa: PLC0415 - most processes never sweep
-
         try:
             # Not through FileLock.acquire, which makes missing parents and opens a FIFO.
             self._lock_fd = open_private(LOCK_NAME, _LOCK_FLAGS, dir_fd=self._fd)
             if not stat.S_ISREG(kernel.fstat(self._lock_fd).st_mode):
                 return None
+            from filelock import lock_descriptor
+
             return lock_descriptor(self._lock_fd, blocking=False)
         except OSError as error:
             return False if error.errno in _CANNOT_TELL else None
