@@ -264,7 +264,7 @@ def _trusted_device(fd: int, path: str) -> int:
     if status.st_uid != os.geteuid():
         reason = f"it belongs to user {status.st_uid}, not to you ({os.geteuid()})"
     elif mode & (stat.S_IRWXG | stat.S_IRWXO):
-        reason = f"its mode {mode:04o} lets others in. Name a new directory, or chmod 700 this one"
+        reason = f"its mode {mode:04o} lets others in; name a directory inside it, which is made"
     else:
         return status.st_dev
     raise RunDirectoryError(errno.EPERM, f"cannot trust the temp root: {reason}", path)

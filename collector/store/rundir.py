@@ -184,7 +184,7 @@ class RunDirectory:
         except FileNotFoundError:
             return False
         except OSError as error:
-            error.filename = name
+            error.filename = os.fspath(self.path / name)
             self._report([error])
             return False
         return True
@@ -201,7 +201,10 @@ class RunDirectory:
     def remove_scratch(self, path: PathName) -> None:
         """Remove a scratch directory with all that is in it; never raises."""
         if self._is_ours() and self.fd >= 0:
-            self._report(remove_scratch_in(self.fd, os.path.basename(path)))
+            failures = remove_scratch_in(self.fd, os.path.basename(path))
+            for failure in failures:
+                failure.filename = os.path.join(self.path, failure.filename)
+            self._report(failures)
 
     def is_in_place(self) -> bool:
         """Tell whether this process still holds the directory, under its own name."""
@@ -327,9 +330,8 @@ class RunDirectory:
     def _report(self, failures: list[OSError]) -> None:
         if failures:
             _logger.warning(
-                "cannot remove %a in %s: %s; `collector gc` will try again",
+                "cannot remove %a: %s; `collector gc` will try again",
                 failures[0].filename,
-                self.path,
                 failures[0].strerror,
             )
 

@@ -139,7 +139,10 @@ class Entry:
             return [error]
         self._close_lock_file()  # its new name and the lock of the directory are enough from here
         last = (UNLOCKED_NAME, LOCK_NAME, OWNER_NAME)
-        return remove_tree(trash, self._fd, dir_fd=here, last=last, tick=tick)
+        failures = remove_tree(trash, self._fd, dir_fd=here, last=last, tick=tick)
+        for failure in failures:
+            failure.filename = os.path.join(self._root.path, trash, failure.filename)
+        return failures
 
     def unlock(self) -> None:
         """Let go of the locks, but stay able to look at the entry."""

@@ -1,0 +1,8 @@
+"""`python -m collector`: the same program as `collector`."""
+
+import sys
+
+from collector.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
