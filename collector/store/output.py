@@ -1,0 +1,410 @@
+"""Hold one sealed output and let it be read, saved and passed on like a file.
+
+Runs in:    any process; every method may be called from any thread.
+Owns:       the bytes, or one file in a run directory, or nothing once the file is its user's.
+States:     IN MEMORY -> SPILLED (`__fspath__`) -> SAVED (`save`), each -> CLOSED; any later one
+            directly too.
+Invariants: I1  what is read is exact and complete, or OutputLostError says why not.
+            I2  no descriptor is held between reads.
+            I3  `on_close` is called once, when the output lets go of the bytes or of its file in
+                the run directory, and only in the process that made the output.
+            I4  a saved file is its user's: it is never removed.
+"""
+
+import collections.abc
+import io
+import mmap
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar, final, overload
+
+from collector.errors import ClosedError
+from collector.settings import READ_BLOCK_BYTES
+from collector.store.mode import Mode
+from collector.store.place import Closed, Held, Place, Saved, Spilled
+from collector.store.reader import open_file, open_memory
+from collector.store.rundir import RunDirectory
+from collector.store.save import Openable, copy_to, rename_to, send_to
+from collector.store.spillfile import SpillFile
+
+_Target = TypeVar("_Target", bound=Openable)
+
+
+@final
+class Output:
+    """The bytes of a finished output, in memory or in a file.
+
+    It stays readable as long as it is held; its file goes with `close`, with the last reference to
+    it, or with the process. It is true even if it is empty: ask `size`. Iterating gives the bytes
+    in blocks of at most 1 MiB; `list(output)` asks `len` how many blocks to expect and reserves
+    memory for as many as there are bytes, so use `read` instead.
+
+    An output is a path too: `pandas.read_csv(output)` and `["wc", "-c", output]` work, also of one
+    in memory, which goes to a file then. Keep the output as long as somebody reads by that path.
+
+    Guarantees:
+        What is read is exact. If somebody else removed, truncated or replaced the file, the read
+        raises `OutputLostError`; it is never short. What is open already goes on if only the name
+        is gone.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_chunks",
+        "_complete",
+        "_lock",
+        "_mode",
+        "_on_close",
+        "_place",
+        "_size",
+        "_temp_root",
+    )
+
+    def __init__(  # noqa: PLR0913 - nobody calls this but the three constructors below
+        self,
+        place: Place,
+        *,
+        size: int,
+        chunks: int,
+        complete: bool,
+        mode: Mode,
+        temp_root: str | os.PathLike[str] | None,
+        on_close: Callable[[], None] | None,
+    ) -> None:
+        self._place = place
+        self._size = size
+        self._chunks = chunks
+        self._complete = complete
+        self._mode = mode
+        self._temp_root = temp_root
+        self._lock = threading.Lock()
+        self._on_close = (
+            None if on_close is None else weakref.finalize(self, _at_home, on_close, os.getpid())
+        )
+
+    @classmethod
+    def in_memory(
+        cls,
+        data: bytes | bytearray,
+        *,
+        chunks: int,
+        complete: bool = True,
+        temp_root: str | os.PathLike[str] | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> Self:
+        """Make an output of bytes, which must not change any more.
+
+        Args:
+            data: The bytes; they are not copied.
+            chunks: In how many chunks they came.
+            complete: False for what a failed job left.
+            temp_root: Where to make a file if a path is asked for.
+            on_close: Called once when the bytes are let go of; possibly by the garbage collector in
+                any thread, so it must take no lock.
+        """
+        return cls(
+            Held(data),
+            size=len(data),
+            chunks=chunks,
+            complete=complete,
+            mode=Mode.MEMORY,
+            temp_root=temp_root,
+            on_close=on_close,
+        )
+
+    @classmethod
+    def on_disk(
+        cls,
+        directory: RunDirectory,
+        name: str,
+        *,
+        size: int,
+        chunks: int,
+        complete: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> Self:
+        """Take over a sealed file of a run directory; it is removed with the output.
+
+        Args:
+            directory: Where it lies; it is retained as long.
+            name: Its name there.
+            size: Bytes that were written to it.
+            chunks: As `in_memory`.
+            complete: As `in_memory`.
+            on_close: As `in_memory`.
+        """
+        file = SpillFile(directory, name)
+        return cls.from_file(file, size=size, chunks=chunks, complete=complete, on_close=on_close)
+
+    @classmethod
+    def from_file(
+        cls,
+        file: SpillFile,
+        *,
+        size: int,
+        chunks: int,
+        complete: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> Self:
+        """Take over a sealed file of this process; otherwise as `on_disk`."""
+        return cls(
+            Spilled(file),
+            size=size,
+            chunks=chunks,
+            complete=complete,
+            mode=Mode.STREAMING,
+            temp_root=None,
+            on_close=on_close,
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes; known also when it is closed, as are `chunks`, `complete` and `mode`."""
+        return self._size
+
+    @property
+    def chunks(self) -> int:
+        """In how many chunks it was written, empty ones too."""
+        return self._chunks
+
+    @property
+    def complete(self) -> bool:
+        """False for what a job had written that failed later."""
+        return self._complete
+
+    @property
+    def mode(self) -> Mode:
+        """How it was collected. It stays that when a path is asked for or the output is saved."""
+        return self._mode
+
+    @property
+    def path(self) -> Path | None:
+        """Its file; None as long as it is in memory.
+
+        Raises:
+            ClosedError: After `close`.
+        """
+        return self._open_place().path
+
+    def read(self) -> bytes:
+        """Return all bytes, as often as it is called; bytes in memory are not copied.
+
+        Raises:
+            ClosedError: After `close`; so with all that follow.
+            OutputLostError: The file is not what it was; so with all that follow.
+        """
+        place = self._open_place()
+        if isinstance(place, Held) and isinstance(place.data, bytes):
+            return place.data
+        with self.open() as reader:
+            return reader.read(self._size)
+
+    def text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        r"""Return all of it as text; line ends stay as they are.
+
+        Raises:
+            UnicodeDecodeError: It is no text in that encoding; `errors="replace"` reads it anyway.
+        """
+        return self.read().decode(encoding, errors)
+
+    def open(self) -> io.BufferedReader:
+        """Open it for reading; any number of readers may be open at once, each with its position.
+
+        A reader has a `fileno`, in memory too: there it makes an unnamed copy when it is asked.
+        """
+        place = self._open_place()
+        if isinstance(place, Held):
+            return open_memory(place.data)
+        return open_file(place.open(self._size), self._size, str(place.path))
+
+    def lines(self, encoding: str = "utf-8", errors: str = "strict") -> Iterator[str]:
+        r"""Iterate over its lines, without their ends (`\n` or `\r\n`), reading as it goes.
+
+        Raises:
+            UnicodeDecodeError: As `text`, at the line where it happens.
+        """
+        return _lines(io.TextIOWrapper(self.open(), encoding, errors, newline="\n"))
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[bytes]:
+            """Iterate over the bytes in blocks of at most 1 MiB."""
+
+    else:
+        # In place of __iter__: whatever has both `read` and `__iter__` is to pandas an open file,
+        # and it would ask for neither the path nor for `open`.
+        def __getitem__(self, index: int) -> bytes:
+            start = index * READ_BLOCK_BYTES
+            if not 0 <= start < self._size:
+                raise IndexError(index)
+            with self.open() as reader:
+                reader.seek(start)
+                return reader.read(min(READ_BLOCK_BYTES, self._size - start))
+
+    @overload
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path: ...
+    @overload
+    def save(self, path: _Target, *, overwrite: bool = False) -> _Target: ...
+    def save(
+        self, path: str | os.PathLike[str] | Openable, *, overwrite: bool = False
+    ) -> Path | Openable:
+        """Put it under a name of yours; from then on the output reads from there.
+
+        The first time, an output on disk is renamed if the target lies on the same file system.
+        Otherwise, and every further time, it is copied aside and renamed. What was in memory is
+        let go of. The file has the mode of a new file of yours and is never removed by us.
+
+        Args:
+            path: Missing directories are made. Anything else that has `open("wb")` is written to;
+                it need not be atomic then, and the output goes on reading from where it was.
+            overwrite: Replace what has that name.
+
+        Returns:
+            The absolute path; or what was given, if that is no path.
+
+        Raises:
+            FileExistsError: The name is taken, and not `overwrite`; the output is as it was.
+            SpillError: The disk is full or the like; nothing is left there.
+            OSError: As it came from the system.
+        """
+        if not isinstance(path, str | os.PathLike):
+            with self.open() as reader:
+                send_to(reader, path, overwrite=overwrite)
+            return path
+        target = os.path.abspath(os.fspath(path))
+        with self._lock:
+            place = self._open_place()
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            saved = self._move(place, target, overwrite) or self._copy(target, overwrite)
+            self._leave(place, saved)
+        return saved.path
+
+    def view(self) -> memoryview:
+        """Show all bytes without a copy: those held in memory, or a read-only mapping of the file.
+
+        The view lives on after `close`. If somebody truncates the file while it is mapped, touching
+        the lost part ends the process with SIGBUS, as with every mapping.
+        """
+        place = self._open_place()
+        if isinstance(place, Held):
+            return memoryview(place.data).toreadonly()
+        if not self._size:
+            return memoryview(b"")
+        fd = place.open(self._size)
+        try:
+            return memoryview(_map(fd, self._size))
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Let go of the bytes or remove the file, unless it was saved; any number of times."""
+        with self._lock:
+            if not isinstance(self._place, Closed):
+                self._leave(self._place, Closed())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __fspath__(self) -> str:
+        """Return the path of its file; of an output in memory, write one first.
+
+        Raises:
+            ClosedError: After `close`.
+            SpillError: The file cannot be written.
+            OutputLostError: The file is not what it was.
+        """
+        with self._lock:
+            place = self._open_place()
+            if isinstance(place, Held):
+                spilled = self._spill(place.data)
+                self._leave(place, spilled)
+                return str(spilled.path)
+            os.close(place.open(self._size))
+            return str(place.path)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an Output cannot be pickled; pass os.fspath(output) or output.read() instead"
+        )
+
+    def __repr__(self) -> str:
+        place = self._place
+        where = "closed" if isinstance(place, Closed) else str(place.path or "in memory")
+        incomplete = "" if self._complete else ", incomplete"
+        return f"<Output of {self._size} bytes, {where}{incomplete}>"
+
+    def _open_place(self) -> Held | Spilled | Saved:
+        place = self._place
+        if isinstance(place, Closed):
+            raise ClosedError("this output is closed; read or save it before close()")
+        return place
+
+    def _move(self, place: Place, target: str, overwrite: bool) -> Saved | None:
+        """Rename the file, if it is ours and lies on the target's file system."""
+        if not isinstance(place, Spilled) or not place.file.owned:
+            return None
+        fd = place.open(self._size)
+        try:
+            if not rename_to(place.file, fd, target, overwrite=overwrite):
+                return None
+        finally:
+            os.close(fd)
+        place.file.release()
+        return Saved(Path(target), place.identity)
+
+    def _copy(self, target: str, overwrite: bool) -> Saved:
+        with self.open() as reader:
+            return Saved(Path(target), copy_to(reader, target, overwrite=overwrite))
+
+    def _spill(self, data: bytes | bytearray) -> Spilled:
+        file = SpillFile.create(None, self._temp_root)
+        file.fill(data)
+        file.seal(len(data))
+        return Spilled(file)
+
+    def _leave(self, place: Place, new: Place) -> None:
+        """Go on at `new`, and let go of what is held at `place`."""
+        self._place = new
+        if isinstance(place, Spilled):
+            place.file.remove()
+        if self._on_close is not None:
+            self._on_close()
+
+
+def _map(fd: int, size: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ, trackfd=False)
+    return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+
+
+def _lines(reader: io.TextIOWrapper) -> Iterator[str]:
+    with reader:
+        for line in reader:
+            yield line[:-1].removesuffix("\r") if line.endswith("\n") else line
+
+
+def _at_home(on_close: Callable[[], None], pid: int) -> None:
+    if os.getpid() == pid:
+        on_close()
+
+
+collections.abc.Iterable.register(Output)

@@ -1,0 +1,89 @@
+"""The places where a sealed output can be: held in memory, spilled, saved, or nowhere.
+
+Runs in:    wherever an Output is used, which goes from one place to the next.
+Invariants: I1  `open` gives the file that was left there, with all its bytes, or raises.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import final
+
+from collector.store.spillfile import Identity, SpillFile, lost_error
+
+
+@final
+class Held:
+    """The bytes are held here."""
+
+    __slots__ = ("data",)
+
+    path = None
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self.data = data
+
+
+@final
+class Spilled:
+    """The bytes are in a file in a run directory, and the file is ours."""
+
+    __slots__ = ("file", "identity")
+
+    def __init__(self, file: SpillFile) -> None:
+        self.file = file
+        self.identity = file.identity()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.file.path
+
+    def open(self, size: int) -> int:
+        """Open the file and make sure that it is the one that was left here, with `size` bytes."""
+        return _checked(self.file.open, self.path, self.identity, size)
+
+
+@final
+class Saved:
+    """The bytes are in a file of the user's."""
+
+    __slots__ = ("identity", "path")
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        self.path = path
+        self.identity = identity
+
+    def open(self, size: int) -> int:
+        """Open the file, with the same care."""
+        return _checked(self._open, self.path, self.identity, size)
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@final
+class Closed:
+    """Nothing is held."""
+
+    __slots__ = ()
+
+
+Place = Held | Spilled | Saved | Closed
+
+
+def _checked(open_fd: Callable[[], int], path: Path, identity: Identity, size: int) -> int:
+    """Open a file and make sure that it is the one that was left there."""
+    try:
+        fd = open_fd()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise lost_error(errno.ENOENT, "somebody removed its file", path) from error
+    status = os.fstat(fd)
+    if (status.st_dev, status.st_ino) == identity and status.st_size == size:
+        return fd
+    os.close(fd)
+    if status.st_size != size:
+        reason = f"its file has {status.st_size} bytes where {size} were written"
+        raise lost_error(errno.EIO, reason, path)
+    raise lost_error(errno.ESTALE, "somebody replaced its file", path)
