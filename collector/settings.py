@@ -55,6 +55,9 @@ REPORT_BACKLOG_BYTES: Final = 8 * MIB
 STOP_DEADLINE_S: Final = 5.0
 """How long shutdown waits for idle processes to leave before it kills them."""
 
+SUSPENDED_S: Final = 2.0
+"""A wait that took so much longer than asked was a stopped process or machine, not a slow job."""
+
 TRACEBACK_CHARS: Final = 64 * KIB
 """A remote exception's text and traceback are cut to this length (the middle goes)."""
 

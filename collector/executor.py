@@ -1,0 +1,533 @@
+"""The face of the pool: `Collector`, a `concurrent.futures.Executor`, and `Job`, its `Future`.
+
+Runs in:    the parent, in threads of the user's.
+Owns:       nothing that must be closed: the pool owns the processes, an `Output` its bytes or its
+            file.
+"""
+
+import atexit
+import functools
+import itertools
+import os
+import queue
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, final, overload
+
+from collector import settings
+from collector.errors import BrokenCollectorError
+from collector.process import ship
+from collector.process.context import method_of
+from collector.process.crew import Crew, launcher_for
+from collector.process.jobs import Work
+from collector.process.pool import Pool
+from collector.process.scheduler import Entry, Scheduler
+from collector.store.mode import Mode
+from collector.store.output import Output
+from collector.store.rundir import RunDirectory
+from collector.store.spill import Chunk, Progress
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+ProgressCallback = Callable[["Job[Any]", Progress], object]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may differ from job to job of one Collector."""
+
+    name: str | None = None
+    timeout: float | None = None
+    retries: int = 0
+    memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES
+    on_progress: ProgressCallback | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(
+                f"timeout must be more than 0 seconds, or None; it is {self.timeout!r}"
+            )
+        _whole("retries", self.retries, least=0)
+        _whole("memory_threshold", self.memory_threshold, least=0)
+        if self.on_progress is not None and not callable(self.on_progress):
+            raise TypeError(f"on_progress must be callable, not {self.on_progress!r}")
+
+
+def _whole(name: str, value: object, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; it is {value}")
+
+
+class Job(Future[R], Generic[R]):
+    """One job: a `Future` of what the function returns, and of the output that it writes.
+
+    Attributes:
+        id: Number of the job in its Collector, from 1.
+        name: Its name, for bars and messages.
+        args: Positional arguments, as given to `submit`.
+        kwargs: Keyword arguments, as given to `submit`.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        job_id: int,
+        options: Options,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str,
+    ) -> None:
+        super().__init__()
+        self.id: Final = job_id
+        self.name: Final = name
+        self.args: Final = args
+        self.kwargs: Final = kwargs
+        self._pool = pool
+        self._on_progress = options.on_progress
+        self._attempt = 1
+        self._written: tuple[int, int, str] = (0, 0, "")
+        self._output: Output | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt runs or ran last; the first is 1."""
+        return self._attempt
+
+    @property
+    def progress(self) -> Progress:
+        """How far the output has come, at most 0.1 s ago; the exact figures once the job has ended."""
+        output = self._output
+        if output is not None:
+            path = output.path if output.mode is Mode.STREAMING else None
+            return Progress(output.mode, output.size, output.chunks, path, path is not None)
+        size, chunks, name = self._written
+        path = self._pool.directory.path / name if name else None
+        mode = Mode.STREAMING if path else Mode.MEMORY
+        return Progress(mode, size, chunks, path, path is not None)
+
+    def output(self, timeout: float | None = None) -> Output:
+        """Wait for the end and return what the job wrote; of a failed job too, then `complete` is
+        False.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            CancelledError: The job was cancelled.
+            TimeoutError: It has not ended in time.
+        """
+        self.exception(timeout)
+        if self._output is None:
+            raise BrokenCollectorError(f"job {self.name} has ended without an output")
+        return self._output
+
+    def kill(self) -> bool:
+        """End the job now: a waiting one is cancelled, of a running one worker and subprocesses are
+        killed.
+
+        Returns:
+            False if it had ended already.
+        """
+        if self.cancel():
+            return True
+        if self.done():
+            return False
+        self._pool.kill(self.id)
+        return True
+
+    def cancel(self) -> bool:
+        """Cancel the job if it is not running yet; as `Future.cancel`."""
+        first = not self.cancelled()
+        if not super().cancel():
+            return False
+        if first:
+            self._pool.withdraw(self.id)
+        return True
+
+    # -- for the pool ----------------------------------------------------------------------------
+
+    def claim(self) -> bool:
+        """See `Owner.claim`."""
+        return self.set_running_or_notify_cancel()
+
+    def attempted(self, attempt: int) -> None:
+        """See `Owner.attempted`."""
+        self._attempt = attempt
+        self._written = (0, 0, "")
+
+    def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
+        """See `Owner.progressed`."""
+        self._written = (bytes_written, chunks, name)
+
+    def settle(self, value: R, error: BaseException | None, output: Output) -> None:
+        """See `Owner.settle`."""
+        self._output = output
+        if error is None:
+            self.set_result(value)
+        else:
+            self.set_exception(error)
+
+
+class _Core:
+    """What a Collector shares with those that `with_options` makes of it; its end is the Collector's."""
+
+    def __init__(self, pool: Pool, max_workers: int) -> None:
+        self.pool = pool
+        self.max_workers = max_workers
+        self.numbers = itertools.count(1)
+        self.lock = threading.Lock()
+        self.closed = False
+        self.waiting: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
+        # Dropped without shutdown: what was submitted still runs, as with the standard executors.
+        weakref.finalize(self, pool.stop).atexit = False
+        _open_pools.add(pool)
+
+
+_open_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish_at_exit() -> None:
+    """Wait for the jobs of Collectors that nobody shut down; after a Ctrl-C, end them."""
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    for pool in list(_open_pools):
+        if pool.owner_pid == os.getpid():
+            pool.stop(kill=interrupted)
+            pool.join()
+
+
+class Collector(Executor):
+    """Runs jobs in worker processes and collects what they write while they run.
+
+    Args:
+        max_workers: The most workers at a time; None for the number of usable CPUs.
+        mp_context: A context of `multiprocess` or `multiprocessing`, or "forkserver" (the default),
+            "spawn" or "fork".
+        initializer: Called in each worker before its first job; if it raises, the Collector is
+            broken.
+        initargs: Its arguments.
+        max_tasks_per_child: A worker is replaced after so many jobs; None for never.
+        memory_threshold: Bytes; an output of so many or more lies in a file.
+        memory_budget: Bytes; all outputs together hold no more in memory, running ones and those
+            that you have.
+        progress: None draws a bar for each `collect` on a terminal, False none, True one also for
+            `submit` and `map`.
+        on_progress: Called in this process with a job and its `Progress`, at most ten times a
+            second and job, and once at its end.
+        timeout: Seconds that a job may run.
+        retries: Further attempts after a crash, a time-out or an exception.
+        temp_root: Where the run directory is made; None for `$COLLECTOR_TMPDIR` or else a private
+            directory in the system's temp directory.
+        temp_file_base_name: Names of spilled files begin with it.
+        verbose: Log more, at INFO.
+
+    Raises:
+        ValueError: A number that makes no sense.
+        TypeError: An argument of a wrong type.
+        RunDirectoryError: The temp root cannot be used.
+
+    Guarantees: a worker's death fails the job that it was running and no other; memory is bounded
+        by the budget; no process outlives this one, however it ends.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: object = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES,
+        memory_budget: int = settings.MEMORY_BUDGET_BYTES,
+        progress: bool | None = None,
+        on_progress: ProgressCallback | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        temp_root: str | os.PathLike[str] | None = None,
+        temp_file_base_name: str = settings.TEMP_FILE_BASE_NAME,
+        verbose: bool = False,
+    ) -> None:
+        workers = _usable_cpus() if max_workers is None else max_workers
+        if workers is not None and isinstance(workers, int) and workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        _whole("max_workers", workers, least=1)
+        if max_tasks_per_child is not None:
+            _whole("max_tasks_per_child", max_tasks_per_child, least=1)
+        _whole("memory_budget", memory_budget, least=0)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._options = Options(
+            timeout=timeout,
+            retries=retries,
+            memory_threshold=memory_threshold,
+            on_progress=on_progress,
+        )
+        self._progress = progress
+        method = method_of(mp_context)
+        start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
+        directory = RunDirectory.create(temp_root)
+        crew = Crew(
+            launcher_for(method), str(directory.path), temp_file_base_name, memory_budget, start
+        )
+        schedule = Scheduler(workers, max_tasks_per_child)
+        self._core = _Core(Pool(crew, directory, schedule), workers)
+        del verbose
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    @overload
+    def submit(  # type: ignore[overload-overlap]
+        self, fn: Callable[P, Generator[Chunk, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, Iterator[Chunk]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[None]: ...
+    @overload
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Run `fn(*args, **kwargs)` in a worker.
+
+        Returns:
+            The job: `result()` is what the function returns, `output()` what it writes or yields.
+
+        Raises:
+            RuntimeError: After `shutdown`.
+            BrokenCollectorError: The Collector cannot run anything any more; the message says why.
+            Exception: The call cannot be pickled (whatever pickling it raises).
+        """
+        if not callable(fn):
+            raise TypeError(f"submit needs a function to run, not {fn!r}")
+        core, options = self._core, self._options
+        if core.pool.owner_pid != os.getpid():
+            raise RuntimeError(
+                "this Collector belongs to the process that made it; make one of your own after a fork"
+            )
+        call = ship.dumps((fn, args, kwargs))
+        with core.lock:
+            if core.pool.broken:
+                raise BrokenCollectorError(f"the Collector is broken: {core.pool.broken}")
+            if core.closed:
+                raise RuntimeError(
+                    "cannot schedule new futures after shutdown: make a new Collector"
+                )
+            job_id = next(core.numbers)
+            name = options.name or f"{ship.call_name(fn)}-{job_id}"
+            job: Job[Any] = Job(core.pool, job_id, options, args, kwargs, name)
+            core.waiting[job_id] = job
+            entry = Entry(job_id, options.retries, options.timeout)
+            core.pool.submit(Work(entry, job, name, call, options.memory_threshold))
+        return job
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Yield `fn(*inputs)` for the inputs, in their order; as `Executor.map`.
+
+        Args:
+            fn: The function to run.
+            *iterables: Its arguments, taken together as by `zip`.
+            timeout: Seconds from now until `TimeoutError`.
+            chunksize: Calls that travel as one job.
+            buffersize: The most jobs that have been submitted and whose values have not been
+                yielded; None: all inputs are submitted now.
+
+        Raises:
+            ValueError: A chunksize or buffersize below 1.
+        """
+        _whole("chunksize", chunksize, least=1)
+        if buffersize is not None:
+            _whole("buffersize", buffersize, least=1)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        groups = _batched(zip(*iterables, strict=False), chunksize)
+        call = functools.partial(_run_group, fn)
+        ahead = groups if buffersize is None else itertools.islice(groups, buffersize)
+        jobs = deque(self.submit(call, group) for group in ahead)
+        return self._values(jobs, call, groups, deadline)
+
+    def _values(
+        self,
+        jobs: deque[Job[Any]],
+        call: Callable[..., Any],
+        groups: Iterator[list[Any]],
+        deadline: float | None,
+    ) -> Iterator[Any]:
+        try:
+            while jobs:
+                left = None if deadline is None else deadline - time.monotonic()
+                jobs[0].exception(left)
+                values = jobs.popleft().result()
+                values.reverse()
+                for group in itertools.islice(groups, 1):
+                    jobs.append(self.submit(call, group))
+                while values:
+                    yield values.pop()
+        finally:
+            for job in jobs:
+                job.cancel()
+
+    def collect(
+        self,
+        fn: Callable[[T], Any],
+        iterable: Iterable[T],
+        *,
+        ordered: bool = False,
+        buffersize: int | None = None,
+        total: int | None = None,
+        desc: str | None = None,
+    ) -> Iterator[Job[Any]]:
+        """Run `fn(item)` for each item and yield the jobs as they finish, failed ones too.
+
+        Items are taken as they are needed, and no job is held here that was yielded. Leaving the
+        loop early cancels what has not started.
+
+        Args:
+            fn: The function to run.
+            iterable: Its inputs.
+            ordered: Yield in the order of the inputs.
+            buffersize: The most jobs that were submitted and not yet yielded; None for twice the
+                workers.
+            total: How many inputs there are, for the bar; None asks `len`.
+            desc: A text before the bar.
+
+        Raises:
+            ValueError: A buffersize below 1.
+        """
+        ahead = 2 * self._core.max_workers if buffersize is None else buffersize
+        _whole("buffersize", ahead, least=1)
+        if not callable(fn):
+            raise TypeError(f"collect needs a function to run, not {fn!r}")
+        items = iter(iterable)
+        return self._collect(fn, items, ahead, ordered=ordered)
+
+    def _collect(
+        self, fn: Callable[[T], Any], items: Iterator[T], ahead: int, *, ordered: bool
+    ) -> Iterator[Job[Any]]:
+        finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        open_jobs: deque[Job[Any]] = deque()
+        try:
+            while True:
+                for item in itertools.islice(items, ahead - len(open_jobs)):
+                    job = self.submit(fn, item)
+                    open_jobs.append(job)
+                    if not ordered:
+                        job.add_done_callback(finished.put)
+                    del job, item
+                if not open_jobs:
+                    return
+                if ordered:
+                    _settled(open_jobs[0])
+                    yield open_jobs.popleft()
+                else:
+                    yield _taken(finished.get(), open_jobs)
+        finally:
+            for job in open_jobs:
+                job.cancel()
+
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        memory_threshold: int | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> "Collector":
+        """Return a Collector of the same pool whose jobs have other settings; None leaves a setting as it is."""
+        given = {
+            "name": name,
+            "timeout": timeout,
+            "retries": retries,
+            "memory_threshold": memory_threshold,
+            "on_progress": on_progress,
+        }
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._options = replace(
+            self._options, **{key: value for key, value in given.items() if value is not None}
+        )
+        return other
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no further job; as `Executor.shutdown`. Outputs that you hold stay readable.
+
+        Args:
+            wait: Return when the last job has ended and no process is left.
+            cancel_futures: Cancel the jobs that have not started.
+        """
+        self._shut(wait=wait, cancel=cancel_futures, kill=False)
+
+    def _shut(self, *, wait: bool, cancel: bool, kill: bool) -> None:
+        core = self._core
+        if core.pool.owner_pid != os.getpid():
+            return
+        with core.lock:
+            core.closed = True
+        if cancel or kill:
+            for job in list(core.waiting.values()):
+                job.cancel()
+        core.pool.stop(kill=kill)
+        if wait:
+            core.pool.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut down and wait; after a Ctrl-C or `sys.exit` waiting jobs are cancelled and running ones ended."""
+        leaving = kind is not None and not issubclass(kind, Exception)
+        self._shut(wait=True, cancel=leaving, kill=leaving)
+
+
+def _usable_cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while group := list(itertools.islice(items, size)):
+        yield group
+
+
+def _run_group(fn: Callable[..., T], group: Sequence[tuple[Any, ...]]) -> list[T]:
+    return [fn(*inputs) for inputs in group]
+
+
+def _settled(job: Job[Any]) -> None:
+    """Wait for the end, whatever it is."""
+    done = threading.Event()
+    job.add_done_callback(lambda _job: done.set())
+    done.wait()
+
+
+def _taken(job: Any, open_jobs: deque[Job[Any]]) -> Job[Any]:
+    open_jobs.remove(job)
+    taken: Job[Any] = job
+    return taken

@@ -1,0 +1,127 @@
+"""Messages over a descriptor that never blocks: what cannot be written yet waits in order.
+
+Runs in:    parent and sink.
+Owns:       its descriptor, and descriptors that came along with messages until they are taken.
+Invariants: I1  messages arrive whole and in order, or the channel is at its end.
+"""
+
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from collector import settings
+from collector.wire.messages import Message, MessageDecoder, encode
+
+_READ_BYTES: Final = 256 * settings.KIB
+_MOST_DESCRIPTORS: Final = 64
+
+
+class Channel:
+    """One end of a connection of messages.
+
+    Args:
+        end: A pipe's descriptor, or a socket where descriptors are to travel along.
+    """
+
+    def __init__(self, end: int | socket.socket) -> None:
+        self._socket = end if isinstance(end, socket.socket) else None
+        self.fd = end if isinstance(end, int) else end.fileno()
+        os.set_blocking(self.fd, False)
+        self._decoder = MessageDecoder()
+        self._waiting: deque[memoryview] = deque()
+        self._arrived: deque[int] = deque()
+        self.backlog_bytes = 0
+
+    def post(self, message: Message) -> None:
+        """Queue a message; `flush` writes it."""
+        for piece in encode(message):
+            self._waiting.append(memoryview(piece))
+            self.backlog_bytes += len(piece)
+
+    def post_with(self, message: Message, descriptors: Sequence[int]) -> None:
+        """Write a small message at once, with descriptors; for the parent's end of the sink's
+        socket.
+
+        Raises:
+            OSError: The other end is gone.
+        """
+        if self._socket is None:
+            raise TypeError("descriptors travel over sockets only")
+        data = b"".join(encode(message))
+        self._socket.setblocking(True)
+        try:
+            while self.backlog_bytes:
+                self.flush()
+            socket.send_fds(self._socket, [data], descriptors)
+        finally:
+            self._socket.setblocking(False)
+
+    def flush(self) -> bool:
+        """Write what can be written now; True when nothing waits any more.
+
+        Raises:
+            OSError: The other end is gone.
+        """
+        waiting = self._waiting
+        while waiting:
+            if len(waiting) > 1 and len(waiting[0]) < settings.JOIN_BYTES:
+                self._join()
+            piece = waiting[0]
+            try:
+                written = os.write(self.fd, piece)
+            except BlockingIOError:
+                return False
+            self.backlog_bytes -= written
+            if written == len(piece):
+                waiting.popleft()
+            else:
+                waiting[0] = piece[written:]
+        return True
+
+    def _join(self) -> None:
+        """Join small messages at the head of the line, so that one call writes them all."""
+        pieces, size = [], 0
+        while self._waiting and size < settings.JOIN_BYTES:
+            pieces.append(self._waiting.popleft())
+            size += len(pieces[-1])
+        self._waiting.appendleft(memoryview(b"".join(pieces)))
+
+    def receive(self) -> list[Message] | None:
+        """Return the messages that have come; None at the end.
+
+        Raises:
+            ProtocolError: What came are no messages of ours.
+        """
+        try:
+            if self._socket is None:
+                data = os.read(self.fd, _READ_BYTES)
+            else:
+                data, descriptors, _, _ = socket.recv_fds(
+                    self._socket, _READ_BYTES, _MOST_DESCRIPTORS
+                )
+                self._arrived.extend(descriptors)
+        except BlockingIOError:
+            return []
+        except ConnectionResetError:
+            return None
+        return list(self._decoder.feed(data)) if data else None
+
+    def take_descriptors(self, count: int) -> list[int]:
+        """Return the next descriptors that came along; they are the caller's from now on."""
+        return [self._arrived.popleft() for _ in range(count)]
+
+    def close(self) -> None:
+        """Close the descriptor; what waits is dropped."""
+        for fd in self._arrived:
+            os.close(fd)
+        self._arrived.clear()
+        self._waiting.clear()
+        self.backlog_bytes = 0
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            with contextlib.suppress(OSError):
+                os.close(self.fd)

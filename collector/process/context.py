@@ -1,0 +1,192 @@
+"""The one door to `multiprocess`: processes by spawn and by fork, which never run `__main__` again.
+
+Runs in:    the parent; the first lines also in each child.
+Owns:       nothing.
+Source:     dropping `init_main_from_*` from the preparation data is what loky does; the resource
+            tracker is not started because nothing of ours needs it
+            (docs/decisions/0004-start-methods.md).
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, cast
+
+import multiprocess
+from multiprocess import popen_spawn_posix, reduction, spawn, util
+from multiprocess.context import set_spawning_popen
+
+from collector.process.engine import Child, Role, open_pidfd
+
+METHODS: Final = ("forkserver", "spawn", "fork")
+
+
+def method_of(mp_context: object) -> str:
+    """Return the name of the start method that a context of multiprocess or multiprocessing, or a
+    name, asks for.
+
+    Raises:
+        ValueError: No start method of that name.
+        TypeError: Neither a name nor a context.
+    """
+    if mp_context is None:
+        return METHODS[0]
+    if isinstance(mp_context, str):
+        name = mp_context
+    else:
+        ask = getattr(mp_context, "get_start_method", None)
+        if ask is None:
+            raise TypeError(
+                f"mp_context must be a context of multiprocess or multiprocessing, or one of "
+                f"{', '.join(METHODS)}, not {type(mp_context).__name__}"
+            )
+        name = ask()
+    if name not in METHODS:
+        raise ValueError(f"mp_context must be one of {', '.join(METHODS)}, not {name!r}")
+    return name
+
+
+class _SpawnPopen(popen_spawn_posix.Popen):  # type: ignore[misc]
+    """As the base class, but without the main module, and without a resource tracker."""
+
+    def _launch(self, process_obj: Any) -> None:
+        preparation = spawn.get_preparation_data(process_obj.name)
+        for key in ("init_main_from_name", "init_main_from_path"):
+            preparation.pop(key, None)
+        message = io.BytesIO()
+        set_spawning_popen(self)
+        try:
+            reduction.dump(preparation, message)
+            reduction.dump(process_obj, message)
+        finally:
+            set_spawning_popen(None)
+        with contextlib.ExitStack() as ends:
+            sentinel, child_w = os.pipe()
+            ends.callback(os.close, child_w)
+            child_r, parent_w = os.pipe()
+            ends.callback(os.close, child_r)
+            self.finalizer = util.Finalize(self, util.close_fds, (sentinel, parent_w))
+            command = spawn.get_command_line(tracker_fd=None, pipe_handle=child_r)
+            descriptors = [*process_obj.descriptors, child_r, child_w]
+            self.pid = util.spawnv_passfds(spawn.get_executable(), command, descriptors)
+            self.sentinel = sentinel
+        # A child that is dead already is noticed by its death, not here.
+        with contextlib.suppress(BrokenPipeError), open(parent_w, "wb", closefd=False) as pipe:
+            pipe.write(message.getbuffer())
+
+
+class _SpawnProcess(multiprocess.get_context("spawn").Process):  # type: ignore[misc]
+    """A process started by spawn that inherits the descriptors it names, under the same numbers."""
+
+    descriptors: Sequence[int] = ()
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the hook's name in multiprocess
+        return _SpawnPopen(process_obj)
+
+
+class DirectLauncher:
+    """Starts children of this process, by spawn or by fork.
+
+    Guarantees: a child runs nothing of `__main__`, has this process's working directory,
+        `sys.path`, `sys.argv` and
+    environment, and is no daemon (it may have children).
+    """
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def start(self, role: Role, descriptors: Sequence[int], arguments: bytes) -> Child:
+        """See `Launcher.start`."""
+        make: Callable[..., Any] = (
+            _SpawnProcess if self.method == "spawn" else multiprocess.get_context("fork").Process
+        )
+        process = make(target=_run, args=(role, tuple(descriptors), arguments), daemon=False)
+        process.descriptors = descriptors
+        process.name = f"collector-{role.__module__.rpartition('.')[2]}"
+        process.start()
+        forget(process)
+        pidfd = open_pidfd(process.pid)
+
+        def exitcode() -> int | None:
+            process.join()
+            code: int | None = process.exitcode
+            process.close()
+            return code
+
+        return Child(process.pid, os.dup(process.sentinel) if pidfd is None else pidfd, exitcode)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def abandon(self) -> list[int]:
+        """Nothing is held."""
+        return []
+
+
+class Forked(Protocol):
+    """What is used of a forked process of `multiprocess`."""
+
+    pid: int
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it runs; collects it once it is dead."""
+
+    def close(self) -> None:
+        """Close its descriptors."""
+
+
+def fork(target: Callable[..., None], arguments: tuple[object, ...]) -> Forked:
+    """Fork a child that runs `target`; for a process with one thread."""
+    process: Any = multiprocess.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    forget(process)
+    return cast("Forked", process)
+
+
+def stand_apart() -> None:
+    """Lead a process group of its own and leave SIGINT to the parent: first lines of every child.
+
+    A Ctrl-C goes to the group of the terminal, thus to the parent alone. Whoever sends SIGINT to a
+    child by its pid interrupts nothing; programs that a job starts find the default action, since a
+    handler does not survive exec.
+    """
+    with contextlib.suppress(PermissionError):  # it leads a session, hence a group, already
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, _left_to_the_parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _left_to_the_parent(_number: int, _frame: object) -> None:
+    pass
+
+
+def forget(process: Any) -> None:
+    """Take a process of ours from the list that `multiprocess` joins at exit and in `active_children()`."""
+    multiprocess.process._children.discard(process)  # noqa: SLF001 - there is no public way
+
+
+def _run(role: Role, descriptors: Sequence[int], arguments: bytes) -> None:
+    role(descriptors, arguments)
+
+
+def surroundings() -> bytes:
+    """Return what a child that was not started by spawn must be told about this process."""
+    return pickle.dumps((os.getcwd(), sys.path, sys.argv, dict(os.environ)))
+
+
+def settle(told: bytes) -> None:
+    """Take over, in a child, the working directory, `sys.path`, `sys.argv` and environment of the parent."""
+    directory, path, argv, environment = pickle.loads(told)
+    with contextlib.suppress(OSError):  # removed meanwhile: the child stays where it is
+        os.chdir(directory)
+    sys.path[:] = [directory if entry == "" else entry for entry in path]
+    sys.argv[:] = argv
+    if environment != dict(os.environ):
+        os.environ.clear()
+        os.environ.update(environment)

@@ -1,0 +1,171 @@
+"""Starts the sink and the workers, and wires their descriptors together.
+
+Runs in:    the parent.
+Owns:       of each process: its `Child`, and the parent's ends of its pipes. What goes to a
+            process, or from a worker to the sink, is closed here as soon as both have it.
+"""
+
+import contextlib
+import os
+import pickle
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import final
+
+from collector import settings
+from collector.process import sink, worker
+from collector.process.channel import Channel
+from collector.process.context import DirectLauncher
+from collector.process.engine import Child, Launcher, Life
+from collector.process.forkserver import ForkServer
+from collector.process.queue import make_queue
+from collector.process.scheduler import Entry
+from collector.wire import messages
+
+
+def launcher_for(method: str) -> Launcher:
+    """Return what starts processes by this method."""
+    if method == ForkServer.method:
+        return ForkServer(preload=(sink.main, worker.main), spare=sink.main)
+    return DirectLauncher(method)
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker process, as the parent sees it."""
+
+    number: int
+    child: Child
+    jobs: Channel
+    recall_fd: int
+    scratch_prefix: str
+    running: Entry | None = None
+    last_words: messages.JobEnded | None = None
+    drained: bool = False
+    broken: str = ""
+    dead: bool = False
+    leave_by_s: float | None = None
+
+    def stop(self) -> None:
+        """Let it leave: it sees the end of its job pipe. It is killed if it does not go in time."""
+        self.jobs.close()
+        self.leave_by_s = time.monotonic() + settings.STOP_DEADLINE_S
+
+    def recall(self) -> None:
+        """Ask for the jobs that it has not started."""
+        with contextlib.suppress(OSError):
+            os.write(self.recall_fd, b"r")
+
+    def close(self) -> None:
+        """Close the parent's ends; the process is dead."""
+        self.jobs.close()
+        os.close(self.recall_fd)
+        self.child.close()
+
+    def descriptors(self) -> list[int]:
+        """Return the parent's ends."""
+        return [self.jobs.fd, self.recall_fd, self.child.death_fd]
+
+
+@final
+@dataclass(slots=True, eq=False)
+class SinkProcess:
+    """The sink process, as the parent sees it."""
+
+    child: Child
+    channel: Channel
+    leave_by_s: float | None = None
+
+    def descriptors(self) -> list[int]:
+        """Return the parent's ends."""
+        return [self.channel.fd, self.child.death_fd]
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Crew:
+    """What all processes of one Collector are started with."""
+
+    launcher: Launcher
+    run_directory: str
+    temp_file_base_name: str
+    memory_budget: int
+    initializer: bytes
+    life: Life = field(default_factory=Life)
+
+    def start_sink(self, elsewhere_bytes: int) -> SinkProcess:
+        """Start a sink.
+
+        Raises:
+            OSError: No process or descriptor is to be had.
+        """
+        ours, theirs = socket.socketpair()
+        told = sink.SinkArguments(
+            run_directory=self.run_directory,
+            temp_file_base_name=self.temp_file_base_name,
+            memory_budget=self.memory_budget,
+            elsewhere_bytes=elsewhere_bytes,
+        )
+        with theirs, _undone_on_error(ours):
+            child = self.launcher.start(
+                sink.main, [theirs.fileno(), self.life.fd], pickle.dumps(told)
+            )
+        return SinkProcess(child, Channel(ours))
+
+    def start_worker(self, number: int, to_sink: SinkProcess) -> Worker:
+        """Start a worker whose queue the sink reads.
+
+        Raises:
+            OSError: No process or descriptor is to be had.
+        """
+        prefix = f"scratch-{secrets.token_hex(8)}-"
+        told = worker.WorkerArguments(
+            run_directory=self.run_directory,
+            scratch_prefix=prefix,
+            initializer=self.initializer,
+            dies_with_its_parent=self.launcher.method != ForkServer.method,
+        )
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            writer, reader = make_queue()
+            for fd in (*writer, *reader):
+                theirs.callback(os.close, fd)
+            jobs_r, jobs_w = _pipe(theirs, ours)
+            recall_r, recall_w = _pipe(theirs, ours)
+            os.set_blocking(recall_w, False)
+            child = self.launcher.start(
+                worker.main, [jobs_r, self.life.fd, recall_r, *writer], pickle.dumps(told)
+            )
+            ours.callback(_end, child)
+            joined = messages.WorkerJoined(worker=number, pid=child.pid, slots=len(reader) - 2)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                # A dead sink is noticed by its death; this worker is replaced with it.
+                to_sink.channel.post_with(joined, [*reader, child.death_fd])
+            ours.pop_all()
+        return Worker(number, child, Channel(jobs_w), recall_w, prefix)
+
+
+def _pipe(theirs: contextlib.ExitStack, ours: contextlib.ExitStack) -> tuple[int, int]:
+    read, write = os.pipe()
+    theirs.callback(os.close, read)
+    ours.callback(os.close, write)
+    return read, write
+
+
+def _end(child: Child) -> None:
+    child.kill()
+    child.dead(settings.STOP_DEADLINE_S)
+    child.reap()
+    child.close()
+
+
+@contextlib.contextmanager
+def _undone_on_error(end: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        end.close()
+        raise

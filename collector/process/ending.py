@@ -1,0 +1,141 @@
+"""How a job ended, made of what the sink and the kernel said: its value or error, and its output.
+
+Runs in:    the parent, outside the supervising thread: unpickling runs code of the user's.
+Owns:       nothing; the files and bytes it is given pass to the Output that it makes.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from collector import errors
+from collector.process import ship
+from collector.process.scheduler import Verdict
+from collector.store.output import Output
+from collector.store.rundir import RunDirectory
+from collector.wire.messages import JobEnded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The facts of a job's end."""
+
+    job_id: int
+    name: str
+    attempt: int
+    verdict: Verdict
+    timeout: float | None
+    exitcode: int | None
+    said: JobEnded | None
+    """What the sink sealed; None when the sink was lost."""
+    spilled: str
+    """The last file of the output that was heard of."""
+    reason: str
+    """Why the Collector broke, if it did."""
+
+
+def output_of(ending: Ending, directory: RunDirectory, release: Callable[[int], None]) -> Output:
+    """Return what the job left, complete or not; it takes over the bytes or the file."""
+    said, complete = ending.said, ending.verdict is Verdict.RETURNED
+    if said is None:
+        return _rescued(ending.spilled, directory)
+    if said.name:
+        return Output.on_disk(
+            directory, said.name, size=said.size, chunks=said.chunks, complete=complete
+        )
+    size = len(said.data)
+    return Output.in_memory(
+        said.data,
+        chunks=said.chunks,
+        complete=complete,
+        on_close=(lambda: release(size)) if size else None,
+    )
+
+
+def _rescued(name: str, directory: RunDirectory) -> Output:
+    """Return what a dead sink had written to a file: a prefix of the output; what it held in memory died with it."""
+    if name:
+        try:
+            fd = directory.open_file(name)
+        except OSError:
+            pass  # it had not been made, or is gone: nothing was kept
+        else:
+            size = os.fstat(fd).st_size
+            os.close(fd)
+            return Output.on_disk(directory, name, size=size, chunks=0, complete=False)
+    return Output.in_memory(b"", chunks=0, complete=False)
+
+
+def discard(ending: Ending, directory: RunDirectory, release: Callable[[int], None]) -> None:
+    """Drop what an attempt left that is followed by another."""
+    output_of(ending, directory, release).close()
+    if ending.said is not None and ending.said.value_name:
+        directory.remove_file(ending.said.value_name)
+
+
+def outcome_of(ending: Ending, directory: RunDirectory) -> tuple[Any, BaseException | None]:
+    """Return the job's value, or its error."""
+    if ending.verdict not in (Verdict.RETURNED, Verdict.RAISED):
+        return None, _error(ending)
+    try:
+        pickled = _value(ending, directory)
+        if ending.verdict is Verdict.RAISED:
+            return None, ship.load_exception(pickled, ending.job_id, ending.name, ending.attempt)
+        return ship.loads(pickled), None
+    except BaseException as failure:  # noqa: BLE001 - user code runs in unpickling: it fails this job
+        error = errors.JobError(
+            f"what job {ending.name} returned cannot be unpickled: {ship.describe(failure)}",
+            ending.job_id,
+            ending.name,
+            ending.attempt,
+        )
+        error.__cause__ = failure
+        return None, error
+
+
+def _value(ending: Ending, directory: RunDirectory) -> bytes:
+    said = ending.said
+    if said is None:
+        return b""
+    if not said.value_name:
+        return said.value
+    with open(directory.open_file(said.value_name), "rb") as file:
+        pickled = file.read()
+    directory.remove_file(said.value_name)
+    return pickled
+
+
+def _error(ending: Ending) -> BaseException:
+    said = ending.said
+    kept = f"{said.size if said else 0} bytes of its output were kept"
+    who = (ending.job_id, ending.name, ending.attempt)
+    job = f"job {ending.name} (attempt {ending.attempt})"
+    match ending.verdict:
+        case Verdict.CRASHED:
+            how = ending.reason or errors.describe_exit(ending.exitcode)
+            return errors.WorkerCrashError(
+                f"the worker of {job} {how}; {kept}", *who, ending.exitcode
+            )
+        case Verdict.TIMED_OUT:
+            return errors.JobTimeoutError(
+                f"{job} ran longer than its time-out of {ending.timeout:g} s and was killed; {kept}",
+                *who,
+            )
+        case Verdict.KILLED:
+            return errors.JobKilledError(f"{job} was ended by kill(); {kept}", *who)
+        case Verdict.SPILL_FAILED:
+            text, _, path = said.error.partition("\0") if said else ("", "", "")
+            return errors.SpillError(
+                said.error_number if said else 0, f"{job} failed: {text}; {kept}", path
+            )
+        case Verdict.SINK_LOST:
+            return errors.BrokenCollectorError(
+                f"the collector process died while {job} was open; it can be run again (retries=)"
+            )
+        case Verdict.UNABLE:
+            return errors.BrokenCollectorError(f"{job} could not run: {ending.reason}")
+        case Verdict.RETURNED | Verdict.RAISED:
+            return errors.ProtocolError(f"{job} has no error")
+        case _:
+            assert_never(ending.verdict)

@@ -1,0 +1,115 @@
+"""The seam between the pool and the operating system: a started process, and what starts one.
+
+Runs in:    the parent.
+Owns:       of each child: one descriptor that becomes readable when it is dead.
+Invariants: I1  a death is read from a pidfd where the kernel has them; else from the end of a pipe
+                that only the process holds open (a grandchild may hold it too: noticed later, never
+                wrongly).
+            I2  no signal is sent to a process, or a group, that is known to be dead and reaped.
+"""
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+Role = Callable[[Sequence[int], bytes], None]
+"""What a child runs: a module-level function of its descriptors and its encoded arguments."""
+
+
+class Launcher(Protocol):
+    """Starts processes by one start method."""
+
+    method: str
+
+    def start(self, role: Role, descriptors: Sequence[int], arguments: bytes) -> "Child":
+        """Start a process that runs `role`; the descriptors stay the caller's to close.
+
+        Raises:
+            OSError: No process, descriptor or memory is to be had.
+        """
+
+    def close(self) -> None:
+        """Let go of what starting needed; the children live on."""
+
+    def abandon(self) -> list[int]:
+        """In a forked child of the parent: return the descriptors that are to be closed, and touch nothing."""
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a pidfd of a process that is certainly alive (ours, or our own child), or None where there are none."""
+    opener = getattr(os, "pidfd_open", None)
+    if opener is None:
+        return None
+    try:
+        return int(opener(pid))
+    except OSError:
+        return None
+
+
+class Life:
+    """A descriptor that becomes readable when this process dies, to be handed to others."""
+
+    def __init__(self) -> None:
+        self._held: int | None = None
+        pidfd = open_pidfd(os.getpid())
+        if pidfd is None:
+            pidfd, self._held = os.pipe()
+        self.fd = pidfd
+
+    def descriptors(self) -> list[int]:
+        """Return every descriptor this holds."""
+        return [self.fd] if self._held is None else [self.fd, self._held]
+
+    def close(self) -> None:
+        """Close them: without pidfds this looks like a death to those who watch."""
+        for fd in self.descriptors():
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+class Child:
+    """A process that this one started."""
+
+    def __init__(self, pid: int, death_fd: int, exitcode: Callable[[], int | None]) -> None:
+        self.pid = pid
+        self.death_fd = death_fd
+        self._exitcode = exitcode
+        self._code: int | None = None
+        self._reaped = False
+
+    def dead(self, timeout_s: float = 0) -> bool:
+        """Tell whether it is dead; wait for that at most so long."""
+        if self._reaped:
+            return True
+        poller = select.poll()
+        poller.register(self.death_fd, select.POLLIN)
+        return bool(poller.poll(timeout_s * 1000))
+
+    def reap(self) -> int | None:
+        """Kill what is left of its group, collect the dead process and return its exit code (None: unknown)."""
+        if not self._reaped:
+            self._kill_group()
+            self._reaped = True
+            self._code = self._exitcode()
+        return self._code
+
+    def kill(self) -> None:
+        """End it and all processes of its group at once."""
+        if self._reaped:
+            return
+        self._kill_group()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the descriptor; for a child that was reaped."""
+        os.close(self.death_fd)
+
+    def _kill_group(self) -> None:
+        # A child leads a group of its own from its first lines on; before them there is no such
+        # group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)

@@ -1,0 +1,184 @@
+"""The table of jobs that are not settled, and the thread that settles them.
+
+Runs in:    the parent. `JobTable` is used by the supervising thread alone, but for `release`.
+Owns:       the call of each job until it is settled; the count of bytes that finished outputs hold.
+Invariants: I1  each owner is settled exactly once, in the order in which the jobs ended.
+            I2  no code of the user's runs outside the settling thread: values are unpickled and
+                futures settled there, so that no callback keeps a death or a time-out from being
+                noticed.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+from collector.process.ending import Ending, discard, outcome_of, output_of
+from collector.process.scheduler import Entry, Verdict
+from collector.store.output import Output
+from collector.store.rundir import RunDirectory
+from collector.wire.messages import JobEnded, RunJob
+
+_logger = logging.getLogger("collector")
+
+
+class Owner(Protocol):
+    """Whoever submitted a job and wants to hear of it (`Job`)."""
+
+    def claim(self) -> bool:
+        """The job is about to run: False if it was cancelled."""
+
+    def attempted(self, attempt: int) -> None:
+        """A further attempt begins."""
+
+    def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
+        """How far the output has come; with the name of its file once it is in one."""
+
+    def settle(self, value: Any, error: BaseException | None, output: Output) -> None:
+        """The job is over."""
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Work:
+    """A job that is not settled."""
+
+    entry: Entry
+    owner: Owner
+    name: str
+    call: bytes
+    memory_threshold: int
+    spilled: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of how an attempt ended.
+
+    Attributes:
+        said: What the sink sealed, None when the sink was lost.
+        exitcode: Of the worker that died, if one did.
+        reason: Why the sink refused the worker, or why the Collector is broken.
+    """
+
+    said: JobEnded | None = None
+    exitcode: int | None = None
+    reason: str = ""
+
+
+@final
+class JobTable:
+    """Keeps the jobs of one Collector until they are settled.
+
+    Args:
+        directory: Where their files are.
+        held: Called, from any thread and even in a garbage collection, when finished outputs hold
+            so many bytes less in memory.
+    """
+
+    def __init__(self, directory: RunDirectory, held: Callable[[int], None]) -> None:
+        self._directory = directory
+        self._held = held
+        self._work: dict[int, Work] = {}
+        self._endings: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def add(self, work: Work) -> None:
+        """Take a job."""
+        self._work[work.entry.job_id] = work
+
+    def forget(self, job_id: int) -> None:
+        """Drop a job whose owner has cancelled it."""
+        self._work.pop(job_id, None)
+
+    def claim(self, entry: Entry) -> RunJob | None:
+        """Return what a worker is to be told; None if the owner has cancelled the job."""
+        work = self._work.get(entry.job_id)
+        if work is None or (entry.attempt == 1 and not work.owner.claim()):
+            self.forget(entry.job_id)
+            return None
+        return RunJob(
+            ticket=entry.ticket,
+            job_id=entry.job_id,
+            attempt=entry.attempt,
+            memory_threshold=work.memory_threshold,
+            log_name="",
+            name=work.name,
+            call=work.call,
+        )
+
+    def progressed(self, entry: Entry, bytes_written: int, chunks: int, name: str) -> None:
+        """Tell the owner how far its job has come."""
+        work = self._work.get(entry.job_id)
+        if work is not None:
+            work.spilled = name
+            work.owner.progressed(bytes_written, chunks, name)
+
+    def run_again(self, entry: Entry, verdict: Verdict, facts: Facts) -> None:
+        """Drop what the last attempt had written; another one follows."""
+        work = self._work[entry.job_id]
+        ending = _ending(work, verdict, facts, entry.attempt - 1)
+        work.spilled = ""
+        work.owner.attempted(entry.attempt)
+        self.later(lambda: discard(ending, self._directory, self._held))
+
+    def settle(self, entry: Entry, verdict: Verdict, facts: Facts) -> None:
+        """Hand the job to the settling thread: it is over."""
+        work = self._work.pop(entry.job_id)
+        owner, ending = work.owner, _ending(work, verdict, facts, entry.attempt)
+
+        def settle() -> None:
+            output = output_of(ending, self._directory, self._held)
+            value, error = outcome_of(ending, self._directory)
+            owner.settle(value, error, output)
+
+        self.later(settle)
+
+    def drop(self, said: JobEnded) -> None:
+        """Remove what came of an attempt that nobody waits for."""
+        for name in filter(None, (said.name, said.value_name)):
+            self._directory.remove_file(name)
+
+    def remove_scratch(self, prefix: str) -> None:
+        """Remove the scratch directories of a dead worker."""
+
+        def remove() -> None:
+            for path in self._directory.path.glob(f"{prefix}*"):
+                self._directory.remove_scratch(path)
+
+        self.later(remove)
+
+    def later(self, act: Callable[[], None] | None) -> None:
+        """Have something done by the settling thread; None ends it."""
+        self._endings.put(act)
+
+    def start(self) -> threading.Thread:
+        """Start the settling thread."""
+        thread = threading.Thread(target=self._settle_all, name="collector-settle", daemon=True)
+        thread.start()
+        return thread
+
+    def _settle_all(self) -> None:
+        while (act := self._endings.get()) is not None:
+            try:
+                act()
+            except BaseException:
+                # A callback of the user's that exits: the other jobs are settled all the same.
+                _logger.exception("a callback of a job failed")
+            del act
+
+
+def _ending(work: Work, verdict: Verdict, facts: Facts, attempt: int) -> Ending:
+    return Ending(
+        job_id=work.entry.job_id,
+        name=work.name,
+        attempt=attempt,
+        verdict=verdict,
+        timeout=work.entry.timeout,
+        exitcode=facts.exitcode,
+        said=facts.said,
+        spilled=work.spilled,
+        reason=facts.reason,
+    )

@@ -1,0 +1,115 @@
+"""The pool: the processes of one Collector, for threads of the user's.
+
+Runs in:    the parent, in any thread.
+Owns:       the supervising and the settling thread; one lease on the run directory.
+Invariants: I1  threads and processes are started by the first job, and gone when `join` returns.
+            I2  in a forked child of the parent the pool is dead: its descriptors are closed there,
+                and nothing is signalled or removed.
+"""
+
+import os
+import signal
+import threading
+import weakref
+from typing import Final, final
+
+from collector.process.crew import Crew
+from collector.process.jobs import Work
+from collector.process.scheduler import Scheduler
+from collector.process.supervisor import Supervisor
+from collector.store.rundir import RunDirectory
+
+
+@final
+class Pool:
+    """Runs jobs for one Collector.
+
+    Args:
+        crew: Starts the processes.
+        directory: The run directory; the pool lets go of it at its end.
+        schedule: Decides who runs what.
+    """
+
+    def __init__(self, crew: Crew, directory: RunDirectory, schedule: Scheduler) -> None:
+        self.directory: Final = directory
+        self.owner_pid: Final = os.getpid()
+        self._supervisor = Supervisor(crew, directory, schedule)
+        self._lock = threading.Lock()
+        self._threads: tuple[threading.Thread, ...] = ()
+        self._over = False
+        _pools.add(self)
+
+    @property
+    def broken(self) -> str:
+        """Why nothing can run any more; empty while all is well."""
+        return self._supervisor.broken
+
+    def submit(self, work: Work) -> None:
+        """Take a job."""
+        with self._lock:
+            if not self._threads:
+                self._start()
+        self._supervisor.note(lambda: self._supervisor.take(work))
+
+    def withdraw(self, job_id: int) -> None:
+        """Forget a waiting job that its owner has cancelled."""
+        self._supervisor.note(lambda: self._supervisor.withdraw(job_id))
+
+    def kill(self, job_id: int) -> None:
+        """End a running job."""
+        self._supervisor.note(lambda: self._supervisor.kill(job_id))
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Take no further job and end when the last one is settled; with `kill`, end those that run now."""
+        self._supervisor.note(lambda: self._supervisor.stop(kill=kill))
+        with self._lock:
+            if not self._threads and not self._over:
+                self._over = True
+                self._supervisor.close()
+                self._close()
+
+    def join(self) -> None:
+        """Wait for the end; returns at once in a thread of the pool's own."""
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
+                thread.join()
+
+    def _start(self) -> None:
+        # With SIGINT blocked, which processes inherit until they have a handler of their own: a
+        # Ctrl-C while one starts is for the parent alone.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            settling = self._supervisor.jobs.start()
+            supervising = threading.Thread(
+                target=self._supervise, name="collector-supervise", daemon=True
+            )
+            supervising.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._threads = (supervising, settling)
+
+    def _supervise(self) -> None:
+        try:
+            self._supervisor.run()
+        finally:
+            self._supervisor.jobs.later(self._close)
+            self._supervisor.jobs.later(None)
+
+    def _close(self) -> None:
+        _pools.discard(self)
+        self.directory.release()
+
+    def abandon(self) -> None:
+        """In a forked child: close what is the parent's (I2)."""
+        self._supervisor.abandon()
+
+
+_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for pool in list(_pools):
+        pool.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

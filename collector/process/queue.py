@@ -1,0 +1,292 @@
+"""The chunk queue of one worker: a pipe of frames, shared slots for their payload, a pipe of
+credits back.
+
+Runs in:    the parent makes it, the worker writes it, the sink reads it.
+Owns:       writer: the write end of the frames, the read end of the credits, its mapping of the
+            slots;
+            reader: the other ends and its own mapping. The parent closes all of them once both have
+                theirs.
+Invariants: I1  a slot belongs to the worker until a frame publishes it, then to the sink until its
+                credit is back.
+            I2  what a writer had not published when it died is never seen; what it had published
+                is.
+            I3  neither end takes a lock that the other process could hold.
+            I4  the reader never waits: not for frames, and not to give a credit.
+Source:     docs/decisions/0002-chunk-queue.md.
+"""
+
+import contextlib
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from collector import settings
+from collector.errors import ProtocolError
+from collector.wire.frames import Frame, FrameDecoder, FrameEncoder, Kind, Outcome, Place, Stream
+
+_SLOTS_BYTES: Final = settings.SLOT_BYTES * settings.SLOT_COUNT
+_READ_BYTES: Final = 64 * settings.KIB
+
+EXIT_SINK_GONE: Final = 70
+"""Status of a worker that leaves because nobody reads its queue any more."""
+
+
+def make_queue(*, slots: bool = True) -> tuple[list[int], list[int]]:
+    """Return the descriptors of a new queue: those of its writer and those of its reader.
+
+    Args:
+        slots: False makes a queue without shared memory, whose payloads follow their headers in the
+            pipe.
+
+    Raises:
+        OSError: No descriptors are to be had.
+    """
+    with contextlib.ExitStack() as undo:
+        frames_r, frames_w = os.pipe()
+        undo.callback(_close, (frames_r, frames_w))
+        credits_r, credits_w = os.pipe()
+        undo.callback(_close, (credits_r, credits_w))
+        writer, reader = [frames_w, credits_r], [frames_r, credits_w]
+        memory = _shared_memory() if slots else None
+        if memory is not None:
+            undo.callback(os.close, memory)
+            other = os.dup(memory)
+            writer.append(memory)
+            reader.append(other)
+        undo.pop_all()
+    return writer, reader
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _shared_memory() -> int | None:
+    """Return a descriptor of nameless memory for the slots, or None where there is none to be had."""
+    create = getattr(os, "memfd_create", None)
+    if create is None:
+        return None
+    try:
+        fd: int = create("collector-slots", os.MFD_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        os.ftruncate(fd, _SLOTS_BYTES)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _map(descriptors: Sequence[int]) -> memoryview | None:
+    if len(descriptors) < 3:  # noqa: PLR2004 - no slots
+        return None
+    with_slots = mmap.mmap(descriptors[2], _SLOTS_BYTES)
+    os.close(descriptors[2])
+    return memoryview(with_slots)
+
+
+class QueueWriter:
+    """The worker's end. Chunks may be written by any thread of the job.
+
+    Guarantees: `write` has copied a mutable buffer when it returns; a small chunk is published at
+        the latest `FLUSH_DEADLINE_S` after it was written, however long the job computes; the
+        process ends when the sink is gone.
+    """
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self._frames, self._credits = descriptors[:2]
+        self._slots = _map(descriptors)
+        self._free = list(range(settings.SLOT_COUNT))
+        self._encoder = FrameEncoder()
+        self._pending: list[bytes] = []
+        self._held = 0
+        self._ticket = 0
+        self._lock = threading.Lock()
+        self._stale = threading.Event()
+        threading.Thread(target=self._flush_late, name="collector-flush", daemon=True).start()
+
+    def disown(self) -> None:
+        """In a process that a job forked: close our descriptors and refuse every further chunk."""
+        self._pending = _Disowned()
+        _close((self._frames, self._credits))
+
+    def say(self, kind: Kind, ticket: int = 0, payload: bytes = b"") -> None:
+        """Publish a frame that carries no chunk."""
+        with self._lock:
+            self._send(kind, ticket, payload)
+
+    def start(self, ticket: int, options: bytes) -> None:
+        """Say that this job runs from now on."""
+        with self._lock:
+            self._ticket = ticket
+            self._send(Kind.START, ticket, options)
+
+    def write(self, data: bytes) -> None:
+        """Take one chunk of the running job's output."""
+        if len(data) >= settings.DIRECT_BYTES and type(self._pending) is list:
+            with self._lock:
+                self._drain()
+                self._publish(Stream.OUTPUT, data, 1)
+            return
+        self._pending.append(data)
+        self._held += len(data) + 1
+        if self._held >= settings.JOIN_BYTES:
+            self.flush()
+        elif not self._stale.is_set():
+            self._stale.set()
+
+    def flush(self) -> None:
+        """Publish what was written so far."""
+        with self._lock:
+            self._drain()
+
+    def record(self, ticket: int, pickled: bytes) -> None:
+        """Publish one log record."""
+        with self._lock:
+            self._drain()
+            self._publish(Stream.RECORD, pickled, 1, ticket)
+
+    def end(self, outcome: Outcome, value: bytes) -> None:
+        """Say that the job has ended; `value` is what it returned or raised, pickled."""
+        with self._lock:
+            self._drain()
+            ticket, self._ticket = self._ticket, 0
+            if len(value) > settings.INLINE_BYTES:
+                self._publish(Stream.VALUE, value, 1, ticket)
+                value = b""
+            head = self._encoder.encode(Kind.END, ticket, detail=outcome, length=len(value))
+            self._put(head + value)
+
+    def _drain(self) -> None:
+        """Publish the pending chunks. Appends of other threads meanwhile stay for the next time."""
+        pending = self._pending
+        count = len(pending)
+        if not count:
+            return
+        chunks = pending[:count]
+        del pending[:count]
+        self._held = 0
+        # Without a ticket no job runs: a thread that outlived its job has no output to write to.
+        if self._ticket:
+            self._publish(Stream.OUTPUT, chunks[0] if count == 1 else b"".join(chunks), count)
+
+    def _publish(self, stream: Stream, data: bytes, chunks: int, ticket: int = 0) -> None:
+        """Send `data` in as many frames as it needs; the last one carries the number of chunks."""
+        view, size = memoryview(data), len(data)
+        ticket = ticket or self._ticket
+        inline = settings.INLINE_BYTES if self._slots else settings.PIPE_PAYLOAD_BYTES
+        if size <= inline:
+            self._send(Kind.DATA, ticket, data, detail=stream, chunks=chunks)
+            return
+        step = settings.SLOT_BYTES if self._slots else settings.PIPE_PAYLOAD_BYTES
+        for start in range(0, size, step):
+            piece = view[start : start + step]
+            count = chunks if start + step >= size else 0
+            if self._slots is None:
+                self._send(Kind.DATA, ticket, bytes(piece), detail=stream, chunks=count)
+                continue
+            slot = self._take_slot()
+            base = slot * settings.SLOT_BYTES
+            self._slots[base : base + len(piece)] = piece
+            self._put(
+                self._encoder.encode(
+                    Kind.DATA, ticket, detail=stream, chunks=count, slot=slot, length=len(piece)
+                )
+            )
+
+    def _send(
+        self, kind: Kind, ticket: int, payload: bytes, *, detail: int = 0, chunks: int = 0
+    ) -> None:
+        head = self._encoder.encode(kind, ticket, detail=detail, chunks=chunks, length=len(payload))
+        self._put(head + payload)
+
+    def _put(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._frames, data) :]
+        except OSError:
+            os._exit(EXIT_SINK_GONE)
+
+    def _take_slot(self) -> int:
+        if not self._free:
+            try:
+                back = os.read(self._credits, settings.SLOT_COUNT)
+            except OSError:
+                back = b""
+            if not back:
+                os._exit(EXIT_SINK_GONE)
+            self._free.extend(back)
+        return self._free.pop()
+
+    def _flush_late(self) -> None:
+        pause = threading.Event()
+        while True:
+            self._stale.wait()
+            pause.wait(settings.FLUSH_DEADLINE_S)
+            self._stale.clear()
+            self.flush()
+
+
+class _Disowned(list[bytes]):
+    def append(self, _chunk: bytes) -> None:
+        raise RuntimeError(
+            "this process was forked by a job: only the job's own process can write to its output"
+        )
+
+
+class QueueReader:
+    """The sink's end."""
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self.fd, self._credits = descriptors[:2]
+        self._slots = _map(descriptors)
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._credits, False)
+        self._decoder = FrameDecoder(
+            slot_bytes=settings.SLOT_BYTES,
+            slot_count=settings.SLOT_COUNT if self._slots else 0,
+            inline_bytes=settings.PIPE_PAYLOAD_BYTES,
+        )
+
+    def read(self) -> Iterator[tuple[Frame, bytes | memoryview]] | None:
+        """Return the frames that have come, with their payloads; None at the end of the queue.
+
+        A payload is valid until the next frame is asked for; then its slot goes back to the worker.
+
+        Raises:
+            ProtocolError: What came are no frames of ours (while iterating).
+        """
+        try:
+            data = os.read(self.fd, _READ_BYTES)
+        except BlockingIOError:
+            return iter(())
+        return self._frames_of(data) if data else None
+
+    def _frames_of(self, data: bytes) -> Iterator[tuple[Frame, bytes | memoryview]]:
+        for frame, payload in self._decoder.feed(data):
+            if frame.place == Place.INLINE or self._slots is None:
+                yield frame, payload
+                continue
+            base = frame.slot * settings.SLOT_BYTES
+            yield frame, self._slots[base : base + frame.length]
+            self._give_credit(frame.slot)
+
+    def _give_credit(self, slot: int) -> None:
+        try:
+            os.write(self._credits, bytes((slot,)))
+        except BlockingIOError:
+            raise ProtocolError("a worker publishes slots that it does not have") from None
+        except BrokenPipeError:
+            pass  # the worker is gone: its frames pipe tells the rest
+
+    def close(self) -> None:
+        """Close both pipes and the mapping."""
+        _close((self.fd, self._credits))
+        if self._slots is not None:
+            memory = self._slots.obj
+            self._slots.release()
+            memory.close()

@@ -1,0 +1,412 @@
+"""Who runs what, when: decides for the pool, which does it.
+
+Pure: events in, actions out; no clock, no process, no I/O of its own.
+
+States:     of a job: QUEUED -> DISPATCHED -> (RUNNING) -> settled, or QUEUED again for its next
+            attempt; of a worker: STARTING -> READY -> LEAVING -> gone (a death leads there from
+            anywhere).
+Invariants: I1  each job is settled exactly once.
+            I2  at most `max_workers` workers that are not gone.
+            I3  a ticket is used for one attempt of one job, never again: attempts cannot be mixed
+                up.
+            I4  a job that had not started when its worker died goes back to the head of the queue.
+"""
+
+import enum
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import final
+
+from collector import settings
+
+
+class Verdict(enum.Enum):
+    """How an attempt ended."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+    KILLED = "killed"
+    SPILL_FAILED = "spill failed"
+    SINK_LOST = "sink lost"
+    UNABLE = "unable"
+    """The Collector broke before the job could run."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A job that is not settled, as the scheduler sees it."""
+
+    job_id: int
+    retries: int = 0
+    timeout: float | None = None
+    attempt: int = 1
+    ticket: int = 0
+    worker: int | None = None
+    started_s: float | None = None
+    sentence: Verdict | None = None
+    """Why its worker is being killed, if the job is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a process for this worker."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Let this worker leave: it has nothing to do."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """End this worker and its group at once."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send the job to the worker."""
+
+    worker: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask the worker for the jobs that it has not started."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunAgain:
+    """The attempt failed and another one will follow: drop what it had written."""
+
+    entry: Entry
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The job is over."""
+
+    entry: Entry
+    verdict: Verdict
+
+
+Action = StartWorker | StopWorker | KillWorker | Dispatch | Recall | RunAgain | Settle
+
+
+@dataclass(slots=True)
+class _Seat:
+    worker: int
+    ready: bool = False
+    leaving: bool = False
+    recalled: bool = False
+    tasks: int = 0
+    entries: deque[Entry] = field(default_factory=deque)
+
+
+@final
+class Scheduler:
+    """Decides for one Collector.
+
+    Args:
+        max_workers: The most workers at a time.
+        max_tasks_per_child: A worker leaves after so many jobs; None for never.
+    """
+
+    def __init__(self, max_workers: int, max_tasks_per_child: int | None = None) -> None:
+        self._max_workers = max_workers
+        self._max_tasks = max_tasks_per_child
+        self._queue: deque[Entry] = deque()
+        self._waiting: dict[int, Entry] = {}
+        self._dispatched: dict[int, Entry] = {}
+        self._seats: dict[int, _Seat] = {}
+        self._tickets = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._early_deaths = 0
+        self._sink_deaths = 0
+        self._stopping = False
+        self._hindered = False
+
+    # -- what is known ---------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> int:
+        """Workers that are not gone."""
+        return len(self._seats)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a job is still to be settled."""
+        return bool(self._waiting or self._dispatched)
+
+    @property
+    def too_many_early_deaths(self) -> bool:
+        """Whether workers keep dying before they do anything."""
+        return self._early_deaths >= settings.WORKER_START_DEATHS_LIMIT
+
+    @property
+    def too_many_sink_deaths(self) -> bool:
+        """Whether the sink keeps dying while nothing gets done."""
+        return self._sink_deaths >= settings.SINK_DEATHS_LIMIT
+
+    def find(self, ticket: int) -> Entry | None:
+        """Return the job that an attempt belongs to, if it is dispatched."""
+        return self._dispatched.get(ticket)
+
+    def next_deadline_s(self) -> float | None:
+        """When the next running job will have used up its time."""
+        return min(
+            (
+                entry.started_s + entry.timeout
+                for entry in self._dispatched.values()
+                if entry.timeout is not None
+                and entry.started_s is not None
+                and entry.sentence is None
+            ),
+            default=None,
+        )
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def submitted(self, entry: Entry) -> Iterator[Action]:
+        """A job came."""
+        self._queue.append(entry)
+        self._waiting[entry.job_id] = entry
+        return self._assign()
+
+    def refused(self, entry: Entry) -> Iterator[Action]:
+        """A job came after the end."""
+        return iter((Settle(entry, Verdict.UNABLE),))
+
+    def withdrawn(self, job_id: int) -> Iterator[Action]:
+        """A waiting job was cancelled by its owner; it needs no settling."""
+        entry = self._waiting.pop(job_id, None)
+        if entry is None:
+            return iter(())
+        entry.sentence = Verdict.KILLED  # skipped when its turn comes
+        return self._leave_if_done()
+
+    def unclaimed(self, ticket: int) -> Iterator[Action]:
+        """A job was cancelled while it was being dispatched: the worker has not seen it."""
+        entry = self._dispatched.pop(ticket)
+        if entry.worker is not None:
+            seat = self._seats[entry.worker]
+            seat.entries.remove(entry)
+            seat.tasks -= 1
+        return itertools.chain(self._assign(), self._leave_if_done())
+
+    def killed(self, job_id: int) -> Iterator[Action]:
+        """Somebody wants this job ended. One that waits is cancelled by its owner instead."""
+        for entry in self._dispatched.values():
+            if entry.job_id == job_id and entry.sentence is None and entry.worker is not None:
+                return iter((self._condemn(entry, entry.worker, Verdict.KILLED),))
+        return iter(())
+
+    def _condemn(self, entry: Entry, worker: int, sentence: Verdict) -> Action:
+        entry.sentence = sentence
+        self._seats[worker].leaving = True
+        return KillWorker(worker)
+
+    def started(self, ticket: int, now_s: float) -> Iterator[Action]:
+        """A worker has begun to run the job."""
+        entry = self._dispatched.get(ticket)
+        if entry is not None:
+            entry.started_s = now_s
+        return iter(())
+
+    def delayed(self, pause_s: float) -> None:
+        """This process was stopped for so long (a suspended machine): running jobs get the time back."""
+        for entry in self._dispatched.values():
+            if entry.started_s is not None:
+                entry.started_s += pause_s
+
+    def ticked(self, now_s: float) -> Iterator[Action]:
+        """Time has passed."""
+        late = [
+            entry
+            for entry in self._dispatched.values()
+            if entry.timeout is not None
+            and entry.started_s is not None
+            and entry.sentence is None
+            and entry.started_s + entry.timeout <= now_s
+        ]
+        for entry in late:
+            if entry.worker is not None:
+                yield self._condemn(entry, entry.worker, Verdict.TIMED_OUT)
+
+    def ended(self, ticket: int, verdict: Verdict) -> Iterator[Action]:
+        """An attempt is over, as the sink says."""
+        entry = self._dispatched.pop(ticket, None)
+        if entry is None:
+            return
+        seat = self._seats.get(entry.worker or 0)
+        if seat is not None and entry in seat.entries:
+            seat.entries.remove(entry)
+        if verdict in (Verdict.RETURNED, Verdict.RAISED):
+            self._sink_deaths = 0
+            self._hindered = False
+        elif verdict is Verdict.CRASHED and entry.sentence is not None:
+            verdict = entry.sentence
+        elif verdict is Verdict.SPILL_FAILED and seat is not None:
+            yield KillWorker(seat.worker)
+            seat.leaving = True
+        yield self._judge(entry, verdict)
+        if seat is not None and self._used_up(seat) and not seat.entries and not seat.leaving:
+            seat.leaving = True
+            yield StopWorker(seat.worker)
+        yield from self._assign()
+        yield from self._leave_if_done()
+
+    def _judge(self, entry: Entry, verdict: Verdict) -> Action:
+        again = verdict not in (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)
+        if not again or not entry.retries:
+            return Settle(entry, verdict)
+        entry.retries -= 1
+        entry.attempt += 1
+        self._requeue((entry,))
+        return RunAgain(entry, verdict)
+
+    def _requeue(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            entry.worker = entry.started_s = entry.sentence = None
+            entry.ticket = 0
+            self._waiting[entry.job_id] = entry
+            self._queue.appendleft(entry)
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def worker_ready(self, worker: int) -> Iterator[Action]:
+        """A worker can take jobs."""
+        seat = self._seats.get(worker)
+        if seat is not None:
+            seat.ready = True
+            self._early_deaths = 0
+        return itertools.chain(self._assign(), self._leave_if_done())
+
+    def worker_not_started(self, worker: int) -> Iterator[Action]:
+        """No process is to be had for this worker now: the others do the work until one of them ends a job."""
+        self._seats.pop(worker)
+        self._hindered = True
+        return iter(())
+
+    def handed_back(self, ticket: int) -> Iterator[Action]:
+        """A worker gave up a job that it had not started."""
+        entry = self._dispatched.pop(ticket, None)
+        if entry is not None:
+            seat = self._seats.get(entry.worker or 0)
+            if seat is not None and entry in seat.entries:
+                seat.entries.remove(entry)
+                seat.tasks -= 1
+                seat.recalled = False
+            if entry.sentence is Verdict.KILLED:
+                yield Settle(entry, Verdict.KILLED)
+            else:
+                self._requeue((entry,))
+        yield from self._assign()
+
+    def worker_gone(self, worker: int) -> Iterator[Action]:
+        """A worker is dead and its queue is read to the end: what it still had, had not started."""
+        seat = self._seats.pop(worker, None)
+        if seat is None:
+            return
+        if not seat.ready and not seat.leaving:
+            self._early_deaths += 1
+        for entry in reversed(seat.entries):
+            self._dispatched.pop(entry.ticket, None)
+            if entry.sentence is Verdict.KILLED:
+                yield Settle(entry, Verdict.KILLED)
+            else:
+                self._requeue((entry,))
+        yield from self._assign()
+        yield from self._leave_if_done()
+
+    def sink_gone(self) -> Iterator[Action]:
+        """The sink died: what the workers had open is lost, and so are their queues."""
+        self._sink_deaths += 1
+        for seat in list(self._seats.values()):
+            seat.leaving = True
+            yield KillWorker(seat.worker)
+            if seat.entries:
+                entry = seat.entries.popleft()
+                self._dispatched.pop(entry.ticket, None)
+                yield self._judge(entry, entry.sentence or Verdict.SINK_LOST)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> Iterator[Action]:
+        """No further job will come; workers leave when the last one is settled."""
+        self._stopping = True
+        return self._leave_if_done()
+
+    def kill_all(self) -> Iterator[Action]:
+        """End every running job; those that wait were cancelled by their owners."""
+        for entry in list(self._dispatched.values()):
+            if entry.sentence is None and entry.worker is not None:
+                yield self._condemn(entry, entry.worker, Verdict.KILLED)
+
+    def break_off(self) -> Iterator[Action]:
+        """Give up: nothing can run any more."""
+        self._stopping = True
+        entries = [*self._dispatched.values(), *self._waiting.values()]
+        self._dispatched.clear()
+        self._waiting.clear()
+        self._queue.clear()
+        for seat in self._seats.values():
+            seat.entries.clear()
+            seat.leaving = True
+            yield KillWorker(seat.worker)
+        for entry in entries:
+            yield Settle(entry, entry.sentence or Verdict.UNABLE)
+
+    def _leave_if_done(self) -> Iterator[Action]:
+        if self._stopping and not self.unsettled:
+            for seat in self._seats.values():
+                if not seat.leaving:
+                    seat.leaving = True
+                    yield StopWorker(seat.worker)
+
+    # -- dispatching -----------------------------------------------------------------------------
+
+    def _used_up(self, seat: _Seat) -> bool:
+        return self._max_tasks is not None and seat.tasks >= self._max_tasks
+
+    def _assign(self) -> Iterator[Action]:
+        """Give waiting jobs to idle workers, and start workers while more jobs wait than are coming up."""
+        idle = [s for s in self._seats.values() if s.ready and not s.leaving and not s.entries]
+        while idle and (entry := self._next()) is not None:
+            yield self._dispatch(idle.pop(), entry)
+        if self._hindered and self._seats:
+            return
+        coming = sum(1 for s in self._seats.values() if not s.ready and not s.leaving)
+        wanted = min(len(self._waiting) - coming, self._max_workers - len(self._seats))
+        for _ in range(wanted):
+            worker = next(self._numbers)
+            self._seats[worker] = _Seat(worker)
+            yield StartWorker(worker)
+
+    def _next(self) -> Entry | None:
+        while self._queue:
+            entry = self._queue.popleft()
+            if self._waiting.pop(entry.job_id, None) is not None:
+                return entry
+        return None
+
+    def _dispatch(self, seat: _Seat, entry: Entry) -> Dispatch:
+        entry.ticket = next(self._tickets)
+        entry.worker = seat.worker
+        self._dispatched[entry.ticket] = entry
+        seat.entries.append(entry)
+        seat.tasks += 1
+        return Dispatch(seat.worker, entry)

@@ -1,0 +1,405 @@
+"""The sink, the collector process: reads every worker's queue, keeps the outputs, seals them,
+reports.
+
+Runs in:    the sink.
+Owns:       the reading end of each queue, a SpillManager for each stream of each running job, the
+            memory budget, a lease on the run directory.
+States:     of a queue: IDLE -> OPEN (START) -> IDLE (END, or the worker's death: sealed as it is).
+            An OPEN job whose output could not be kept is REFUSED until its END: its frames are
+            dropped.
+Invariants: I1  a frame is taken only by the job that its own queue has open: streams of two workers
+                never meet.
+            I2  nothing that came from a job is unpickled.
+            I3  nothing here waits but the one select, and writes to disk.
+            I4  when the parent is gone: the workers are killed with their groups, then the run
+                directory is removed.
+"""
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from collector import settings
+from collector.errors import ProtocolError, SpillError
+from collector.process.channel import Channel
+from collector.process.context import stand_apart
+from collector.process.queue import QueueReader
+from collector.store.budget import Budget
+from collector.store.rundir import RunDirectory
+from collector.store.spill import Sealed, SpillManager
+from collector.wire import messages
+from collector.wire.frames import START, Frame, Kind, Outcome, Stream
+
+_DRAIN_READS = 64
+"""Reads of a dead worker's pipe, each up to a pipe's capacity: more can only be a grandchild's garbage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkArguments:
+    """What the sink is told when it starts."""
+
+    run_directory: str
+    temp_file_base_name: str
+    memory_budget: int
+    elsewhere_bytes: int
+
+
+@dataclass(slots=True)
+class OpenJob:
+    """A job that has started and not ended."""
+
+    ticket: int
+    output: SpillManager
+    value: SpillManager | None = None
+    refused: bool = False
+    announced: bool = False
+    reported: tuple[int, int, bool] = (0, 0, False)
+    followed: bool = False
+
+
+@dataclass(slots=True)
+class Source:
+    """One worker, as the sink sees it."""
+
+    worker: int
+    pid: int
+    queue: QueueReader
+    death_fd: int
+    job: OpenJob | None = None
+    watched: list[int] = field(default_factory=list)
+
+
+def main(descriptors: Sequence[int], arguments: bytes) -> None:
+    """Collect until the parent says stop, or is gone.
+
+    Args:
+        descriptors: The socket to the parent, and the parent's life.
+        arguments: A pickled `SinkArguments`.
+    """
+    stand_apart()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+    told: SinkArguments = pickle.loads(arguments)
+    control = Channel(socket.socket(fileno=descriptors[0]))
+    directory = RunDirectory.join(told.run_directory)
+    sink = Sink(control, descriptors[1], directory, told)
+    sink.run()
+
+
+@final
+class Sink:
+    """The loop of the sink process."""
+
+    def __init__(
+        self, control: Channel, parent: int, directory: RunDirectory, told: SinkArguments
+    ) -> None:
+        self._control = control
+        self._directory = directory
+        self._told = told
+        self._budget = Budget(told.memory_budget, told.elsewhere_bytes)
+        self._sources: dict[int, Source] = {}
+        self._selector = selectors.DefaultSelector()
+        self._reading = True
+        self._stopped = False
+        self._next_report_s = 0.0
+        self._watch(control.fd, self._hear)
+        self._watch(parent, self._outlive)
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        while not self._stopped:
+            for key, _ in self._selector.select(self._pause_s()):
+                now = self._selector.get_map().get(key.fd)
+                if now is not None and now.data is key.data:  # not closed by an earlier one
+                    key.data()
+            self._report()
+            self._send()
+
+    # -- the parent ------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        heard = self._control.receive()
+        if heard is None:
+            self._outlive()
+            return
+        for message in heard:
+            match message:
+                case messages.WorkerJoined():
+                    self._join(message)
+                case messages.WorkerLeft():
+                    self._drain(self._sources.get(message.worker))
+                case messages.FollowJob():
+                    self._follow(message.ticket)
+                case messages.MemoryHeld():
+                    self._budget.elsewhere_bytes += message.change
+                case messages.Stop():
+                    self._stopped = True
+                case _:
+                    raise ProtocolError(f"the sink was told {message}")
+
+    def _outlive(self) -> None:
+        """The parent is gone: end the workers, remove the run directory, leave."""
+        self._stopped = True
+        for source in self._sources.values():
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(source.pid, signal.SIGKILL)
+        with selectors.DefaultSelector() as deaths:
+            for source in self._sources.values():
+                deaths.register(source.death_fd, selectors.EVENT_READ)
+            deadline = time.monotonic() + 1
+            while deaths.get_map() and time.monotonic() < deadline:
+                for key, _ in deaths.select(0.1):
+                    deaths.unregister(key.fd)
+        self._directory.dispose()
+
+    def _send(self) -> None:
+        try:
+            sent = self._control.flush()
+        except OSError:
+            self._outlive()
+            return
+        events = selectors.EVENT_READ | (0 if sent else selectors.EVENT_WRITE)
+        key = self._selector.get_key(self._control.fd)
+        if key.events != events:
+            self._selector.modify(self._control.fd, events, self._hear)
+        self._hold_back(self._control.backlog_bytes > settings.REPORT_BACKLOG_BYTES)
+
+    def _hold_back(self, too_much: bool) -> None:
+        """Read no worker while the parent does not keep up; they wait for their credits meanwhile."""
+        if too_much is not self._reading:
+            return
+        self._reading = not too_much
+        for source in self._sources.values():
+            if too_much:
+                self._unwatch(source, source.queue.fd)
+            else:
+                self._watch_source(source, source.queue.fd, self._take)
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def _join(self, message: messages.WorkerJoined) -> None:
+        *queue, death_fd = self._control.take_descriptors(3 + message.slots)
+        source = Source(message.worker, message.pid, QueueReader(queue), death_fd)
+        self._sources[message.worker] = source
+        self._watch_source(source, death_fd, self._drain)
+        if self._reading:
+            self._watch_source(source, source.queue.fd, self._take)
+
+    def _take(self, source: Source) -> None:
+        """Take what the worker's queue has now."""
+        try:
+            frames = source.queue.read()
+            if frames is None:  # its end; the death itself is told by the other descriptor
+                self._unwatch(source, source.queue.fd)
+                return
+            for frame, payload in frames:
+                self._handle(source, frame, payload)
+        except ProtocolError as error:
+            self._drop(source, str(error))
+
+    def _handle(self, source: Source, frame: Frame, payload: bytes | memoryview) -> None:
+        job = source.job
+        match frame.kind:
+            case Kind.DATA if job is not None and job.ticket == frame.ticket:
+                self._store(source, job, frame, payload)
+            case Kind.START if job is None:
+                source.job = self._open(frame.ticket, payload)
+            case Kind.END if job is not None and job.ticket == frame.ticket:
+                self._end(source, job, Outcome(frame.detail), bytes(payload))
+            case Kind.READY | Kind.REFUSED:
+                refusal = bytes(payload).decode("utf-8", "replace")
+                self._control.post(messages.WorkerReady(worker=source.worker, refusal=refusal))
+            case Kind.HANDED_BACK:
+                self._control.post(
+                    messages.JobHandedBack(worker=source.worker, ticket=frame.ticket)
+                )
+            case _:
+                raise ProtocolError(
+                    f"{Kind(frame.kind).name} for job {frame.ticket} while "
+                    f"{job.ticket if job else 'none'} was open"
+                )
+
+    def _drain(self, source: Source | None) -> None:
+        """Take what a dead worker had published, seal its job as it is, and close the queue."""
+        if source is None:
+            return
+        broken = ""
+        with contextlib.suppress(
+            ProtocolError
+        ):  # the last words of the dead are cut off where they end
+            for _ in range(_DRAIN_READS):
+                frames = source.queue.read()
+                if frames is None:
+                    break
+                taken = [self._handle(source, frame, payload) for frame, payload in frames]
+                if not taken:
+                    break
+        self._drop(source, broken)
+
+    def _drop(self, source: Source, broken: str) -> None:
+        if source.job is not None:
+            self._end(source, source.job, Outcome.DIED, b"")
+        for fd in list(source.watched):
+            self._unwatch(source, fd)
+        source.queue.close()
+        os.close(source.death_fd)
+        del self._sources[source.worker]
+        self._control.post(messages.WorkerDrained(worker=source.worker, broken=broken))
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def _open(self, ticket: int, payload: bytes | memoryview) -> OpenJob:
+        if len(payload) != START.size:
+            raise ProtocolError(f"START with {len(payload)} bytes")
+        (threshold,) = START.unpack(payload)
+        return OpenJob(ticket, self._new_output(threshold))
+
+    def _new_output(self, threshold: int) -> SpillManager:
+        output = SpillManager.in_directory(
+            self._directory,
+            memory_threshold=threshold,
+            temp_file_base_name=self._told.temp_file_base_name,
+        )
+        self._budget.join(output)
+        return output
+
+    def _store(
+        self, source: Source, job: OpenJob, frame: Frame, payload: bytes | memoryview
+    ) -> None:
+        if job.refused:
+            return
+        if frame.detail == Stream.RECORD:
+            self._control.post(messages.LogRecord(ticket=job.ticket, record=bytes(payload)))
+            return
+        try:
+            if frame.detail == Stream.OUTPUT:
+                stream = job.output
+            else:
+                if job.value is None:
+                    job.value = self._new_output(settings.MEMORY_THRESHOLD_BYTES)
+                stream = job.value
+            if stream.held_bytes or not stream.progress.bytes_written:
+                self._budget.admit(stream, frame.length)
+            stream.write_joined(payload, frame.chunks)
+        except SpillError as error:
+            self._refuse(source, job, error)
+
+    def _refuse(self, source: Source, job: OpenJob, error: SpillError) -> None:
+        """The output cannot be kept: tell the parent at once, which ends the worker."""
+        self._end(source, job, Outcome.SPILL_FAILED, b"", error)
+        job.refused = True
+        source.job = job
+
+    def _end(
+        self,
+        source: Source,
+        job: OpenJob,
+        outcome: Outcome,
+        value: bytes,
+        error: SpillError | None = None,
+    ) -> None:
+        source.job = None
+        if job.refused:
+            return
+        if error is not None and not job.output.held_bytes:
+            job.output.dispose()  # a full disk: its file makes room for the others at once
+            sealed = Sealed(None, None, 0, 0)
+        else:
+            sealed = job.output.seal()
+        self._budget.leave(job.output)
+        value_name = ""
+        if job.value is not None:
+            kept = job.value.seal()
+            self._budget.leave(job.value)
+            value, value_name = kept.data or b"", kept.name or ""
+        data = sealed.data or b""
+        self._budget.elsewhere_bytes += len(data)
+        self._control.post(
+            messages.JobEnded(
+                worker=source.worker,
+                ticket=job.ticket,
+                outcome=outcome,
+                size=sealed.size,
+                chunks=sealed.chunks,
+                name=sealed.name or "",
+                data=data,
+                value_name=value_name,
+                value=value,
+                error_number=error.errno or 0 if error else 0,
+                error=f"{error.strerror}\0{error.filename or ''}" if error else "",
+            )
+        )
+
+    def _follow(self, ticket: int) -> None:
+        for source in self._sources.values():
+            job = source.job
+            if job is not None and job.ticket == ticket and not job.refused:
+                job.followed = True
+                try:
+                    job.output.spill()
+                except SpillError as error:
+                    self._refuse(source, job, error)
+                self._next_report_s = 0.0
+
+    # -- progress --------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """Tell of jobs that started and have not ended yet; then how far they are, not too often."""
+        running = [s for s in self._sources.values() if s.job is not None]
+        for source in running:
+            job = source.job
+            if job is not None and not job.announced:
+                job.announced = True
+                self._control.post(messages.JobStarted(worker=source.worker, ticket=job.ticket))
+        now = time.monotonic()
+        if not running or now < self._next_report_s:
+            return
+        jobs = [s.job for s in running if s.job is not None and not s.job.refused]
+        followed = any(job.followed for job in jobs)
+        self._next_report_s = now + (
+            settings.FOLLOW_INTERVAL_S if followed else settings.PROGRESS_INTERVAL_S
+        )
+        for job in jobs:
+            progress = job.output.progress
+            path = progress.temp_file_path
+            state = (progress.bytes_written, progress.chunks_processed, path is not None)
+            if state != job.reported:
+                job.reported = state
+                self._control.post(
+                    messages.JobProgressed(
+                        ticket=job.ticket,
+                        bytes_written=state[0],
+                        chunks=state[1],
+                        name=path.name if path else "",
+                    )
+                )
+
+    def _pause_s(self) -> float | None:
+        """How long the select may wait: until the next report, if there is something to report."""
+        if not any(s.job is not None for s in self._sources.values()):
+            return None
+        return max(0.0, self._next_report_s - time.monotonic()) or 0.001
+
+    # -- descriptors -----------------------------------------------------------------------------
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, handler)
+
+    def _watch_source(self, source: Source, fd: int, handler: Callable[[Source], None]) -> None:
+        self._watch(fd, lambda: handler(source))
+        source.watched.append(fd)
+
+    def _unwatch(self, source: Source, fd: int) -> None:
+        if fd in source.watched:
+            source.watched.remove(fd)
+            self._selector.unregister(fd)

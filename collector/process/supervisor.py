@@ -1,0 +1,398 @@
+"""The loop that watches every process of a Collector and does what the scheduler decides.
+
+Runs in:    the supervising thread of the parent.
+Owns:       the sink's and the workers' handles, the selector that their descriptors are registered
+            with.
+Invariants: I1  only the supervising thread touches the scheduler and the processes; others leave a
+                note.
+            I2  nothing here waits but the one select, and for a dead process to be collected.
+            I3  it starts all processes and lives as long as they do (PDEATHSIG follows the thread).
+            I4  a job whose worker died is settled when the worker is dead *and* its queue is read
+                to the end.
+"""
+
+import contextlib
+import os
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, assert_never, final
+
+from collector import settings
+from collector.errors import describe_exit
+from collector.process import scheduler
+from collector.process.crew import Crew, SinkProcess, Worker
+from collector.process.jobs import Facts, JobTable, Work
+from collector.process.scheduler import Entry, Scheduler, Verdict
+from collector.store.rundir import RunDirectory
+from collector.wire import messages
+from collector.wire.frames import Outcome
+
+_VERDICTS: Final = {
+    Outcome.RETURNED: Verdict.RETURNED,
+    Outcome.RAISED: Verdict.RAISED,
+    Outcome.DIED: Verdict.CRASHED,
+    Outcome.SPILL_FAILED: Verdict.SPILL_FAILED,
+}
+_NOTHING: Final = Facts()
+
+Note = Callable[[], Iterable[scheduler.Action] | None]
+
+
+@final
+class Supervisor:
+    """Supervises the processes of one Collector, in the thread that calls `run`."""
+
+    def __init__(self, crew: Crew, directory: RunDirectory, schedule: Scheduler) -> None:
+        self.jobs = JobTable(directory, self._release)
+        self.broken = ""
+        self._crew = crew
+        self._scheduler = schedule
+        self._workers: dict[int, Worker] = {}
+        self._sink: SinkProcess | None = None
+        self._held_bytes = 0
+        self._stopping = False
+        self._facts = _NOTHING
+        self._notes: deque[Note] = deque()
+        self._rung = False
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._watch(self._bell.fileno(), self._hear_bell)
+
+    # -- for any thread --------------------------------------------------------------------------
+
+    def note(self, note: Note) -> None:
+        """Leave a note. Takes no lock: it may be called whatever is held, also in a finalizer."""
+        self._notes.append(note)
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody is left
+                self._rope.send(b"!")
+
+    def abandon(self) -> None:
+        """In a forked child of the parent: close what is the parent's, and touch nothing else."""
+        fds = [*self._crew.life.descriptors(), *self._crew.launcher.abandon()]
+        if isinstance(self._selector, selectors.EpollSelector):
+            fds.append(self._selector.fileno())
+        fds.extend(end.detach() for end in (self._bell, self._rope))
+        for process in self._processes():
+            fds.extend(process.descriptors())
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    # -- orders, as notes ------------------------------------------------------------------------
+
+    def take(self, work: Work) -> Iterable[scheduler.Action]:
+        """A job was submitted."""
+        self.jobs.add(work)
+        if self.broken:
+            self._facts = Facts(reason=self.broken)
+            return self._scheduler.refused(work.entry)
+        return self._scheduler.submitted(work.entry)
+
+    def withdraw(self, job_id: int) -> Iterable[scheduler.Action]:
+        """A waiting job was cancelled."""
+        self.jobs.forget(job_id)
+        return self._scheduler.withdrawn(job_id)
+
+    def kill(self, job_id: int) -> Iterable[scheduler.Action]:
+        """A running job is to be ended."""
+        return self._scheduler.killed(job_id)
+
+    def stop(self, *, kill: bool) -> Iterable[scheduler.Action]:
+        """No further job will come."""
+        self._stopping = True
+        return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop()]
+
+    # -- the loop --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Supervise until it was told to stop and the last process is gone."""
+        try:
+            while not self._over():
+                self._round()
+        except BaseException as error:  # a bug: every job is told, none waits for ever
+            self._give_up(f"the supervising thread failed: {error!r}")
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of everything; no process is left, or none was ever started."""
+        for process in self._processes():
+            process.child.kill()
+        self._selector.close()
+        self._bell.close()
+        self._rope.close()
+        self._crew.launcher.close()
+        self._crew.life.close()
+
+    def _round(self) -> None:
+        pause_s = self._pause_s()
+        before_s = time.monotonic()
+        ready = self._selector.select(pause_s)
+        now_s = time.monotonic()
+        overslept_s = now_s - before_s - (pause_s or 0.0)
+        if pause_s is not None and overslept_s > settings.SUSPENDED_S:
+            self._scheduler.delayed(overslept_s)
+        for key, _ in ready:
+            current = self._selector.get_map().get(key.fd)
+            if current is not None and current.data is key.data:  # not closed by an earlier one
+                key.data()
+        self._rung = False
+        while self._notes:
+            self._do(self._notes.popleft()() or ())
+        self._do(self._scheduler.ticked(now_s))
+        for process in self._processes():
+            if process.leave_by_s is not None and process.leave_by_s <= now_s:
+                process.child.kill()
+        self._flush()
+
+    def _pause_s(self) -> float | None:
+        deadlines = [p.leave_by_s for p in self._processes() if p.leave_by_s is not None]
+        next_s = self._scheduler.next_deadline_s()
+        if next_s is not None:
+            deadlines.append(next_s)
+        if not deadlines:
+            return None
+        return min(max(0.0, min(deadlines) - time.monotonic()), 1.0)
+
+    def _over(self) -> bool:
+        if not self._stopping or self._notes or self._scheduler.unsettled or self._workers:
+            return False
+        sink = self._sink
+        if sink is not None and sink.leave_by_s is None:
+            sink.leave_by_s = time.monotonic() + settings.STOP_DEADLINE_S
+            sink.channel.post(messages.Stop())
+            self._flush()
+        return sink is None
+
+    def _processes(self) -> Iterator[Worker | SinkProcess]:
+        yield from self._workers.values()
+        if self._sink is not None:
+            yield self._sink
+
+    def _do(self, actions: Iterable[scheduler.Action]) -> None:  # noqa: C901 - one case an action
+        for action in list(actions):
+            match action:
+                case scheduler.StartWorker():
+                    self._start_worker(action.worker)
+                case scheduler.StopWorker():
+                    self._stop_worker(action.worker)
+                case scheduler.KillWorker():
+                    if action.worker in self._workers:
+                        self._workers[action.worker].child.kill()
+                case scheduler.Dispatch():
+                    self._dispatch(action.worker, action.entry)
+                case scheduler.Recall():
+                    self._workers[action.worker].recall()
+                case scheduler.RunAgain():
+                    self.jobs.run_again(action.entry, action.verdict, self._facts)
+                case scheduler.Settle():
+                    self.jobs.settle(action.entry, action.verdict, self._facts)
+                case _:
+                    assert_never(action)
+        self._facts = _NOTHING
+
+    def _dispatch(self, number: int, entry: Entry) -> None:
+        message = self.jobs.claim(entry)
+        if message is None:
+            self._do(self._scheduler.unclaimed(entry.ticket))
+        else:
+            self._workers[number].jobs.post(message)
+
+    # -- descriptors -----------------------------------------------------------------------------
+
+    def _watch(self, fd: int, handler: Callable[[], object]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, handler)
+
+    def _unwatch(self, fd: int) -> None:
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def _hear_bell(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._bell.recv(4096)
+
+    def _flush(self) -> None:
+        """Write what waits to be written; watch for room where there is none."""
+        for worker in self._workers.values():
+            channel = worker.jobs
+            if channel.backlog_bytes:
+                with contextlib.suppress(OSError):  # dead: noticed by its death
+                    if channel.flush():
+                        self._unwatch(channel.fd)
+                    elif channel.fd not in self._selector.get_map():
+                        self._selector.register(channel.fd, selectors.EVENT_WRITE, self._idle)
+        sink = self._sink
+        if sink is not None and sink.channel.backlog_bytes:
+            with contextlib.suppress(OSError):
+                events = selectors.EVENT_READ
+                events |= 0 if sink.channel.flush() else selectors.EVENT_WRITE
+                self._selector.modify(sink.channel.fd, events, self._hear_sink)
+
+    def _idle(self) -> None:
+        """A pipe has room again: the round writes."""
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def _start_worker(self, number: int) -> None:
+        try:
+            if self._sink is None:
+                self._start_sink()
+            worker = self._crew.start_worker(number, self._require_sink())
+        except Exception as error:
+            # No process, memory or descriptor, whatever the start method makes of it: the workers
+            # that are there go on without this one; without any, every job is told.
+            self._do(self._scheduler.worker_not_started(number))
+            if not self._workers:
+                self._give_up(f"no worker can be started: {error}")
+            return
+        self._workers[number] = worker
+        self._watch(worker.child.death_fd, lambda: self._worker_died(worker))
+
+    def _stop_worker(self, number: int) -> None:
+        worker = self._workers.get(number)
+        if worker is not None and worker.leave_by_s is None:
+            self._unwatch(worker.jobs.fd)
+            worker.stop()
+
+    def _worker_died(self, worker: Worker) -> None:
+        self._unwatch(worker.child.death_fd)
+        worker.child.reap()
+        worker.dead = True
+        sink = self._sink
+        if sink is None or sink.leave_by_s is not None:
+            worker.drained = True
+        else:
+            sink.channel.post(messages.WorkerLeft(worker=worker.number))
+        self._bury(worker)
+
+    def _bury(self, worker: Worker) -> None:
+        """Settle what a worker leaves behind (I4)."""
+        if not (worker.dead and worker.drained and worker.number in self._workers):
+            return
+        del self._workers[worker.number]
+        self._unwatch(worker.jobs.fd)
+        code = worker.child.reap()
+        worker.close()
+        self.jobs.remove_scratch(worker.scratch_prefix)
+        self._settle_last_words(worker, code)
+        self._do(self._scheduler.worker_gone(worker.number))
+        if self._scheduler.too_many_early_deaths:
+            how = describe_exit(code)
+            self._give_up(f"workers die before they can take a job: the last one {how}")
+
+    def _settle_last_words(self, worker: Worker, code: int | None) -> None:
+        said, worker.last_words = worker.last_words, None
+        if said is not None:
+            self._ended(said, code, worker.broken)
+
+    # -- the sink --------------------------------------------------------------------------------
+
+    def _start_sink(self) -> None:
+        self._sink = self._crew.start_sink(self._held_bytes)
+        self._watch(self._sink.channel.fd, self._hear_sink)
+        self._watch(self._sink.child.death_fd, self._sink_died)
+
+    def _require_sink(self) -> SinkProcess:
+        if self._sink is None:
+            raise RuntimeError("there is no sink")
+        return self._sink
+
+    def _sink_died(self) -> None:
+        sink = self._require_sink()
+        while self._hear_sink():  # what it had reported counts
+            pass
+        self._unwatch(sink.channel.fd)
+        self._unwatch(sink.child.death_fd)
+        code = sink.child.reap()
+        sink.channel.close()
+        sink.child.close()
+        self._sink = None
+        if sink.leave_by_s is not None:
+            return
+        for worker in list(self._workers.values()):
+            worker.drained = True
+            worker.child.kill()
+            if worker.last_words is not None:
+                worker.child.dead(settings.STOP_DEADLINE_S)
+                self._settle_last_words(worker, worker.child.reap())
+        self._do(self._scheduler.sink_gone())
+        for worker in list(self._workers.values()):
+            self._bury(worker)
+        if self._scheduler.too_many_sink_deaths:
+            self._give_up(
+                f"the collector process died {settings.SINK_DEATHS_LIMIT} times with no job finished "
+                f"in between: the last one {describe_exit(code)}"
+            )
+
+    def _give_up(self, reason: str) -> None:
+        self.broken = reason
+        self._facts = Facts(reason=reason)
+        self._do(self._scheduler.break_off())
+
+    def _hear_sink(self) -> bool:
+        sink = self._require_sink()
+        heard = sink.channel.receive()
+        if heard is None:
+            self._unwatch(sink.channel.fd)  # its death is told by the other descriptor
+            return False
+        for message in heard:
+            self._take(message)
+        return bool(heard)
+
+    def _take(self, message: messages.Message) -> None:  # noqa: C901 - one case a message
+        match message:
+            case messages.WorkerReady(refusal=""):
+                self._do(self._scheduler.worker_ready(message.worker))
+            case messages.WorkerReady():
+                self._give_up(f"the initializer failed:\n{message.refusal}")
+            case messages.JobStarted():
+                self._do(self._scheduler.started(message.ticket, time.monotonic()))
+            case messages.JobProgressed():
+                entry = self._scheduler.find(message.ticket)
+                if entry is not None:
+                    self.jobs.progressed(entry, message.bytes_written, message.chunks, message.name)
+            case messages.JobEnded(outcome=Outcome.DIED) if message.worker in self._workers:
+                self._workers[message.worker].last_words = message
+            case messages.JobEnded():
+                self._ended(message, None, "")
+            case messages.JobHandedBack():
+                self._do(self._scheduler.handed_back(message.ticket))
+            case messages.WorkerDrained() if message.worker in self._workers:
+                worker = self._workers[message.worker]
+                worker.drained, worker.broken = True, message.broken
+                if message.broken:
+                    worker.child.kill()
+                self._bury(worker)
+            case _:
+                pass  # about a worker or a job that is settled already
+
+    def _ended(self, said: messages.JobEnded, exitcode: int | None, broken: str) -> None:
+        self._held_bytes += len(said.data)
+        entry = self._scheduler.find(said.ticket)
+        if entry is None or entry.worker != said.worker:
+            self._release(len(said.data))
+            self.jobs.drop(said)
+            return
+        self._facts = Facts(said, exitcode, broken)
+        self._do(self._scheduler.ended(said.ticket, _VERDICTS[Outcome(said.outcome)]))
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def _release(self, size: int) -> None:
+        """Finished outputs hold so many bytes less. May run in any thread."""
+
+        def note() -> None:
+            self._held_bytes -= size
+            if self._sink is not None and self._sink.leave_by_s is None:
+                self._sink.channel.post(messages.MemoryHeld(change=-size))
+
+        if size:
+            self.note(note)

@@ -1,0 +1,199 @@
+"""A worker: runs one job at a time and writes its chunks into its own queue.
+
+Runs in:    the worker.
+Owns:       the write end of its queue, the read end of its job pipe. No lease, no file but a
+            scratch directory.
+Invariants: I1  START is said before anything of the job is unpickled, END after its last chunk:
+                between the two the job is the one that fails if the worker dies.
+            I2  when the parent dies the worker and its whole process group die, whatever the job
+                does.
+            I3  a process that a job forks keeps none of the worker's descriptors.
+"""
+
+import inspect
+import os
+import pickle
+import select
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from collector.process import ship
+from collector.process.channel import Channel
+from collector.process.context import stand_apart
+from collector.process.current import CurrentJob, running
+from collector.process.queue import QueueWriter
+from collector.wire.frames import START, Kind, Outcome
+from collector.wire.messages import RunJob
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerArguments:
+    """What a worker is told when it starts."""
+
+    run_directory: str
+    scratch_prefix: str
+    initializer: bytes
+    dies_with_its_parent: bool
+    """True where the process that started the worker is the parent itself, by a thread that lives as long."""
+
+
+def main(descriptors: Sequence[int], arguments: bytes) -> None:
+    """Run jobs until the job pipe ends.
+
+    Args:
+        descriptors: The job pipe, the parent's life, the recall pipe, then the ends of the queue's
+            writer.
+        arguments: A pickled `WorkerArguments`.
+    """
+    stand_apart()
+    told: WorkerArguments = pickle.loads(arguments)
+    jobs, parent, recall, *queue = descriptors
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+    if told.dies_with_its_parent:
+        _die_with_parent()
+    _leave_the_terminal()
+    writer = QueueWriter(queue)
+    inbox = _Inbox(jobs)
+    threading.Thread(
+        target=_watch, args=(parent, recall, inbox, writer), name="collector-watch", daemon=True
+    ).start()
+    os.register_at_fork(after_in_child=lambda: _disown(writer, (jobs, parent, recall)))
+    if told.initializer and not _initialize(told.initializer, writer):
+        return
+    writer.say(Kind.READY)
+    scratch = Path(told.run_directory)
+    for job in iter(inbox.next, None):
+        _run(job, writer, scratch / f"{told.scratch_prefix}{job.ticket:x}")
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the thread that started this process ends."""
+    import ctypes  # noqa: PLC0415 - 10 ms that workers of a forkserver do not need
+
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass  # not Linux: the watching thread does it
+
+
+def _leave_the_terminal() -> None:
+    """Read end of file from stdin: a program of a job that read the terminal would be stopped for it."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    if nothing:
+        os.close(nothing)
+
+
+def _disown(writer: QueueWriter, descriptors: Sequence[int]) -> None:
+    running.job = None
+    writer.disown()
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _initialize(call: bytes, writer: QueueWriter) -> bool:
+    try:
+        initializer, arguments = ship.loads(call)
+        initializer(*arguments)
+    except BaseException as error:  # noqa: BLE001 - the user's code; the parent gets its traceback and the Collector breaks
+        writer.say(Kind.REFUSED, payload=ship.describe(error).encode("utf-8", "replace"))
+        return False
+    return True
+
+
+def _watch(parent: int, recall: int, inbox: "_Inbox", writer: QueueWriter) -> NoReturn:
+    """Leave with the parent; hand back jobs that wait behind a long one when the parent asks for them."""
+    poller = select.poll()
+    poller.register(parent, select.POLLIN)
+    poller.register(recall, select.POLLIN)
+    while True:
+        ready = [fd for fd, _ in poller.poll()]
+        if parent in ready:
+            os.killpg(0, signal.SIGKILL)
+        if not os.read(recall, 64):
+            poller.unregister(recall)
+        for job in inbox.hand_back():
+            writer.say(Kind.HANDED_BACK, job.ticket)
+
+
+class _Inbox:
+    """The jobs that were sent here and have not started."""
+
+    def __init__(self, fd: int) -> None:
+        self._channel = Channel(fd)
+        self._jobs: deque[RunJob] = deque()
+        self._lock = threading.Lock()
+        self._ended = False
+        self._poller = select.poll()
+        self._poller.register(fd, select.POLLIN)
+
+    def next(self) -> RunJob | None:
+        """Wait for the next job; None when there will be none."""
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._receive()
+                if self._jobs:
+                    return self._jobs.popleft()
+                if self._ended:
+                    return None
+            self._poller.poll()
+
+    def hand_back(self) -> list[RunJob]:
+        """Give up every job that has not started."""
+        with self._lock:
+            self._receive()
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            return jobs
+
+    def _receive(self) -> None:
+        messages = self._channel.receive()
+        if messages is None:
+            self._ended = True
+        else:
+            self._jobs.extend(m for m in messages if isinstance(m, RunJob))
+
+
+def _run(job: RunJob, writer: QueueWriter, scratch: Path) -> None:
+    writer.start(job.ticket, START.pack(job.memory_threshold))
+    current = CurrentJob(job, writer, scratch)
+    running.job = current
+    try:
+        value = _call(job.call, current)
+        outcome, pickled = Outcome.RETURNED, ship.dumps(value)
+        del value
+    except BaseException as error:  # noqa: BLE001 - the user's function: whatever it raises is the job's exception
+        outcome, pickled = Outcome.RAISED, ship.dump_exception(error)
+    running.job = None
+    current.close()
+    writer.end(outcome, pickled)
+
+
+def _call(call: bytes, current: CurrentJob) -> Any:
+    fn, args, kwargs = ship.loads(call)
+    value = fn(*args, **kwargs)
+    return _collect(value, current) if inspect.isgenerator(value) else value
+
+
+def _collect(chunks: Generator[Any, None, Any], current: CurrentJob) -> Any:
+    """Write what a generator yields; what it returns is the job's value."""
+    try:
+        chunk = next(chunks)
+        while True:
+            try:
+                current.write(chunk)
+            except TypeError as error:  # of a wrong type: said where it was yielded
+                chunk = chunks.throw(error)
+            else:
+                chunk = next(chunks)
+    except StopIteration as stop:
+        return stop.value

@@ -1,0 +1,159 @@
+"""The frames that a worker says to the sink through its chunk queue, and their decoder.
+
+A frame is a header of 32 bytes and, if its place is INLINE, a payload of `length` bytes behind it.
+A payload in a SLOT lies in memory that both ends share. `docs/reference/wire-format.md` has the
+bytes.
+
+Invariants: I1  a frame that is not whole is not delivered.
+            I2  every length is checked before anything is allocated for it.
+            I3  the decoder delivers the same frames however the bytes were split.
+"""
+
+import enum
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from collector.errors import ProtocolError
+
+MAGIC: Final = 0xC07C
+VERSION: Final = 1
+_HEADER: Final = struct.Struct("<HBBBBHIIQQ")
+HEADER_BYTES: Final = _HEADER.size
+START: Final = struct.Struct("<Q")
+"""Payload of a START frame: the memory threshold of the job's output, in bytes."""
+
+
+class Kind(enum.IntEnum):
+    """What a frame says."""
+
+    READY = 1
+    START = 2
+    DATA = 3
+    END = 4
+    HANDED_BACK = 5
+    REFUSED = 6
+
+
+class Stream(enum.IntEnum):
+    """Which of a job's streams a DATA frame belongs to."""
+
+    OUTPUT = 0
+    VALUE = 1
+    RECORD = 2
+
+
+class Place(enum.IntEnum):
+    """Where the payload of a frame lies."""
+
+    INLINE = 0
+    SLOT = 1
+
+
+class Outcome(enum.IntEnum):
+    """How a job ended, as `detail` of its END frame; the last two are never said by a worker."""
+
+    RETURNED = 0
+    RAISED = 1
+    DIED = 2
+    SPILL_FAILED = 3
+
+
+class Frame(NamedTuple):
+    """The header of one frame. `detail` is a Stream for DATA, an Outcome for END, else 0."""
+
+    kind: int
+    detail: int
+    place: int
+    slot: int
+    length: int
+    chunks: int
+    sequence: int
+    ticket: int
+
+
+class FrameEncoder:
+    """Numbers the frames of one queue."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+
+    def encode(
+        self,
+        kind: int,
+        ticket: int,
+        *,
+        detail: int = 0,
+        chunks: int = 0,
+        slot: int | None = None,
+        length: int = 0,
+    ) -> bytes:
+        """Return a header; an INLINE payload of `length` bytes is to follow it."""
+        place = Place.INLINE if slot is None else Place.SLOT
+        number = self._sequence
+        self._sequence = number + 1
+        return _HEADER.pack(
+            MAGIC, VERSION, kind, detail, place, slot or 0, length, chunks, number, ticket
+        )
+
+
+class FrameDecoder:
+    """Turns the bytes of one queue back into frames; anything that cannot be is a ProtocolError."""
+
+    def __init__(self, *, slot_bytes: int, slot_count: int, inline_bytes: int) -> None:
+        self._slot_bytes = slot_bytes
+        self._slot_count = slot_count
+        self._inline_bytes = inline_bytes
+        self._rest = b""
+        self._sequence = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a frame that has not come whole yet."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> Iterator[tuple[Frame, bytes]]:
+        """Yield each frame that is now whole, with its INLINE payload (else no bytes).
+
+        Raises:
+            ProtocolError: The bytes are no frames of ours; the queue cannot be read any further.
+        """
+        if self._rest:
+            data = self._rest + data
+        start, end = 0, len(data)
+        try:
+            while end - start >= HEADER_BYTES:
+                frame = self._header(data, start)
+                after = start + HEADER_BYTES
+                if frame.place == Place.INLINE and frame.length:
+                    if end - after < frame.length:
+                        break
+                    payload = data[after : after + frame.length]
+                    after += frame.length
+                else:
+                    payload = b""
+                self._sequence += 1
+                start = after
+                yield frame, payload
+        finally:
+            self._rest = data[start:]
+
+    def _header(self, data: bytes, start: int) -> Frame:
+        magic, version, *fields = _HEADER.unpack_from(data, start)
+        kind, detail, place, slot, length, chunks, sequence, ticket = fields
+        if magic != MAGIC or version != VERSION:
+            raise ProtocolError(f"a frame begins with {magic:#x} version {version}")
+        if sequence != self._sequence:
+            raise ProtocolError(f"frame {sequence} came where {self._sequence} was due")
+        if not Kind.READY <= kind <= Kind.REFUSED:
+            raise ProtocolError(f"unknown kind of frame: {kind}")
+        if place == Place.SLOT:
+            if slot >= self._slot_count or length > self._slot_bytes:
+                raise ProtocolError(f"a frame claims {length} bytes in slot {slot}")
+        elif place != Place.INLINE or length > self._inline_bytes:
+            raise ProtocolError(f"a frame claims {length} bytes in place {place}")
+        if kind == Kind.DATA and detail > Stream.RECORD:
+            raise ProtocolError(f"unknown stream: {detail}")
+        if kind == Kind.END and detail > Outcome.RAISED:
+            raise ProtocolError(f"unknown outcome: {detail}")
+        return Frame(kind, detail, place, slot, length, chunks, sequence, ticket)

@@ -1,0 +1,250 @@
+"""The messages between parent and sink, and from the parent to a worker.
+
+A message is a frozen dataclass whose fields are numbers, texts and bytes. On the wire it is a fixed
+header (kind, counts, length of the body), the numbers, the lengths of the texts and bytes, and
+these.
+
+Invariants: I1  nothing in a message is ever unpickled to understand it; values of jobs are opaque
+                bytes.
+            I2  the decoder delivers the same messages however the bytes were split.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from collector.errors import ProtocolError
+
+_HEADER: Final = struct.Struct("<BBHQ")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunJob:
+    """Parent to worker: run this job next."""
+
+    ticket: int
+    job_id: int
+    attempt: int
+    memory_threshold: int
+    log_name: str
+    name: str
+    call: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerJoined:
+    """Parent to sink: read this worker's queue; its descriptors come along, in the order of QueueReader."""
+
+    worker: int
+    pid: int
+    slots: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLeft:
+    """Parent to sink: this worker is dead, whatever its descriptors say."""
+
+    worker: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FollowJob:
+    """Parent to sink: spill this job's output now, and report its progress more often."""
+
+    ticket: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryHeld:
+    """Parent to sink: bytes of finished outputs that the parent holds in memory have changed by this."""
+
+    change: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Parent to sink: no worker is left; leave."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReady:
+    """Sink to parent: the worker is up; or, with a text, it refuses to work and says why."""
+
+    worker: int
+    refusal: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted:
+    """Sink to parent: the worker has begun to run the job."""
+
+    worker: int
+    ticket: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobProgressed:
+    """Sink to parent: how far the output of a running job has come; name is its file, if any."""
+
+    ticket: int
+    bytes_written: int
+    chunks: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogRecord:
+    """Sink to parent: a job logged something; the record is an opaque pickle."""
+
+    ticket: int
+    record: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded:
+    """Sink to parent: the job is over and its streams are sealed.
+
+    A sealed stream is `size` bytes in `chunks` chunks: in the file `name` of the run directory, or
+    in `data`.
+    """
+
+    worker: int
+    ticket: int
+    outcome: int
+    size: int
+    chunks: int
+    name: str
+    data: bytes
+    value_name: str
+    value: bytes
+    error_number: int
+    error: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobHandedBack:
+    """Sink to parent: the worker had not started this job and will not."""
+
+    worker: int
+    ticket: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDrained:
+    """Sink to parent: the worker's queue is read to its end and closed; with a text, why it was refused."""
+
+    worker: int
+    broken: str
+
+
+Message = (
+    RunJob
+    | WorkerJoined
+    | WorkerLeft
+    | FollowJob
+    | MemoryHeld
+    | Stop
+    | WorkerReady
+    | JobStarted
+    | JobProgressed
+    | LogRecord
+    | JobEnded
+    | JobHandedBack
+    | WorkerDrained
+)
+
+_KINDS: Final[tuple[type[Message], ...]] = (
+    RunJob,
+    WorkerJoined,
+    WorkerLeft,
+    FollowJob,
+    MemoryHeld,
+    Stop,
+    WorkerReady,
+    JobStarted,
+    JobProgressed,
+    LogRecord,
+    JobEnded,
+    JobHandedBack,
+    WorkerDrained,
+)
+
+
+class _Layout:
+    """How the fields of one message class lie on the wire."""
+
+    def __init__(self, kind: int, cls: type[Message]) -> None:
+        fields = dataclasses.fields(cls)
+        self.cls = cls
+        self.numbers = [f.name for f in fields if f.type is int]
+        self.blobs = [(f.name, f.type is str) for f in fields if f.type is not int]
+        self.fixed = struct.Struct(f"<{len(self.numbers)}q{len(self.blobs)}Q")
+        self.header = (kind, len(self.numbers), len(self.blobs))
+
+
+_LAYOUTS: Final = {cls: _Layout(kind, cls) for kind, cls in enumerate(_KINDS)}
+_BY_KIND: Final = list(_LAYOUTS.values())
+
+
+def encode(message: Message) -> list[bytes]:
+    """Return the message as pieces to be written one after the other; large bytes are not copied."""
+    layout = _LAYOUTS[type(message)]
+    numbers = [getattr(message, name) for name in layout.numbers]
+    blobs: list[bytes] = []
+    for name, is_text in layout.blobs:
+        value = getattr(message, name)
+        blobs.append(value.encode("utf-8", "surrogateescape") if is_text else value)
+    lengths = [len(blob) for blob in blobs]
+    head = _HEADER.pack(*layout.header, layout.fixed.size + sum(lengths))
+    return [head + layout.fixed.pack(*numbers, *lengths), *filter(None, blobs)]
+
+
+class MessageDecoder:
+    """Turns the bytes of one connection back into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._wanted = _HEADER.size
+
+    def feed(self, data: bytes | memoryview) -> Iterator[Message]:
+        """Yield each message that is now whole.
+
+        Raises:
+            ProtocolError: The bytes are no messages of ours.
+        """
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        try:
+            while len(buffer) - start >= self._wanted:
+                kind, numbers, blobs, length = _HEADER.unpack_from(buffer, start)
+                if kind >= len(_BY_KIND) or _BY_KIND[kind].header != (kind, numbers, blobs):
+                    raise ProtocolError(
+                        f"unknown message: {kind}, {numbers} numbers, {blobs} texts"
+                    )
+                whole = _HEADER.size + length
+                if len(buffer) - start < whole:
+                    self._wanted = whole
+                    break
+                message = _body(_BY_KIND[kind], buffer, start + _HEADER.size, length)
+                start += whole
+                self._wanted = _HEADER.size
+                yield message
+        finally:
+            del buffer[:start]
+
+
+def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Message:
+    values = layout.fixed.unpack_from(buffer, start)
+    count = len(layout.numbers)
+    fields: dict[str, object] = dict(zip(layout.numbers, values, strict=False))
+    at = start + layout.fixed.size
+    with memoryview(buffer) as view:
+        for (name, is_text), size in zip(layout.blobs, values[count:], strict=True):
+            blob = bytes(view[at : at + size])
+            fields[name] = blob.decode("utf-8", "surrogateescape") if is_text else blob
+            at += size
+    if at != start + length:
+        raise ProtocolError(f"a message of {length} bytes holds {at - start}")
+    return layout.cls(**fields)  # type: ignore[arg-type]
