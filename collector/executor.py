@@ -54,9 +54,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(
-                f"timeout must be more than 0 seconds, or None; it is {self.timeout!r}"
-            )
+            raise ValueError(f"timeout must be more than 0 seconds: {self.timeout!r}")
         _whole("retries", self.retries, least=0)
         _whole("memory_threshold", self.memory_threshold, least=0)
         if self.on_progress is not None and not callable(self.on_progress):
@@ -71,7 +69,7 @@ def _whole(name: str, value: object, *, least: int) -> None:
 
 
 class Job(Future[R], Generic[R]):
-    """One job: a `Future` of what the function returns, and of the output that it writes.
+    """One job: a `Future` of what the function returns, with the output that it writes.
 
     Attributes:
         id: Number of the job in its Collector, from 1.
@@ -107,7 +105,7 @@ class Job(Future[R], Generic[R]):
 
     @property
     def progress(self) -> Progress:
-        """How far the output has come, at most 0.1 s ago; the exact figures once the job has ended."""
+        """How far the output has come, as of 0.1 s ago; exact once the job has ended."""
         output = self._output
         if output is not None:
             path = output.path if output.mode is Mode.STREAMING else None
@@ -118,8 +116,7 @@ class Job(Future[R], Generic[R]):
         return Progress(mode, size, chunks, path, path is not None)
 
     def output(self, timeout: float | None = None) -> Output:
-        """Wait for the end and return what the job wrote; of a failed job too, then `complete` is
-        False.
+        """Wait for the end and return what the job wrote, also if it failed.
 
         Args:
             timeout: Seconds to wait at most; None for as long as it takes.
@@ -134,8 +131,7 @@ class Job(Future[R], Generic[R]):
         return self._output
 
     def kill(self) -> bool:
-        """End the job now: a waiting one is cancelled, of a running one worker and subprocesses are
-        killed.
+        """End the job now: cancel it if it waits, else kill its worker and its subprocesses.
 
         Returns:
             False if it had ended already.
@@ -181,7 +177,7 @@ class Job(Future[R], Generic[R]):
 
 
 class _Core:
-    """What a Collector shares with those that `with_options` makes of it; its end is the Collector's."""
+    """What a Collector shares with those that `with_options` makes of it."""
 
     def __init__(self, pool: Pool, max_workers: int) -> None:
         self.pool = pool
@@ -242,7 +238,7 @@ class Collector(Executor):
         by the budget; no process outlives this one, however it ends.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the settings of the contract
         self,
         max_workers: int | None = None,
         mp_context: object = None,
@@ -261,7 +257,7 @@ class Collector(Executor):
         verbose: bool = False,
     ) -> None:
         workers = _usable_cpus() if max_workers is None else max_workers
-        if workers is not None and isinstance(workers, int) and workers <= 0:
+        if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         _whole("max_workers", workers, least=1)
         if max_tasks_per_child is not None:
@@ -314,7 +310,7 @@ class Collector(Executor):
         core, options = self._core, self._options
         if core.pool.owner_pid != os.getpid():
             raise RuntimeError(
-                "this Collector belongs to the process that made it; make one of your own after a fork"
+                "this Collector belongs to the process that made it: make a new one after a fork"
             )
         call = ship.dumps((fn, args, kwargs))
         with core.lock:
@@ -451,8 +447,8 @@ class Collector(Executor):
         memory_threshold: int | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> "Collector":
-        """Return a Collector of the same pool whose jobs have other settings; None leaves a setting as it is."""
-        given = {
+        """Return a Collector of the same pool with other settings; None leaves one as it is."""
+        given: dict[str, Any] = {
             "name": name,
             "timeout": timeout,
             "retries": retries,
@@ -499,7 +495,7 @@ class Collector(Executor):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Shut down and wait; after a Ctrl-C or `sys.exit` waiting jobs are cancelled and running ones ended."""
+        """Shut down and wait; a Ctrl-C or `sys.exit` cancels waiting jobs and ends running ones."""
         leaving = kind is not None and not issubclass(kind, Exception)
         self._shut(wait=True, cancel=leaving, kill=leaving)
 

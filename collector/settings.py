@@ -19,10 +19,10 @@ READ_BLOCK_BYTES: Final = MIB
 # -- chunk queue ---------------------------------------------------------------------------------
 SLOT_BYTES: Final = 256 * KIB
 SLOT_COUNT: Final = 4
-"""4 x 256 KiB reached 7.2 GB/s where 8 x 128 KiB had 6.2 and 4 x 1 MiB 7.1 (docs/decisions/0002)."""
+"""4 x 256 KiB reached 7.2 GB/s, 8 x 128 KiB 6.2, 4 x 1 MiB 7.1 (docs/decisions/0002)."""
 
 JOIN_BYTES: Final = 64 * KIB
-"""Small chunks travel joined to about this size; 256 KiB was no faster and holds four times as much."""
+"""Small chunks travel joined to about this size; 256 KiB was no faster (0002)."""
 
 DIRECT_BYTES: Final = 16 * KIB
 """A chunk of at least this size is copied into its slot at once, without joining."""

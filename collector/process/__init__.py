@@ -1,1 +1,1 @@
-"""Who runs: contexts, the scheduler, the chunk queue, worker, sink and the pool that watches them."""
+"""Who runs: contexts, scheduler, chunk queue, worker, sink and the pool that watches them."""

@@ -42,8 +42,7 @@ class Channel:
             self.backlog_bytes += len(piece)
 
     def post_with(self, message: Message, descriptors: Sequence[int]) -> None:
-        """Write a small message at once, with descriptors; for the parent's end of the sink's
-        socket.
+        """Write a small message at once, with descriptors, over a socket.
 
         Raises:
             OSError: The other end is gone.

@@ -26,8 +26,7 @@ METHODS: Final = ("forkserver", "spawn", "fork")
 
 
 def method_of(mp_context: object) -> str:
-    """Return the name of the start method that a context of multiprocess or multiprocessing, or a
-    name, asks for.
+    """Return the start method that a context of multiprocess(ing), or a name, asks for.
 
     Raises:
         ValueError: No start method of that name.
@@ -167,7 +166,7 @@ def _left_to_the_parent(_number: int, _frame: object) -> None:
 
 
 def forget(process: Any) -> None:
-    """Take a process of ours from the list that `multiprocess` joins at exit and in `active_children()`."""
+    """Take a process of ours from the list that `multiprocess` joins at exit."""
     multiprocess.process._children.discard(process)  # noqa: SLF001 - there is no public way
 
 
@@ -176,12 +175,12 @@ def _run(role: Role, descriptors: Sequence[int], arguments: bytes) -> None:
 
 
 def surroundings() -> bytes:
-    """Return what a child that was not started by spawn must be told about this process."""
+    """Return what a child of a forkserver must be told about this process."""
     return pickle.dumps((os.getcwd(), sys.path, sys.argv, dict(os.environ)))
 
 
 def settle(told: bytes) -> None:
-    """Take over, in a child, the working directory, `sys.path`, `sys.argv` and environment of the parent."""
+    """Take over, in a child, what `surroundings` told."""
     directory, path, argv, environment = pickle.loads(told)
     with contextlib.suppress(OSError):  # removed meanwhile: the child stays where it is
         os.chdir(directory)

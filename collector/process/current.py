@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, final
 
 from collector.process.queue import QueueWriter
-from collector.store.spill import Chunk, chunk_buffer
+from collector.store.chunk import Chunk, chunk_buffer
 from collector.wire.messages import RunJob
 
 
@@ -49,13 +49,13 @@ class CurrentJob:
 
     @property
     def scratch_dir(self) -> Path:
-        """A directory of this attempt's own, made at first use, removed when the job ends or its worker dies."""
+        """A directory of this attempt's own, made at first use, gone with the job or its worker."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._scratch, 0o700)
         return self._scratch
 
     def close(self) -> None:
-        """Remove the scratch directory; what cannot be removed goes with the run directory."""
+        """Remove the scratch directory; what resists goes with the run directory."""
         if self._scratch.exists():
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -78,7 +78,7 @@ def current_job() -> CurrentJob:
     """
     if running.job is None:
         raise RuntimeError(
-            "current_job() was called outside a job: it is there only in a worker, while a function "
-            "that was given to submit, map or collect runs"
+            "current_job() was called outside a job: it is there only in a worker, while a "
+            "function that was given to submit, map or collect runs"
         )
     return running.job

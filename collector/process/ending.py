@@ -54,7 +54,7 @@ def output_of(ending: Ending, directory: RunDirectory, release: Callable[[int], 
 
 
 def _rescued(name: str, directory: RunDirectory) -> Output:
-    """Return what a dead sink had written to a file: a prefix of the output; what it held in memory died with it."""
+    """Return what a dead sink had in a file: a prefix of the output; what it held is lost."""
     if name:
         try:
             fd = directory.open_file(name)
@@ -106,7 +106,7 @@ def _value(ending: Ending, directory: RunDirectory) -> bytes:
     return pickled
 
 
-def _error(ending: Ending) -> BaseException:
+def _error(ending: Ending) -> BaseException:  # noqa: PLR0911 - one case a verdict
     said = ending.said
     kept = f"{said.size if said else 0} bytes of its output were kept"
     who = (ending.job_id, ending.name, ending.attempt)
@@ -119,7 +119,7 @@ def _error(ending: Ending) -> BaseException:
             )
         case Verdict.TIMED_OUT:
             return errors.JobTimeoutError(
-                f"{job} ran longer than its time-out of {ending.timeout:g} s and was killed; {kept}",
+                f"{job} ran longer than its {ending.timeout:g} s and was killed; {kept}",
                 *who,
             )
         case Verdict.KILLED:

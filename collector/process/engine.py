@@ -35,11 +35,11 @@ class Launcher(Protocol):
         """Let go of what starting needed; the children live on."""
 
     def abandon(self) -> list[int]:
-        """In a forked child of the parent: return the descriptors that are to be closed, and touch nothing."""
+        """In a forked child of the parent: return the descriptors to be closed there."""
 
 
 def open_pidfd(pid: int) -> int | None:
-    """Return a pidfd of a process that is certainly alive (ours, or our own child), or None where there are none."""
+    """Return a pidfd of ourselves or of a child; None where there are none."""
     opener = getattr(os, "pidfd_open", None)
     if opener is None:
         return None
@@ -89,7 +89,7 @@ class Child:
         return bool(poller.poll(timeout_s * 1000))
 
     def reap(self) -> int | None:
-        """Kill what is left of its group, collect the dead process and return its exit code (None: unknown)."""
+        """Kill what is left of its group, collect it, return its exit code (None: unknown)."""
         if not self._reaped:
             self._kill_group()
             self._reaped = True

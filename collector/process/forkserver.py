@@ -1,5 +1,4 @@
-"""A forkserver on a socket pair: one small process per Collector that forks its sink and its
-workers.
+"""A forkserver on a socket pair: one small process that forks a Collector's sink and workers.
 
 It serves one parent over one connected pair of sockets: no name in the file system, no listening
 socket, nothing left after any death. The server of `multiprocess` needs a temporary directory, a
@@ -103,7 +102,7 @@ class ForkServer:
         return ours
 
     def _receive(self, kind: bytes, pid: int = 0) -> int:
-        """Read replies until the one that is wanted; remember the exit codes that come in between."""
+        """Read replies until the wanted one; remember exit codes that come in between."""
         link = self._link
         if link is None:
             raise EOFError("there is no forkserver")
@@ -180,6 +179,7 @@ class _Server:
 
     def _answer(self) -> bool:
         """Serve one request; False once the parent is gone, or lets the server go."""
+        received: list[int] = []
         try:
             data, received, _, _ = socket.recv_fds(self._link, _REQUEST.size, _MOST_DESCRIPTORS)
         except OSError:

@@ -60,7 +60,7 @@ class Pool:
         self._supervisor.note(lambda: self._supervisor.kill(job_id))
 
     def stop(self, *, kill: bool = False) -> None:
-        """Take no further job and end when the last one is settled; with `kill`, end those that run now."""
+        """Take no further job, end with the last one; with `kill`, end the running ones now."""
         self._supervisor.note(lambda: self._supervisor.stop(kill=kill))
         with self._lock:
             if not self._threads and not self._over:

@@ -1,11 +1,8 @@
-"""The chunk queue of one worker: a pipe of frames, shared slots for their payload, a pipe of
-credits back.
+"""The chunk queue of one worker: a pipe of frames, shared slots, and a pipe of credits back.
 
 Runs in:    the parent makes it, the worker writes it, the sink reads it.
-Owns:       writer: the write end of the frames, the read end of the credits, its mapping of the
-            slots;
-            reader: the other ends and its own mapping. The parent closes all of them once both have
-                theirs.
+Owns:       writer: write end of the frames, read end of the credits, a mapping of the slots;
+            reader: the other ends, a mapping. The parent closes all once both have theirs.
 Invariants: I1  a slot belongs to the worker until a frame publishes it, then to the sink until its
                 credit is back.
             I2  what a writer had not published when it died is never seen; what it had published
@@ -65,7 +62,7 @@ def _close(descriptors: Sequence[int]) -> None:
 
 
 def _shared_memory() -> int | None:
-    """Return a descriptor of nameless memory for the slots, or None where there is none to be had."""
+    """Return a descriptor of nameless memory for the slots, or None where there is none."""
     create = getattr(os, "memfd_create", None)
     if create is None:
         return None
@@ -287,6 +284,4 @@ class QueueReader:
         """Close both pipes and the mapping."""
         _close((self.fd, self._credits))
         if self._slots is not None:
-            memory = self._slots.obj
             self._slots.release()
-            memory.close()

@@ -227,7 +227,7 @@ class Scheduler:
         return iter(())
 
     def delayed(self, pause_s: float) -> None:
-        """This process was stopped for so long (a suspended machine): running jobs get the time back."""
+        """This process was stopped for so long: running jobs get the time back."""
         for entry in self._dispatched.values():
             if entry.started_s is not None:
                 entry.started_s += pause_s
@@ -296,7 +296,7 @@ class Scheduler:
         return itertools.chain(self._assign(), self._leave_if_done())
 
     def worker_not_started(self, worker: int) -> Iterator[Action]:
-        """No process is to be had for this worker now: the others do the work until one of them ends a job."""
+        """No process is to be had now: the others work on, until one of them ends a job."""
         self._seats.pop(worker)
         self._hindered = True
         return iter(())
@@ -383,7 +383,7 @@ class Scheduler:
         return self._max_tasks is not None and seat.tasks >= self._max_tasks
 
     def _assign(self) -> Iterator[Action]:
-        """Give waiting jobs to idle workers, and start workers while more jobs wait than are coming up."""
+        """Give jobs to idle workers; start workers while more jobs wait than are coming up."""
         idle = [s for s in self._seats.values() if s.ready and not s.leaving and not s.entries]
         while idle and (entry := self._next()) is not None:
             yield self._dispatch(idle.pop(), entry)

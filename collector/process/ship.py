@@ -1,5 +1,4 @@
-"""Calls, values and exceptions as bytes: by reference where they can be imported, by value where
-they cannot.
+"""Calls, values and exceptions as bytes; what cannot be imported travels by value.
 
 Runs in:    the parent (`submit`, results) and the worker. Never in the sink.
 Source:     docs/decisions/0005-shipping-functions.md: cloudpickle carries what `dill` cannot (an
@@ -44,8 +43,7 @@ def _importable(obj: Any) -> bool:
 
 
 def dumps(obj: object) -> bytes:
-    """Pickle anything; functions and classes of `__main__`, lambdas and local functions go by
-    value.
+    """Pickle anything; functions and classes of the script, lambdas and the like by value.
 
     Raises:
         Exception: Whatever the object's own pickling raises; it cannot be pickled.
@@ -58,7 +56,7 @@ def dumps(obj: object) -> bytes:
             pass  # nothing was sent yet: from now on cloudpickle does it all
         else:
             return buffer.getvalue()
-    import cloudpickle  # noqa: PLC0415 - 40 ms that most batches of importable functions never pay
+    import cloudpickle  # 40 ms that a batch of importable functions never pays
 
     return bytes(cloudpickle.dumps(obj, _PROTOCOL))
 
@@ -80,7 +78,7 @@ class RemoteTraceback(Exception):  # noqa: N818 - as `concurrent.futures` shows 
 
 
 def dump_exception(error: BaseException) -> bytes:
-    """Pickle an exception with its traceback as text; one that cannot be pickled goes as text alone."""
+    """Pickle an exception and its traceback; one that cannot be pickled goes as text alone."""
     try:
         pickled = dumps(error)
     except BaseException:  # noqa: BLE001 - user code runs in pickling; the text of the error goes instead

@@ -1,5 +1,4 @@
-"""The sink, the collector process: reads every worker's queue, keeps the outputs, seals them,
-reports.
+"""The sink, or collector process: reads all queues, keeps the outputs, seals them, reports.
 
 Runs in:    the sink.
 Owns:       the reading end of each queue, a SpillManager for each stream of each running job, the
@@ -22,7 +21,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -38,7 +37,7 @@ from collector.wire import messages
 from collector.wire.frames import START, Frame, Kind, Outcome, Stream
 
 _DRAIN_READS = 64
-"""Reads of a dead worker's pipe, each up to a pipe's capacity: more can only be a grandchild's garbage."""
+"""Reads of a dead worker's pipe, each of a full pipe: more is a grandchild's garbage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +174,7 @@ class Sink:
         self._hold_back(self._control.backlog_bytes > settings.REPORT_BACKLOG_BYTES)
 
     def _hold_back(self, too_much: bool) -> None:
-        """Read no worker while the parent does not keep up; they wait for their credits meanwhile."""
+        """Read no worker while the parent does not keep up; they wait for credits."""
         if too_much is not self._reading:
             return
         self._reading = not too_much
@@ -202,10 +201,16 @@ class Sink:
             if frames is None:  # its end; the death itself is told by the other descriptor
                 self._unwatch(source, source.queue.fd)
                 return
-            for frame, payload in frames:
-                self._handle(source, frame, payload)
+            self._take_all(source, frames)
         except ProtocolError as error:
             self._drop(source, str(error))
+
+    def _take_all(self, source: Source, frames: Iterator[tuple[Frame, bytes | memoryview]]) -> int:
+        count = 0
+        for frame, payload in frames:
+            self._handle(source, frame, payload)
+            count += 1
+        return count
 
     def _handle(self, source: Source, frame: Frame, payload: bytes | memoryview) -> None:
         job = source.job
@@ -241,8 +246,7 @@ class Sink:
                 frames = source.queue.read()
                 if frames is None:
                     break
-                taken = [self._handle(source, frame, payload) for frame, payload in frames]
-                if not taken:
+                if not self._take_all(source, frames):
                     break
         self._drop(source, broken)
 
@@ -354,7 +358,7 @@ class Sink:
     # -- progress --------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        """Tell of jobs that started and have not ended yet; then how far they are, not too often."""
+        """Tell of jobs that have started and not ended; then how far they are, not too often."""
         running = [s for s in self._sources.values() if s.job is not None]
         for source in running:
             job = source.job

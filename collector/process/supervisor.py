@@ -177,7 +177,7 @@ class Supervisor:
         if self._sink is not None:
             yield self._sink
 
-    def _do(self, actions: Iterable[scheduler.Action]) -> None:  # noqa: C901 - one case an action
+    def _do(self, actions: Iterable[scheduler.Action]) -> None:  # noqa: C901, PLR0912 - one case an action
         for action in list(actions):
             match action:
                 case scheduler.StartWorker():
@@ -246,7 +246,7 @@ class Supervisor:
             if self._sink is None:
                 self._start_sink()
             worker = self._crew.start_worker(number, self._require_sink())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # No process, memory or descriptor, whatever the start method makes of it: the workers
             # that are there go on without this one; without any, every job is told.
             self._do(self._scheduler.worker_not_started(number))
@@ -328,8 +328,8 @@ class Supervisor:
             self._bury(worker)
         if self._scheduler.too_many_sink_deaths:
             self._give_up(
-                f"the collector process died {settings.SINK_DEATHS_LIMIT} times with no job finished "
-                f"in between: the last one {describe_exit(code)}"
+                f"the collector process died {settings.SINK_DEATHS_LIMIT} times with no job "
+                f"finished in between: the last one {describe_exit(code)}"
             )
 
     def _give_up(self, reason: str) -> None:
@@ -347,7 +347,7 @@ class Supervisor:
             self._take(message)
         return bool(heard)
 
-    def _take(self, message: messages.Message) -> None:  # noqa: C901 - one case a message
+    def _take(self, message: messages.Message) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case messages.WorkerReady(refusal=""):
                 self._do(self._scheduler.worker_ready(message.worker))

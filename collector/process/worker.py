@@ -10,6 +10,7 @@ Invariants: I1  START is said before anything of the job is unpickled, END after
             I3  a process that a job forks keeps none of the worker's descriptors.
 """
 
+import contextlib
 import inspect
 import os
 import pickle
@@ -41,7 +42,7 @@ class WorkerArguments:
     scratch_prefix: str
     initializer: bytes
     dies_with_its_parent: bool
-    """True where the process that started the worker is the parent itself, by a thread that lives as long."""
+    """True where a long-lived thread of the parent itself starts workers."""
 
 
 def main(descriptors: Sequence[int], arguments: bytes) -> None:
@@ -78,14 +79,12 @@ def _die_with_parent() -> None:
     """Ask the kernel for SIGKILL when the thread that started this process ends."""
     import ctypes  # noqa: PLC0415 - 10 ms that workers of a forkserver do not need
 
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: the watching thread does it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        pass  # not Linux: the watching thread does it
 
 
 def _leave_the_terminal() -> None:
-    """Read end of file from stdin: a program of a job that read the terminal would be stopped for it."""
+    """Let stdin be empty: a program that read the terminal from here would be stopped."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     if nothing:
@@ -110,7 +109,7 @@ def _initialize(call: bytes, writer: QueueWriter) -> bool:
 
 
 def _watch(parent: int, recall: int, inbox: "_Inbox", writer: QueueWriter) -> NoReturn:
-    """Leave with the parent; hand back jobs that wait behind a long one when the parent asks for them."""
+    """Leave with the parent; hand back what waits behind a long job when asked to."""
     poller = select.poll()
     poller.register(parent, select.POLLIN)
     poller.register(recall, select.POLLIN)
@@ -184,7 +183,7 @@ def _call(call: bytes, current: CurrentJob) -> Any:
     return _collect(value, current) if inspect.isgenerator(value) else value
 
 
-def _collect(chunks: Generator[Any, None, Any], current: CurrentJob) -> Any:
+def _collect(chunks: Generator[Any, Any, Any], current: CurrentJob) -> Any:
     """Write what a generator yields; what it returns is the job's value."""
     try:
         chunk = next(chunks)

@@ -1,5 +1,4 @@
-"""The bytes that all outputs of a Collector may hold in memory together, and who goes to disk when
-they are used up.
+"""The bytes that outputs may hold in memory together, and who goes to disk when they are used up.
 
 Runs in:    the sink.
 Owns:       nothing; it counts.
@@ -43,8 +42,7 @@ class Budget:
         self._members.discard(output)
 
     def admit(self, output: SpillManager, more_bytes: int) -> None:
-        """Make room for bytes that `output` is about to take; it goes to disk itself if nothing
-        else helps.
+        """Make room for bytes that `output` is about to take; at worst it goes to disk itself.
 
         Raises:
             SpillError: There is no room in memory, and none on disk for `output`.

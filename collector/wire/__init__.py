@@ -1,1 +1,1 @@
-"""What is said between the processes: frames, messages, the job's life cycle. Pure: no os, no files, no processes."""
+"""What is said between the processes: frames and messages. Pure: no os, no files, no processes."""

@@ -145,15 +145,19 @@ class FrameDecoder:
             raise ProtocolError(f"a frame begins with {magic:#x} version {version}")
         if sequence != self._sequence:
             raise ProtocolError(f"frame {sequence} came where {self._sequence} was due")
-        if not Kind.READY <= kind <= Kind.REFUSED:
-            raise ProtocolError(f"unknown kind of frame: {kind}")
+        self._check(kind, detail)
         if place == Place.SLOT:
             if slot >= self._slot_count or length > self._slot_bytes:
                 raise ProtocolError(f"a frame claims {length} bytes in slot {slot}")
         elif place != Place.INLINE or length > self._inline_bytes:
             raise ProtocolError(f"a frame claims {length} bytes in place {place}")
+        return Frame(kind, detail, place, slot, length, chunks, sequence, ticket)
+
+    @staticmethod
+    def _check(kind: int, detail: int) -> None:
+        if not Kind.READY <= kind <= Kind.REFUSED:
+            raise ProtocolError(f"unknown kind of frame: {kind}")
         if kind == Kind.DATA and detail > Stream.RECORD:
             raise ProtocolError(f"unknown stream: {detail}")
         if kind == Kind.END and detail > Outcome.RAISED:
             raise ProtocolError(f"unknown outcome: {detail}")
-        return Frame(kind, detail, place, slot, length, chunks, sequence, ticket)

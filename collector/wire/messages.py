@@ -34,7 +34,7 @@ class RunJob:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerJoined:
-    """Parent to sink: read this worker's queue; its descriptors come along, in the order of QueueReader."""
+    """Parent to sink: read this worker's queue; the reader's descriptors come along."""
 
     worker: int
     pid: int
@@ -57,7 +57,7 @@ class FollowJob:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryHeld:
-    """Parent to sink: bytes of finished outputs that the parent holds in memory have changed by this."""
+    """Parent to sink: what the parent holds in memory has changed by so many bytes."""
 
     change: int
 
@@ -85,7 +85,7 @@ class JobStarted:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgressed:
-    """Sink to parent: how far the output of a running job has come; name is its file, if any."""
+    """Sink to parent: how far a running job's output is; name is its file, if any."""
 
     ticket: int
     bytes_written: int
@@ -132,7 +132,7 @@ class JobHandedBack:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDrained:
-    """Sink to parent: the worker's queue is read to its end and closed; with a text, why it was refused."""
+    """Sink to parent: the worker's queue is read and closed; with a text, refused."""
 
     worker: int
     broken: str
@@ -188,7 +188,7 @@ _BY_KIND: Final = list(_LAYOUTS.values())
 
 
 def encode(message: Message) -> list[bytes]:
-    """Return the message as pieces to be written one after the other; large bytes are not copied."""
+    """Return the message as pieces to write one by one; large bytes are not copied."""
     layout = _LAYOUTS[type(message)]
     numbers = [getattr(message, name) for name in layout.numbers]
     blobs: list[bytes] = []
