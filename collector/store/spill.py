@@ -37,6 +37,7 @@ __all__ = [
     "Progress",
     "Sealed",
     "SpillManager",
+    "chunk_buffer",
     "cleanup_temp_files",
     "temp_file_count",
 ]

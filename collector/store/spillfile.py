@@ -36,14 +36,13 @@ class SpillFile:
     Args:
         directory: Where it lies; it is retained as long as the file is ours.
         name: Its name there.
-        fd: The descriptor that it is written by; -1 if it is sealed already.
     """
 
     __slots__ = ("__weakref__", "_grip", "_remove")
 
-    def __init__(self, directory: RunDirectory, name: str, fd: int = -1) -> None:
+    def __init__(self, directory: RunDirectory, name: str) -> None:
         directory.retain()
-        self._grip = _Grip(directory, name, fd)
+        self._grip = _Grip(directory, name)
         self._remove = weakref.finalize(self, self._grip.remove)
         _owned[self._grip] = self._remove
 
@@ -64,15 +63,21 @@ class SpillFile:
         Raises:
             SpillError: The file or the run directory cannot be made.
         """
-        path: str | os.PathLike[str] = temp_root or ""
         try:
             directory = directory or process_run_directory(temp_root)
-            path = directory.path
-            fd, name = directory.create_file(base_name)
-            file = cls(directory, name, fd)
-            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)  # I3
         except OSError as error:
-            raise spill_error(error, error.filename or path) from error
+            raise spill_error(error, error.filename or temp_root or "") from error
+        file = cls(
+            directory, ""
+        )  # first the owner, so that nothing can come between file and owner
+        try:
+            file._grip.fd, file._grip.name = directory.create_file(base_name)
+            fcntl.fcntl(file._grip.fd, fcntl.F_SETFL, os.O_APPEND)  # I3
+        except BaseException as error:
+            file.remove()
+            if isinstance(error, OSError):
+                raise spill_error(error, directory.path) from error
+            raise
         return file
 
     @property
@@ -187,10 +192,10 @@ class _Grip:
 
     __slots__ = ("directory", "fd", "name", "owner_pid")
 
-    def __init__(self, directory: RunDirectory, name: str, fd: int) -> None:
+    def __init__(self, directory: RunDirectory, name: str) -> None:
         self.directory = directory
         self.name = name
-        self.fd = fd
+        self.fd = -1
         self.owner_pid = os.getpid()
 
     @property
