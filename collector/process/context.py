@@ -99,12 +99,15 @@ class DirectLauncher:
     def __init__(self, method: str) -> None:
         self.method = method
 
-    def start(self, role: Role, descriptors: Sequence[int], arguments: bytes) -> Child:
+    def start(
+        self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
+    ) -> Child:
         """See `Launcher.start`."""
         make: Callable[..., Any] = (
             _SpawnProcess if self.method == "spawn" else multiprocess.get_context("fork").Process
         )
-        process = make(target=_run, args=(role, tuple(descriptors), arguments), daemon=False)
+        closing = tuple(not_for_it) if self.method == "fork" else ()
+        process = make(target=_run, args=(role, descriptors, arguments, closing), daemon=False)
         process.descriptors = descriptors
         process.name = f"collector-{role.__module__.rpartition('.')[2]}"
         process.start()
@@ -170,7 +173,11 @@ def forget(process: Any) -> None:
     multiprocess.process._children.discard(process)  # noqa: SLF001 - there is no public way
 
 
-def _run(role: Role, descriptors: Sequence[int], arguments: bytes) -> None:
+def _run(
+    role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
+) -> None:
+    for fd in not_for_it:
+        os.close(fd)
     role(descriptors, arguments)
 
 

@@ -96,6 +96,7 @@ class Crew:
     memory_budget: int
     initializer: bytes
     life: Life = field(default_factory=Life)
+    """Handed on as a copy: a forked child closes this one (`Pool.abandon`)."""
 
     def start_sink(self, elsewhere_bytes: int) -> SinkProcess:
         """Start a sink.
@@ -111,9 +112,13 @@ class Crew:
             elsewhere_bytes=elsewhere_bytes,
         )
         with theirs, _undone_on_error(ours):
-            child = self.launcher.start(
-                sink.main, [theirs.fileno(), self.life.fd], pickle.dumps(told)
-            )
+            life = os.dup(self.life.fd)
+            try:
+                child = self.launcher.start(
+                    sink.main, [theirs.fileno(), life], pickle.dumps(told), [ours.fileno()]
+                )
+            finally:
+                os.close(life)
         return SinkProcess(child, Channel(ours))
 
     def start_worker(self, number: int, to_sink: SinkProcess) -> Worker:
@@ -136,8 +141,13 @@ class Crew:
             jobs_r, jobs_w = _pipe(theirs, ours)
             recall_r, recall_w = _pipe(theirs, ours)
             os.set_blocking(recall_w, False)
+            life = os.dup(self.life.fd)
+            theirs.callback(os.close, life)
             child = self.launcher.start(
-                worker.main, [jobs_r, self.life.fd, recall_r, *writer], pickle.dumps(told)
+                worker.main,
+                [jobs_r, life, recall_r, *writer],
+                pickle.dumps(told),
+                [jobs_w, recall_w, *reader],
             )
             ours.callback(_end, child)
             joined = messages.WorkerJoined(worker=number, pid=child.pid, slots=len(reader) - 2)

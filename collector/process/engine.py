@@ -24,8 +24,16 @@ class Launcher(Protocol):
 
     method: str
 
-    def start(self, role: Role, descriptors: Sequence[int], arguments: bytes) -> "Child":
-        """Start a process that runs `role`; the descriptors stay the caller's to close.
+    def start(
+        self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
+    ) -> "Child":
+        """Start a process that runs `role`.
+
+        Args:
+            role: What it runs.
+            descriptors: What it gets; they stay the caller's to close.
+            arguments: What it is told.
+            not_for_it: Descriptors of the caller's that a child must not inherit, by fork either.
 
         Raises:
             OSError: No process, descriptor or memory is to be had.

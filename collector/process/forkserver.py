@@ -60,8 +60,11 @@ class ForkServer:
         self._codes: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def start(self, role: Role, descriptors: Sequence[int], arguments: bytes) -> Child:
-        """See `Launcher.start`."""
+    def start(
+        self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
+    ) -> Child:
+        """See `Launcher.start`; a child has nothing of the caller's but what it is sent."""
+        del not_for_it
         with self._lock:
             try:
                 pid = self._ask(role, descriptors, arguments)
@@ -97,7 +100,7 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = pickle.dumps(self._preload)
-            self._server = DirectLauncher("spawn").start(main, [theirs.fileno()], arguments)
+            self._server = DirectLauncher("spawn").start(main, [theirs.fileno()], arguments, ())
         self._link = ours
         return ours
 
