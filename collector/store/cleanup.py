@@ -71,6 +71,7 @@ def clean_up() -> None:
         except Exception:
             # Goes on with the others: the process is about to end, and a sweep finds the rest.
             _logger.exception("clean-up at exit failed")
+    _restore()
 
 
 @contextlib.contextmanager

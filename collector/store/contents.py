@@ -46,9 +46,8 @@ def count_contents(
         spared: Names of files in the directory itself that do not count.
         tick: Called once for each file counted.
     """
-    walk = _Walk(tick)
+    walk = _Walk(fd, tick)
     try:
-        walk.descend(".", fd)
         walk.count(spared)
         while walk.next_directory():
             walk.count(frozenset())
@@ -60,45 +59,31 @@ def count_contents(
 
 
 class _Walk:
-    """A walk through a tree that holds the descriptor of one directory at a time."""
+    """A walk through a tree that holds the descriptor of one directory below its top at a time."""
 
-    def __init__(self, tick: Tick) -> None:
+    def __init__(self, top: int, tick: Tick) -> None:
         self.contents = Contents()
         self._tick = tick
-        self._here: int | None = None
-        self._trail: list[os.stat_result] = []  # the directories from the top to here
-        self._waiting: list[list[str]] = []  # for each of them, those in it still to enter
-
-    def descend(self, name: str, fd: int) -> bool:
-        """Enter a directory; False if it lies on another file system."""
-        deeper = open_private(name, dir_fd=fd)
-        status = kernel.fstat(deeper)
-        if self._trail and status.st_dev != self._trail[0].st_dev:
-            close_private(deeper)
-            return False
-        self.close()
-        self._here = deeper
-        self._trail.append(status)
-        self._waiting.append([])
-        return True
+        self._top = top
+        self._here = top
+        self._trail = [kernel.fstat(top)]  # the directories from the top to here
+        self._waiting: list[list[str]] = [[]]  # for each of them, those in it still to enter
 
     def next_directory(self) -> bool:
         """Enter the next directory in depth-first order; False after the last one."""
-        while self._here is not None:
+        while True:
             while self._waiting[-1]:
                 try:
-                    if self.descend(self._waiting[-1].pop(), self._here):
+                    if self._descend(self._waiting[-1].pop()):
                         return True
                 except OSError:
                     continue  # gone, or closed to us: not counted
             if len(self._trail) == 1:
                 return False
-            self._ascend(self._here)
-        return False
+            self._ascend()
 
     def count(self, spared: frozenset[str]) -> None:
         """Count the files here and note the directories."""
-        assert self._here is not None
         try:
             with kernel.scandir(self._here) as entries:
                 for entry in entries:
@@ -110,13 +95,26 @@ class _Walk:
             return  # closed to us, or no descriptor left: not counted
 
     def close(self) -> None:
-        """Let go of the descriptor."""
-        if self._here is not None:
+        """Let go of the descriptor, unless it is the top one."""
+        if self._here != self._top:
             close_private(self._here)
-            self._here = None
+            self._here = self._top
 
-    def _ascend(self, fd: int) -> None:
-        above = open_private("..", dir_fd=fd)
+    def _descend(self, name: str) -> bool:
+        """Enter a directory; False if it lies on another file system."""
+        deeper = open_private(name, dir_fd=self._here)
+        status = kernel.fstat(deeper)
+        if status.st_dev != self._trail[0].st_dev:
+            close_private(deeper)
+            return False
+        self.close()
+        self._here = deeper
+        self._trail.append(status)
+        self._waiting.append([])
+        return True
+
+    def _ascend(self) -> None:
+        above = open_private("..", dir_fd=self._here)
         self.close()
         self._here = above
         self._trail.pop()

@@ -56,14 +56,14 @@ def remove_tree(
     """
     removal = _Removal(fd, frozenset(last), tick)
     while removal.remove_level():
-        pass  # something went; what lay below it has moved up and goes in the next pass
+        pass  # directories went; what lay below them has moved up and goes in the next pass
     if not removal.failures:
         removal.remove_top(name, dir_fd)
     return removal.failures
 
 
 class _Removal:
-    """The removal of one tree, pass by pass until a pass removes nothing."""
+    """The removal of one tree, pass by pass as long as one meets directories and empties some."""
 
     def __init__(self, top: int, last: frozenset[str], tick: Tick) -> None:
         self.failures: list[OSError] = []
@@ -71,21 +71,22 @@ class _Removal:
         self._last = last
         self._tick = tick
 
-    def remove_level(self) -> int:
-        """Remove the files in the top directory and the directories in it; how many went."""
+    def remove_level(self) -> bool:
+        """Remove the files in the top directory and the directories in it; True to go on."""
         self.failures.clear()
-        removed = 0
+        met = removed = 0
         try:
             _open_up(self._top)
             with kernel.scandir(self._top) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
+                        met += 1
                         removed += self._dissolve(entry.name)
                     elif entry.name not in self._last:
-                        removed += self._unlink(entry.name, self._top)
+                        self._unlink(entry.name, self._top)
         except OSError as error:
             self._note(error, ".")
-        return removed
+        return bool(met and removed)
 
     def remove_top(self, name: str, dir_fd: int) -> None:
         """Remove the last files and the directory itself."""

@@ -18,6 +18,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
@@ -84,6 +85,7 @@ class RunDirectory:
         self._file_lock: BaseFileLock | None = None
         self._locked = True
         self._trash = new_trash_name()
+        self._forget: Callable[[], None] | None = None
         self._users = [None]  # its length counts them: append and pop need no lock (I4)
         self._over = False
 
@@ -239,6 +241,8 @@ class RunDirectory:
             self._report(self._remove())
             self._over = True
             self._root.close()
+            if self._forget is not None:
+                self._forget()
 
     def _establish(self) -> bool:
         """Go through the steps of making; False if a sweeper came in between."""
@@ -251,8 +255,7 @@ class RunDirectory:
         tighten(self.fd)
         if not self._share() or not leads_to(name, self.fd, dir_fd=root_fd):
             return False
-        # FileLock makes missing parents, and does not say so: look again afterwards.
-        if not self._lock_file() or not leads_to(name, self.fd, dir_fd=root_fd):
+        if not self._lock_file() or not self._lock_file_is_here():
             return False
         if not self._locked:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -298,6 +301,18 @@ class RunDirectory:
             return True
         self._locked = True
         return True
+
+    def _lock_file_is_here(self) -> bool:
+        """Tell whether the file lock lies in our directory, under its name.
+
+        FileLock goes by the path and makes missing parents: 1. the directory is removed, 2. FileLock
+        makes it anew, 3. we hold a lock in a directory that nobody leases.
+        """
+        try:
+            kernel.stat(LOCK_NAME, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return leads_to(self.path.name, self.fd, dir_fd=self._root.fd)
 
     def _let_go(self) -> None:
         """Drop the lease, so that whoever is last can remove the directory."""
@@ -375,7 +390,7 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
         if found is not None and found.is_in_place():
             return found
         directory = RunDirectory.create(temp_root)
-        cleanup.on_exit(directory.dispose)
+        directory._forget = cleanup.on_exit(directory.dispose)
         _own.by_root[key] = directory
         start_sweep(directory.path.parent)
         if found is not None:
