@@ -25,6 +25,7 @@ from collector import settings
 from collector.errors import BrokenCollectorError
 from collector.process import ship
 from collector.process.context import method_of
+from collector.process.following import Following
 from collector.process.crew import Crew, launcher_for
 from collector.process.jobs import Work
 from collector.process.pool import Pool
@@ -51,6 +52,7 @@ class Options:
     retries: int = 0
     memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES
     on_progress: ProgressCallback | None = None
+    capture: bool = False
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not self.timeout > 0:
@@ -97,6 +99,8 @@ class Job(Future[R], Generic[R]):
         self._attempt = 1
         self._written: tuple[int, int, str] = (0, 0, "")
         self._output: Output | None = None
+        self._log: Output | None = None
+        self._watchers: list[Callable[[], None]] = []
 
     @property
     def attempt(self) -> int:
@@ -130,6 +134,30 @@ class Job(Future[R], Generic[R]):
             raise BrokenCollectorError(f"job {self.name} has ended without an output")
         return self._output
 
+    def log(self, timeout: float | None = None) -> Output:
+        """Wait for the end and return what the job and its subprocesses printed (`capture=True`).
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            CancelledError: The job was cancelled.
+            TimeoutError: It has not ended in time.
+        """
+        self.output(timeout)
+        if self._log is None:
+            raise BrokenCollectorError(f"job {self.name} has ended without a log")
+        return self._log
+
+    def follow(self) -> Following:
+        """Return the bytes of the output as they come: for `for`, and for `async for`.
+
+        May be asked at any time and any number of times; each begins with the first byte. A slow
+        reader holds back nobody: asking makes the output go to a file early.
+        """
+        self._pool.follow(self.id)
+        return Following(self, self._pool.directory)
+
     def kill(self) -> bool:
         """End the job now: cancel it if it waits, else kill its worker and its subprocesses.
 
@@ -152,6 +180,19 @@ class Job(Future[R], Generic[R]):
             self._pool.withdraw(self.id)
         return True
 
+    # -- for followers ---------------------------------------------------------------------------
+
+    def written(self) -> tuple[int, str]:
+        """See `Followed.written`."""
+        size, _, name = self._written
+        return size, name
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """See `Followed.watch`."""
+        self._watchers.append(wake)
+        self.add_done_callback(lambda _job: wake())
+        return lambda: self._watchers.remove(wake)
+
     # -- for the pool ----------------------------------------------------------------------------
 
     def claim(self) -> bool:
@@ -162,14 +203,18 @@ class Job(Future[R], Generic[R]):
         """See `Owner.attempted`."""
         self._attempt = attempt
         self._written = (0, 0, "")
+        for wake in list(self._watchers):
+            wake()
 
     def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
         """See `Owner.progressed`."""
         self._written = (bytes_written, chunks, name)
+        for wake in list(self._watchers):
+            wake()
 
-    def settle(self, value: R, error: BaseException | None, output: Output) -> None:
+    def settle(self, value: R, error: BaseException | None, output: Output, log: Output) -> None:
         """See `Owner.settle`."""
-        self._output = output
+        self._output, self._log = output, log
         if error is None:
             self.set_result(value)
         else:
@@ -222,6 +267,7 @@ class Collector(Executor):
             `submit` and `map`.
         on_progress: Called in this process with a job and its `Progress`, at most ten times a
             second and job, and once at its end.
+        capture: Keep what jobs and their subprocesses print as `job.log()`, on descriptor level.
         timeout: Seconds that a job may run.
         retries: Further attempts after a crash, a time-out or an exception.
         temp_root: Where the run directory is made; None for `$COLLECTOR_TMPDIR` or else a private
@@ -250,6 +296,7 @@ class Collector(Executor):
         memory_budget: int = settings.MEMORY_BUDGET_BYTES,
         progress: bool | None = None,
         on_progress: ProgressCallback | None = None,
+        capture: bool = False,
         timeout: float | None = None,
         retries: int = 0,
         temp_root: str | os.PathLike[str] | None = None,
@@ -270,6 +317,7 @@ class Collector(Executor):
             retries=retries,
             memory_threshold=memory_threshold,
             on_progress=on_progress,
+            capture=capture,
         )
         self._progress = progress
         method = method_of(mp_context)
@@ -325,7 +373,9 @@ class Collector(Executor):
             job: Job[Any] = Job(core.pool, job_id, options, args, kwargs, name)
             core.waiting[job_id] = job
             entry = Entry(job_id, options.retries, options.timeout)
-            core.pool.submit(Work(entry, job, name, call, options.memory_threshold))
+            core.pool.submit(
+                Work(entry, job, name, call, options.memory_threshold, options.capture)
+            )
         return job
 
     def map(
@@ -446,6 +496,7 @@ class Collector(Executor):
         retries: int | None = None,
         memory_threshold: int | None = None,
         on_progress: ProgressCallback | None = None,
+        capture: bool | None = None,
     ) -> "Collector":
         """Return a Collector of the same pool with other settings; None leaves one as it is."""
         given: dict[str, Any] = {
@@ -454,6 +505,7 @@ class Collector(Executor):
             "retries": retries,
             "memory_threshold": memory_threshold,
             "on_progress": on_progress,
+            "capture": capture,
         }
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)

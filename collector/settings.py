@@ -55,6 +55,15 @@ REPORT_BACKLOG_BYTES: Final = 8 * MIB
 STOP_DEADLINE_S: Final = 5.0
 """How long shutdown waits for idle processes to leave before it kills them."""
 
+RECORD_CHARS: Final = 8 * KIB
+"""A job's log record is cut to so many characters of text and of traceback."""
+
+RECORDS_WAITING: Final = 10_000
+"""Most log records of jobs that wait for the parent's handlers; more are dropped and counted."""
+
+LOG_TAIL_BYTES: Final = 2 * KIB
+"""So much of the end of a job's log is shown in the message of its failure."""
+
 SUSPENDED_S: Final = 2.0
 """A wait that took so much longer than asked was a stopped process or machine, not a slow job."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from collector import settings
-from collector.process import sink, worker
+from collector.process import records, sink, worker
 from collector.process.channel import Channel
 from collector.process.context import DirectLauncher
 from collector.process.engine import Child, Launcher, Life
@@ -132,6 +132,7 @@ class Crew:
             run_directory=self.run_directory,
             scratch_prefix=prefix,
             initializer=self.initializer,
+            log_levels=records.levels(),
             dies_with_its_parent=self.launcher.method != ForkServer.method,
         )
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:

@@ -4,12 +4,14 @@ Runs in:    the parent, outside the supervising thread: unpickling runs code of 
 Owns:       nothing; the files and bytes it is given pass to the Output that it makes.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from collector import errors
+from collector import errors, settings
+from collector.errors import ClosedError
 from collector.process import ship
 from collector.process.scheduler import Verdict
 from collector.store.output import Output
@@ -31,6 +33,8 @@ class Ending:
     """What the sink sealed; None when the sink was lost."""
     spilled: str
     """The last file of the output that was heard of."""
+    log_name: str
+    """The file of the captured prints, if they were captured."""
     reason: str
     """Why the Collector broke, if it did."""
 
@@ -67,17 +71,48 @@ def _rescued(name: str, directory: RunDirectory) -> Output:
     return Output.in_memory(b"", chunks=0, complete=False)
 
 
+def log_of(ending: Ending, directory: RunDirectory) -> Output:
+    """Return what the job and its subprocesses printed, as far as it was captured."""
+    size = 0
+    if ending.log_name:
+        with contextlib.suppress(OSError):  # the worker died before it had made the file
+            size = os.stat(ending.log_name, dir_fd=directory.fd).st_size
+    complete = ending.verdict is Verdict.RETURNED
+    if not size:
+        if ending.log_name:
+            directory.remove_file(ending.log_name)
+        return Output.in_memory(b"", chunks=0, complete=complete)
+    return Output.on_disk(directory, ending.log_name, size=size, chunks=0, complete=complete)
+
+
+def _tail(log: Output) -> str:
+    """Return the last lines of a log, for a message."""
+    if not log.size:
+        return ""
+    try:
+        with log.open() as file:
+            file.seek(max(0, log.size - settings.LOG_TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except (OSError, ClosedError):
+        return ""
+    text = "\n".join(lines[1:] if log.size > settings.LOG_TAIL_BYTES else lines)
+    return f"; the last lines of its log:\n{ship.shorten(text)}"
+
+
 def discard(ending: Ending, directory: RunDirectory, release: Callable[[int], None]) -> None:
     """Drop what an attempt left that is followed by another."""
     output_of(ending, directory, release).close()
+    log_of(ending, directory).close()
     if ending.said is not None and ending.said.value_name:
         directory.remove_file(ending.said.value_name)
 
 
-def outcome_of(ending: Ending, directory: RunDirectory) -> tuple[Any, BaseException | None]:
+def outcome_of(
+    ending: Ending, log: Output, directory: RunDirectory
+) -> tuple[Any, BaseException | None]:
     """Return the job's value, or its error."""
     if ending.verdict not in (Verdict.RETURNED, Verdict.RAISED):
-        return None, _error(ending)
+        return None, _error(ending, _tail(log))
     try:
         pickled = _value(ending, directory)
         if ending.verdict is Verdict.RAISED:
@@ -106,7 +141,7 @@ def _value(ending: Ending, directory: RunDirectory) -> bytes:
     return pickled
 
 
-def _error(ending: Ending) -> BaseException:  # noqa: PLR0911 - one case a verdict
+def _error(ending: Ending, tail: str) -> BaseException:  # noqa: PLR0911 - one case a verdict
     said = ending.said
     kept = f"{said.size if said else 0} bytes of its output were kept"
     who = (ending.job_id, ending.name, ending.attempt)
@@ -115,11 +150,11 @@ def _error(ending: Ending) -> BaseException:  # noqa: PLR0911 - one case a verdi
         case Verdict.CRASHED:
             how = ending.reason or errors.describe_exit(ending.exitcode)
             return errors.WorkerCrashError(
-                f"the worker of {job} {how}; {kept}", *who, ending.exitcode
+                f"the worker of {job} {how}; {kept}{tail}", *who, ending.exitcode
             )
         case Verdict.TIMED_OUT:
             return errors.JobTimeoutError(
-                f"{job} ran longer than its {ending.timeout:g} s and was killed; {kept}",
+                f"{job} ran longer than its {ending.timeout:g} s and was killed; {kept}{tail}",
                 *who,
             )
         case Verdict.KILLED:

@@ -10,12 +10,14 @@ Invariants: I1  each owner is settled exactly once, in the order in which the jo
 
 import logging
 import queue
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
-from collector.process.ending import Ending, discard, outcome_of, output_of
+from collector.process.ending import Ending, discard, log_of, outcome_of, output_of
+from collector.process.records import Records
 from collector.process.scheduler import Entry, Verdict
 from collector.store.output import Output
 from collector.store.rundir import RunDirectory
@@ -36,7 +38,7 @@ class Owner(Protocol):
     def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
         """How far the output has come; with the name of its file once it is in one."""
 
-    def settle(self, value: Any, error: BaseException | None, output: Output) -> None:
+    def settle(self, value: Any, error: BaseException | None, output: Output, log: Output) -> None:
         """The job is over."""
 
 
@@ -50,7 +52,10 @@ class Work:
     name: str
     call: bytes
     memory_threshold: int
+    capture: bool = False
+    followed: bool = False
     spilled: str = ""
+    log_name: str = ""
 
 
 @final
@@ -84,6 +89,7 @@ class JobTable:
         self._held = held
         self._work: dict[int, Work] = {}
         self._endings: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._records = Records(self.later)
 
     def add(self, work: Work) -> None:
         """Take a job."""
@@ -99,12 +105,13 @@ class JobTable:
         if work is None or (entry.attempt == 1 and not work.owner.claim()):
             self.forget(entry.job_id)
             return None
+        work.log_name = f"log-{secrets.token_hex(8)}.spill" if work.capture else ""
         return RunJob(
             ticket=entry.ticket,
             job_id=entry.job_id,
             attempt=entry.attempt,
             memory_threshold=work.memory_threshold,
-            log_name="",
+            log_name=work.log_name,
             name=work.name,
             call=work.call,
         )
@@ -115,6 +122,27 @@ class JobTable:
         if work is not None:
             work.spilled = name
             work.owner.progressed(bytes_written, chunks, name)
+
+    def follow(self, job_id: int) -> int:
+        """Somebody follows this job; returns the ticket of the attempt that runs, or 0."""
+        work = self._work.get(job_id)
+        if work is None:
+            return 0
+        work.followed = True
+        return work.entry.ticket
+
+    def followed(self, entry: Entry) -> bool:
+        """Whether somebody follows this job."""
+        work = self._work.get(entry.job_id)
+        return work is not None and work.followed
+
+    def record(self, entry: Entry | None, packed: bytes) -> None:
+        """A job has logged something."""
+        work = self._work.get(entry.job_id) if entry else None
+        if work is not None:
+            self._records.take(packed, work.entry.job_id, work.name)
+        else:
+            self._records.take(packed, 0, "")
 
     def run_again(self, entry: Entry, verdict: Verdict, facts: Facts) -> None:
         """Drop what the last attempt had written; another one follows."""
@@ -131,8 +159,9 @@ class JobTable:
 
         def settle() -> None:
             output = output_of(ending, self._directory, self._held)
-            value, error = outcome_of(ending, self._directory)
-            owner.settle(value, error, output)
+            log = log_of(ending, self._directory)
+            value, error = outcome_of(ending, log, self._directory)
+            owner.settle(value, error, output, log)
 
         self.later(settle)
 
@@ -180,5 +209,6 @@ def _ending(work: Work, verdict: Verdict, facts: Facts, attempt: int) -> Ending:
         exitcode=facts.exitcode,
         said=facts.said,
         spilled=work.spilled,
+        log_name=work.log_name,
         reason=facts.reason,
     )

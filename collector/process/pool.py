@@ -59,6 +59,10 @@ class Pool:
         """End a running job."""
         self._supervisor.note(lambda: self._supervisor.kill(job_id))
 
+    def follow(self, job_id: int) -> None:
+        """Have a job's output in a file while it runs, and its progress told more often."""
+        self._supervisor.note(lambda: self._supervisor.follow(job_id))
+
     def stop(self, *, kill: bool = False) -> None:
         """Take no further job, end with the last one; with `kill`, end the running ones now."""
         self._supervisor.note(lambda: self._supervisor.stop(kill=kill))

@@ -141,11 +141,10 @@ class QueueWriter:
         with self._lock:
             self._drain()
 
-    def record(self, ticket: int, pickled: bytes) -> None:
-        """Publish one log record."""
+    def record(self, packed: bytes) -> None:
+        """Publish one log record, of the running job or of none."""
         with self._lock:
-            self._drain()
-            self._publish(Stream.RECORD, pickled, 1, ticket)
+            self._publish(Stream.RECORD, packed, 1)
 
     def end(self, outcome: Outcome, value: bytes) -> None:
         """Say that the job has ended; `value` is what it returned or raised, pickled."""

@@ -215,6 +215,8 @@ class Sink:
     def _handle(self, source: Source, frame: Frame, payload: bytes | memoryview) -> None:
         job = source.job
         match frame.kind:
+            case Kind.DATA if frame.detail == Stream.RECORD:
+                self._control.post(messages.LogRecord(ticket=frame.ticket, record=bytes(payload)))
             case Kind.DATA if job is not None and job.ticket == frame.ticket:
                 self._store(source, job, frame, payload)
             case Kind.START if job is None:
@@ -281,9 +283,6 @@ class Sink:
         self, source: Source, job: OpenJob, frame: Frame, payload: bytes | memoryview
     ) -> None:
         if job.refused:
-            return
-        if frame.detail == Stream.RECORD:
-            self._control.post(messages.LogRecord(ticket=job.ticket, record=bytes(payload)))
             return
         try:
             if frame.detail == Stream.OUTPUT:

@@ -104,6 +104,12 @@ class Supervisor:
         """A running job is to be ended."""
         return self._scheduler.killed(job_id)
 
+    def follow(self, job_id: int) -> None:
+        """Have a job's output in a file as soon as it runs, and its progress told more often."""
+        ticket = self.jobs.follow(job_id)
+        if ticket and self._sink is not None:
+            self._sink.channel.post(messages.FollowJob(ticket=ticket))
+
     def stop(self, *, kill: bool) -> Iterable[scheduler.Action]:
         """No further job will come."""
         self._stopping = True
@@ -354,11 +360,13 @@ class Supervisor:
             case messages.WorkerReady():
                 self._give_up(f"the initializer failed:\n{message.refusal}")
             case messages.JobStarted():
-                self._do(self._scheduler.started(message.ticket, time.monotonic()))
+                self._started(message.ticket)
             case messages.JobProgressed():
                 entry = self._scheduler.find(message.ticket)
                 if entry is not None:
                     self.jobs.progressed(entry, message.bytes_written, message.chunks, message.name)
+            case messages.LogRecord():
+                self.jobs.record(self._scheduler.find(message.ticket), message.record)
             case messages.JobEnded(outcome=Outcome.DIED) if message.worker in self._workers:
                 self._workers[message.worker].last_words = message
             case messages.JobEnded():
@@ -373,6 +381,12 @@ class Supervisor:
                 self._bury(worker)
             case _:
                 pass  # about a worker or a job that is settled already
+
+    def _started(self, ticket: int) -> None:
+        entry = self._scheduler.find(ticket)
+        if entry is not None and self.jobs.followed(entry):
+            self._require_sink().channel.post(messages.FollowJob(ticket=ticket))
+        self._do(self._scheduler.started(ticket, time.monotonic()))
 
     def _ended(self, said: messages.JobEnded, exitcode: int | None, broken: str) -> None:
         self._held_bytes += len(said.data)

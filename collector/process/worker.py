@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from collector.process import ship
+from collector.process import records, ship
 from collector.process.channel import Channel
 from collector.process.context import stand_apart
 from collector.process.current import CurrentJob, running
@@ -41,6 +41,7 @@ class WorkerArguments:
     run_directory: str
     scratch_prefix: str
     initializer: bytes
+    log_levels: dict[str, int]
     dies_with_its_parent: bool
     """True where a long-lived thread of the parent itself starts workers."""
 
@@ -62,6 +63,7 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
         _die_with_parent()
     _leave_the_terminal()
     writer = QueueWriter(queue)
+    records.forward(told.log_levels, writer.record)
     inbox = _Inbox(jobs)
     threading.Thread(
         target=_watch, args=(parent, recall, inbox, writer), name="collector-watch", daemon=True
@@ -70,9 +72,9 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     if told.initializer and not _initialize(told.initializer, writer):
         return
     writer.say(Kind.READY)
-    scratch = Path(told.run_directory)
+    directory = Path(told.run_directory)
     for job in iter(inbox.next, None):
-        _run(job, writer, scratch / f"{told.scratch_prefix}{job.ticket:x}")
+        _run(job, writer, directory, told.scratch_prefix)
 
 
 def _die_with_parent() -> None:
@@ -162,12 +164,21 @@ class _Inbox:
             self._jobs.extend(m for m in messages if isinstance(m, RunJob))
 
 
-def _run(job: RunJob, writer: QueueWriter, scratch: Path) -> None:
+def _captured(directory: Path, log_name: str) -> contextlib.AbstractContextManager[None]:
+    if not log_name:
+        return contextlib.nullcontext()
+    from collector.process.capture import captured  # ctypes: 10 ms that few jobs need
+
+    return captured(os.fspath(directory / log_name))
+
+
+def _run(job: RunJob, writer: QueueWriter, directory: Path, scratch_prefix: str) -> None:
     writer.start(job.ticket, START.pack(job.memory_threshold))
-    current = CurrentJob(job, writer, scratch)
+    current = CurrentJob(job, writer, directory / f"{scratch_prefix}{job.ticket:x}")
     running.job = current
     try:
-        value = _call(job.call, current)
+        with _captured(directory, job.log_name):
+            value = _call(job.call, current)
         outcome, pickled = Outcome.RETURNED, ship.dumps(value)
         del value
     except BaseException as error:  # noqa: BLE001 - the user's function: whatever it raises is the job's exception

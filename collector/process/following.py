@@ -1,0 +1,171 @@
+"""Read the output of a job while it runs.
+
+The sink spills the job's output early, and the reader reads the file: no second path for the data, and a
+slow reader holds back nobody.
+
+Runs in:    the parent, in a thread or an event loop of the user's.
+Owns:       a descriptor of the file, from the first byte to the end.
+Invariants: I1  no byte is read that was not reported: what a failed write leaves for a moment is not seen.
+            I2  one attempt only: when another attempt begins, following ends with an error.
+"""
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Protocol, final
+
+from collector import settings
+from collector.errors import JobError
+from collector.store.output import Output
+from collector.store.rundir import RunDirectory
+
+
+class Followed(Protocol):
+    """A job, as its followers see it."""
+
+    id: int
+    name: str
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that runs or ran last."""
+
+    def done(self) -> bool:
+        """Whether it is over."""
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Its error."""
+
+    def output(self, timeout: float | None = None) -> Output:
+        """Its output, once it is over."""
+
+    def written(self) -> tuple[int, str]:
+        """Bytes that are in its file by now, and the name of the file (or none yet)."""
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called, in any thread, at news of the job; returns what ends that."""
+
+
+@final
+class Following:
+    """The bytes of a job's output from the first one on, as they come: iterate, or `async for`.
+
+    Raises (while iterating, after the last byte):
+        BaseException: What the job raised, if it failed.
+        JobError: The job failed and is run again; follow it anew.
+        CancelledError: The job was cancelled.
+    """
+
+    def __init__(self, job: Followed, directory: RunDirectory) -> None:
+        self._job = job
+        self._directory = directory
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield bytes as they come; waits for more."""
+        news = threading.Event()
+        reader = _Reader(self._job, self._directory)
+        forget = self._job.watch(news.set)
+        try:
+            while True:
+                news.clear()
+                over = self._job.done()
+                yield from reader.read()
+                if over:
+                    break
+                news.wait()
+            yield from reader.rest()
+        finally:
+            forget()
+            reader.close()
+        reader.check()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield bytes as they come, without blocking the event loop but for the reads themselves."""
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        reader = _Reader(self._job, self._directory)
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+                loop.call_soon_threadsafe(news.set)
+
+        forget = self._job.watch(wake)
+        try:
+            while True:
+                news.clear()
+                over = self._job.done()
+                for block in reader.read():
+                    yield block
+                if over:
+                    break
+                await news.wait()
+            for block in reader.rest():
+                yield block
+        finally:
+            forget()
+            reader.close()
+        reader.check()
+
+
+class _Reader:
+    def __init__(self, job: Followed, directory: RunDirectory) -> None:
+        self._job = job
+        self._directory = directory
+        self._attempt = job.attempt
+        self._fd: int | None = None
+        self._offset = 0
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what is there by now."""
+        self._check_attempt()
+        written, name = self._job.written()
+        if self._fd is None and name:
+            try:
+                self._fd = self._directory.open_file(name)
+            except FileNotFoundError:
+                return  # sealed and moved meanwhile: the rest comes from the output
+        yield from self._until(written)
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield what the finished job's output has beyond what was read."""
+        self._check_attempt()
+        output = self._job.output()
+        if self._fd is not None:
+            yield from self._until(output.size)
+            return
+        with output.open() as file:
+            file.seek(self._offset)
+            while block := file.read(settings.READ_BLOCK_BYTES):
+                yield block
+
+    def _until(self, end: int) -> Iterator[bytes]:
+        while self._fd is not None and self._offset < end:
+            size = min(settings.READ_BLOCK_BYTES, end - self._offset)
+            block = os.pread(self._fd, size, self._offset)
+            if not block:
+                return
+            self._offset += len(block)
+            yield block
+
+    def _check_attempt(self) -> None:
+        job = self._job
+        if job.attempt != self._attempt:
+            raise JobError(
+                f"attempt {self._attempt} of job {job.name} failed and it runs again: what was "
+                f"followed is no part of the output; call follow() again",
+                job.id,
+                job.name,
+                self._attempt,
+            )
+
+    def check(self) -> None:
+        """Raise what the job raised."""
+        error = self._job.exception()
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
