@@ -25,8 +25,8 @@ from collector import settings
 from collector.errors import BrokenCollectorError
 from collector.process import ship
 from collector.process.context import method_of
-from collector.process.following import Following
 from collector.process.crew import Crew, launcher_for
+from collector.process.following import Following
 from collector.process.jobs import Work
 from collector.process.pool import Pool
 from collector.process.scheduler import Entry, Scheduler

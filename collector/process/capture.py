@@ -1,8 +1,8 @@
 """Send what a job prints to its log: a file in the run directory, on the level of descriptors.
 
-The worker writes the file itself, so that nothing is lost when it is killed, prints of C code and of
-subprocesses count, and a process that outlives its job can never print into the log of another one
-(docs/decisions/0007-logs.md).
+The worker writes the file itself, so that nothing is lost when it is killed, prints of C code and
+of subprocesses count, and a process that outlives its job can never print into the log of another
+one (docs/decisions/0007-logs.md).
 
 Runs in:    the worker.
 Owns:       while a job runs: copies of the worker's own stdout and stderr.
@@ -78,7 +78,7 @@ def _open_stream(name: str, fd: int) -> str | None:
     """Give a process without a stream (its parent had closed it) one for the job; its name then."""
     if getattr(sys, name) is not None:
         return None
-    setattr(sys, name, open(fd, "w", buffering=1, encoding="utf-8", closefd=False))
+    setattr(sys, name, os.fdopen(fd, "w", buffering=1, encoding="utf-8", closefd=False))
     return name
 
 

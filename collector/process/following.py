@@ -1,11 +1,12 @@
 """Read the output of a job while it runs.
 
-The sink spills the job's output early, and the reader reads the file: no second path for the data, and a
-slow reader holds back nobody.
+The sink spills the job's output early, and the reader reads the file: no second path for the data,
+and a slow reader holds back nobody.
 
 Runs in:    the parent, in a thread or an event loop of the user's.
 Owns:       a descriptor of the file, from the first byte to the end.
-Invariants: I1  no byte is read that was not reported: what a failed write leaves for a moment is not seen.
+Invariants: I1  no byte is read that was not reported: what a failed write leaves for a moment is
+                not seen.
             I2  one attempt only: when another attempt begins, following ends with an error.
 """
 
@@ -25,8 +26,13 @@ from collector.store.rundir import RunDirectory
 class Followed(Protocol):
     """A job, as its followers see it."""
 
-    id: int
-    name: str
+    @property
+    def id(self) -> int:
+        """Its number."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
 
     @property
     def attempt(self) -> int:
@@ -82,7 +88,7 @@ class Following:
         reader.check()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield bytes as they come, without blocking the event loop but for the reads themselves."""
+        """Yield bytes as they come; the event loop waits for the reads alone."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         reader = _Reader(self._job, self._directory)
 

@@ -1,7 +1,7 @@
 """Log records of jobs, from the worker to the handlers of the parent.
 
 Runs in:    `forward` in the worker; `Records` in the parent, its `emit` in the settling thread.
-Invariants: I1  a record is emitted in the parent at most once, with `job_id` and `job_name`.
+Invariants: I1  a record is emitted in the parent once, with `job_id` and `job_name`.
             I2  records that the parent's handlers are too slow for are counted and dropped, not kept.
 """
 
@@ -18,7 +18,7 @@ _NOT_FOR_PARENT: Final = ("exc_info", "stack_info", "args")
 
 
 def levels() -> dict[str, int]:
-    """Return the levels that are set in this process, by logger; the root's under the empty name."""
+    """Return the levels that are set in this process, by logger; the root's under ""."""
     names = list(logging.root.manager.loggerDict)
     found = {name: logging.getLogger(name).level for name in names}
     return {"": logging.root.level} | {name: level for name, level in found.items() if level}
@@ -39,7 +39,7 @@ class _Forwarder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._publish(_packed(record))
-        except Exception:
+        except Exception:  # noqa: BLE001
             # As every handler does: a record that cannot be sent must not end the job.
             self.handleError(record)
 

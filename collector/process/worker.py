@@ -167,7 +167,7 @@ class _Inbox:
 def _captured(directory: Path, log_name: str) -> contextlib.AbstractContextManager[None]:
     if not log_name:
         return contextlib.nullcontext()
-    from collector.process.capture import captured  # ctypes: 10 ms that few jobs need
+    from collector.process.capture import captured  # noqa: PLC0415 - ctypes: 10 ms few jobs need
 
     return captured(os.fspath(directory / log_name))
 
