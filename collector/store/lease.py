@@ -10,13 +10,20 @@ Invariants: I1  a descriptor opened here lives in this process only: exec closes
 Source:     flock(2), open(2); systemd-tmpfiles(8) respects only a lock on the directory itself.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final, final
 
 from collector.store import kernel
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK_NAME: Final = "lock"
+"""Name of the file lock inside a run directory."""
 
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -31,6 +38,78 @@ fork_gate: Final = threading.RLock()
 """Held while a descriptor is opened or closed, and by a fork: a child sees every descriptor of ours
 either registered or not there at all. Reentrant: a finalizer or a signal handler may come in
 between. Nothing that can wait is done under it."""
+
+
+@final
+class Lease:
+    """The hold of one process on one run directory; made without holding anything.
+
+    Attributes:
+        fd: Descriptor of the directory with its shared lock, or -1.
+        refused: The error with which locks were refused here, if nothing at all could be locked.
+    """
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.refused: OSError | None = None
+        self._file_lock: BaseFileLock | None = None
+
+    def take(self, name: str, *, dir_fd: int) -> bool:
+        """Open the directory `name` of `dir_fd` and lock it; False if it is lost to a sweeper.
+
+        Raises:
+            OSError: as `os.open`.
+        """
+        self.fd = open_private(name, dir_fd=dir_fd)
+        try:
+            if not share(self.fd):
+                return False
+        except OSError as error:
+            if not unsupported(error):
+                raise
+            self.refused = error
+        return leads_to(name, self.fd, dir_fd=dir_fd)
+
+    def take_file_lock(self, path: str) -> bool:
+        """Take the file lock in the directory, whose path is `path`; False if it is lost.
+
+        FileLock goes by the path and makes missing parents: 1. somebody removes the directory,
+        2. FileLock makes it anew, 3. we hold a lock in a directory that nobody leases. So the
+        caller looks afterwards whether the directory is still the same.
+
+        Raises:
+            OSError: as `os.open`.
+        """
+        from filelock import FileLock, Timeout
+
+        self._file_lock = FileLock(
+            os.path.join(path, LOCK_NAME),
+            mode=0o600,
+            thread_local=False,
+            fallback_to_soft=False,
+            preserve_lock_file=True,
+        )
+        try:
+            self._file_lock.acquire(blocking=False)
+            kernel.stat(LOCK_NAME, dir_fd=self.fd, follow_symlinks=False)
+        except (Timeout, FileNotFoundError):
+            return False
+        except OSError as error:
+            if not unsupported(error):
+                raise
+            return True
+        self.refused = None  # it alone proves life where no directory can be locked
+        return True
+
+    def drop(self) -> None:
+        """Let go of everything; any number of times."""
+        if self._file_lock is not None:
+            with contextlib.suppress(OSError):
+                self._file_lock.release()
+        with fork_gate:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                close_private(fd)
 
 
 def open_private(

@@ -18,22 +18,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
 from collector.errors import RunDirectoryError
 from collector.settings import DISPOSE_PAUSE_S, DISPOSE_TRIES, RUN_NAME_TRIES
 from collector.store import cleanup, kernel
-from collector.store.lease import (
-    close_private,
-    fork_gate,
-    leads_to,
-    open_private,
-    share,
-    unlock,
-    unsupported,
-)
+from collector.store.lease import Lease, close_private, leads_to, open_private
 from collector.store.owner import write_owner
 from collector.store.reclaim import start_sweep
 from collector.store.root import (
@@ -46,10 +37,10 @@ from collector.store.root import (
     tighten,
 )
 from collector.store.scratch import make_scratch, remove_scratch, remove_scratch_in
-from collector.store.sweep import LOCK_NAME, RUN_NAME, UNLOCKED_NAME, new_trash_name, sweep
+from collector.store.sweep import RUN_NAME, UNLOCKED_NAME, new_trash_name, sweep
 
 if TYPE_CHECKING:
-    from filelock import BaseFileLock
+    from collections.abc import Callable
 
 __all__ = [
     "ROOT_VARIABLE",
@@ -72,22 +63,25 @@ class RunDirectory:
 
     Attributes:
         path: Absolute path.
-        fd: Descriptor of the directory, which carries the shared lock; -1 when it was let go.
         owner_pid: Process that made this object. In any other one (after a fork) nothing is removed
             and nothing new is made through it.
     """
 
     def __init__(self, root: Root, name: str) -> None:
         self.path = Path(root.path, name)
-        self.fd = -1
         self.owner_pid = os.getpid()
         self._root = root
-        self._file_lock: BaseFileLock | None = None
-        self._locked = True
+        self._lease = Lease()
+        self._made_here = False
         self._trash = new_trash_name()
         self._forget: Callable[[], None] | None = None
         self._users = [None]  # its length counts them: append and pop need no lock (I4)
         self._over = False
+
+    @property
+    def fd(self) -> int:
+        """Descriptor of the directory, which carries the shared lock; -1 when it was let go."""
+        return self._lease.fd
 
     @classmethod
     def create(cls, temp_root: PathName | None = None) -> Self:
@@ -131,14 +125,15 @@ class RunDirectory:
         root = open_root(place, make=False)
         directory = cls(root, name)
         try:
-            directory._enter()
+            if not directory._lease.take(name, dir_fd=root.fd):
+                raise FileNotFoundError(errno.ENOENT, "somebody is removing it")  # noqa: TRY301
         except OSError as error:
-            directory._let_go()
+            directory._lease.drop()
             root.close()
             message = f"cannot use the run directory: {error.strerror}"
             raise RunDirectoryError(error.errno or errno.EIO, message, path) from error
         except BaseException:
-            directory._let_go()
+            directory._lease.drop()
             root.close()
             raise
         return directory
@@ -237,105 +232,58 @@ class RunDirectory:
         if self._over or not self._is_ours():
             return
         with cleanup.deferred():
-            self._let_go()
+            self._lease.drop()
             self._report(self._remove())
             self._over = True
             self._root.close()
             if self._forget is not None:
                 self._forget()
 
+    def dispose_at_exit(self) -> None:
+        """Dispose of the directory when this process ends, unless that was done before."""
+        self._forget = cleanup.on_exit(self.dispose)
+
     def _establish(self) -> bool:
         """Go through the steps of making; False if a sweeper came in between."""
         name, root_fd = self.path.name, self._root.fd
         kernel.mkdir(name, stat.S_IRWXU, dir_fd=root_fd)
+        self._made_here = True
         try:
-            self.fd = open_private(name, dir_fd=root_fd)
+            if not self._lease.take(name, dir_fd=root_fd):
+                return False
         except (FileNotFoundError, NotADirectoryError):
             return False
         tighten(self.fd)
-        if not self._share() or not leads_to(name, self.fd, dir_fd=root_fd):
+        if not self._lease.take_file_lock(os.fspath(self.path)):
             return False
-        if not self._lock_file() or not self._lock_file_is_here():
+        if not leads_to(name, self.fd, dir_fd=root_fd):
             return False
-        if not self._locked:
+        if self._lease.refused is not None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             close_private(open_private(UNLOCKED_NAME, flags, dir_fd=self.fd))
+            advise_unlocked(self._root, self._lease.refused)
         write_owner(self.fd)
         return True
 
-    def _enter(self) -> None:
-        """Go through the steps of joining."""
-        self.fd = open_private(self.path.name, dir_fd=self._root.fd)
-        if not self._share() or not leads_to(self.path.name, self.fd, dir_fd=self._root.fd):
-            raise FileNotFoundError(errno.ENOENT, "somebody is removing it")
-
-    def _share(self) -> bool:
-        try:
-            return share(self.fd)
-        except OSError as error:
-            if not unsupported(error):
-                raise
-            self._locked = False
-            return True
-
-    def _lock_file(self) -> bool:
-        """Take the file lock; it alone proves life where no directory can be locked."""
-        from filelock import FileLock, Timeout
-
-        self._file_lock = FileLock(
-            self.path / LOCK_NAME,
-            mode=0o600,
-            thread_local=False,
-            fallback_to_soft=False,
-            preserve_lock_file=True,
-        )
-        try:
-            self._file_lock.acquire(blocking=False)
-        except Timeout:
-            return False
-        except OSError as error:
-            if not unsupported(error):
-                raise
-            if not self._locked:
-                advise_unlocked(self._root, error)
-            return True
-        self._locked = True
-        return True
-
-    def _lock_file_is_here(self) -> bool:
-        """Tell whether the file lock lies in our directory, under its name.
-
-        FileLock goes by the path and makes missing parents: 1. the directory is removed, 2. FileLock
-        makes it anew, 3. we hold a lock in a directory that nobody leases.
-        """
-        try:
-            kernel.stat(LOCK_NAME, dir_fd=self.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return leads_to(self.path.name, self.fd, dir_fd=self._root.fd)
-
-    def _let_go(self) -> None:
-        """Drop the lease, so that whoever is last can remove the directory."""
-        if self._file_lock is not None:
-            with contextlib.suppress(OSError):
-                self._file_lock.release()
-        unlock(self.fd)
-        with fork_gate:
-            fd, self.fd = self.fd, -1
-            if fd >= 0:
-                close_private(fd)
-
     def _abandon(self) -> None:
-        self._let_go()
+        self._lease.drop()
+        if not self._made_here:
+            return
         with contextlib.suppress(OSError):
             kernel.rmdir(self.path.name, dir_fd=self._root.fd)  # empty: needs no descriptor
             return
         self._remove()
 
     def _remove(self) -> list[OSError]:
+        proven = self._made_here and self._lease.refused is not None
         failures = None
         for _ in range(DISPOSE_TRIES):
-            failures = sweep(self._root, self.path.name, trash=self._trash, proven=not self._locked)
+            failures = sweep(
+                self._root,
+                self.path.name,
+                trash=self._trash,
+                proven=proven,
+            )
             if failures is not None:
                 break
             # Another process holds it: for as long as it needs it, or only to look (`ls`).
@@ -390,7 +338,7 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
         if found is not None and found.is_in_place():
             return found
         directory = RunDirectory.create(temp_root)
-        directory._forget = cleanup.on_exit(directory.dispose)
+        directory.dispose_at_exit()
         _own.by_root[key] = directory
         start_sweep(directory.path.parent)
         if found is not None:

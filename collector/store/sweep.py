@@ -20,14 +20,13 @@ from typing import Final, Self
 
 from collector.store import kernel
 from collector.store.contents import Contents, Tick, count_contents, nothing
-from collector.store.lease import close_private, leads_to, open_private, seize, unlock
+from collector.store.lease import LOCK_NAME, close_private, leads_to, open_private, seize, unlock
 from collector.store.owner import OWNER_NAME, Owner, read_owner
 from collector.store.removal import remove_tree
 from collector.store.root import Root, mount_of
 
 RUN_NAME: Final = re.compile(r"run-[0-9a-f]{16}", re.ASCII)
 TRASH_NAME: Final = re.compile(r"trash-[0-9a-f]{32}", re.ASCII)
-LOCK_NAME: Final = "lock"
 UNLOCKED_NAME: Final = "unlocked"
 """A file of this name says that the run goes on without locks, so nothing can prove its death."""
 
