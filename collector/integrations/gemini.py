@@ -36,13 +36,13 @@ from collector.integrations.gemini_requests import GeminiRequests
 from collector.integrations.gemini_service import GeminiService
 from collector.integrations.gemini_status import GeminiStage, GeminiStatus, StatusReporter
 from collector.settings import GEMINI_INLINE_BYTES
-from collector.store.spill import SpillManager
+from collector.store.output import Output
+from collector.store.rundir import process_run_directory
+from collector.store.spill import Sealed, SpillManager
 
 if TYPE_CHECKING:
     from google import genai
     from google.genai import types
-
-    from collector.store.output import Output
 
 __all__ = [
     "GeminiBlockedError",
@@ -85,11 +85,11 @@ class GeminiResult:
     usage: dict[str, Any]
     file_path: str
     remote_file: str | None = None
-    _output: "Output | None" = field(default=None, repr=False, compare=False)
+    _output: Output | None = field(default=None, repr=False, compare=False)
     _manager: SpillManager | None = field(default=None, repr=False, compare=False)
 
     @property
-    def output(self) -> "Output | None":
+    def output(self) -> Output | None:
         """The answer; None inside a job, whose `output()` it is.
 
         A manager that the caller gave is finalized by the first look at this; until then it can be
@@ -144,9 +144,9 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         SpillError: The answer could not be written.
 
     Guarantees:
-        The uploaded file is deleted, also after an error and after Ctrl-C. After `kill -9` nobody
-        can do that; the service forgets it after 48 hours. The API key is in no message, log or
-        error. Memory stays flat over an answer of any length.
+        The uploaded file is deleted, also after an error, Ctrl-C and `kill -9`; what nobody could
+        delete, for the machine went down, the service forgets after 48 hours. The API key is in no
+        message, log or error. Memory stays flat over an answer of any length.
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, not {attempts}")
@@ -233,7 +233,19 @@ def _keep_what_came(own: SpillManager | None, error: BaseException) -> None:
     """Hand the manager of our own over to the error, if it is one that can be caught."""
     if own is None:
         return
-    if isinstance(error, GeminiError):
-        error.output = own.finalize()
-    else:
-        own.dispose()
+    with own:
+        if isinstance(error, GeminiError):
+            error.output = _incomplete_output(own.seal())
+
+
+def _incomplete_output(sealed: Sealed) -> Output:
+    if sealed.data is not None:
+        return Output.in_memory(sealed.data, chunks=sealed.chunks, complete=False)
+    assert sealed.name is not None
+    return Output.on_disk(
+        process_run_directory(),
+        sealed.name,
+        size=sealed.size,
+        chunks=sealed.chunks,
+        complete=False,
+    )

@@ -69,6 +69,12 @@ class GeminiRequests:
         if self._owned:
             self.client.close()
 
+    def address_and_headers(self) -> tuple[str, dict[str, str]]:
+        """Tell where the service is, with its version, and what each request must carry."""
+        options = self.client._api_client._http_options  # noqa: SLF001 - no public way
+        address = "/".join(filter(None, (str(options.base_url).rstrip("/"), options.api_version)))
+        return address, dict(options.headers or {})
+
     def send(self, what: str, call: Callable[[], T]) -> T:
         """Send a request as often as it is allowed to.
 

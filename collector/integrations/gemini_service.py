@@ -3,7 +3,7 @@
 Runs in:    a worker, or any process.
 Owns:       the remote files, by names of our own choosing.
 Invariants: I1  a remote file has its name before the first byte is sent, so that it can be deleted
-                whatever happens to the upload.
+                whatever happens to the upload: by us, or by the keeper if we are killed.
             I2  the service gets the bytes that were announced, or the upload fails.
 """
 
@@ -24,6 +24,7 @@ from collector.integrations.gemini_errors import (
     GeminiProcessingTimeoutError,
     GeminiRequestError,
 )
+from collector.integrations.gemini_keeper import Keeper
 from collector.integrations.gemini_requests import GeminiRequests, one_attempt
 from collector.settings import GEMINI_POLL_LONGEST_S, GEMINI_POLL_S
 
@@ -47,6 +48,7 @@ class GeminiService:
         self.requests = requests
         self._delete_remote = delete_remote
         self._uploads: dict[str, bool] = {}  # name of a remote file -> did its upload return?
+        self._keeper = Keeper(*requests.address_and_headers()) if delete_remote else None
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +63,8 @@ class GeminiService:
             for name, uploaded in self._uploads.items():
                 if self._delete_remote or not uploaded:
                     self._delete(name, uploaded=uploaded)
+            if self._keeper is not None:
+                self._keeper.dismiss()
         finally:
             self.requests.close()
 
@@ -90,6 +94,8 @@ class GeminiService:
         def send() -> "types.File":
             name = f"collector-{secrets.token_hex(8)}"
             self._uploads[name] = False  # I1
+            if self._keeper is not None:
+                self._keeper.watch(name)
             with _MediaReader(self.requests.file_path, size, on_bytes) as media:
                 remote = self.requests.client.files.upload(
                     file=media,

@@ -127,7 +127,9 @@ class Question:
 
 
 @dataclass
-class _Upload:
+class Upload:
+    """A file that is coming in."""
+
     name: str
     mime_type: str
     size: int
@@ -213,7 +215,7 @@ class FakeGemini:
         self.violations: list[str] = []
         self.closing = threading.Event()
         self.lock = threading.Lock()
-        self.uploads: dict[str, _Upload] = {}
+        self.uploads: dict[str, Upload] = {}
         self._connections: set[socket.socket] = set()
         self._server = _Server(self)
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -252,6 +254,22 @@ class FakeGemini:
             self.calls.append(endpoint)
             waiting = self.faults[endpoint]
             return waiting.popleft() if waiting else None
+
+    def keep(self, upload: Upload) -> StoredFile:
+        """Make a file of the pieces that came."""
+        file = StoredFile(
+            upload.name,
+            upload.mime_type,
+            upload.received,
+            upload.hash.hexdigest(),
+            upload.display_name,
+            self.polls,
+            self.final_state,
+            self.failure_message,
+        )
+        with self.lock:
+            self.files[file.name] = file
+        return file
 
     def wait(self, event: threading.Event) -> None:
         """Wait for an event of the test's, or the end of the service."""
@@ -353,7 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         with self.fake.lock:
             number = str(len(self.fake.uploads) + 1)
-            self.fake.uploads[number] = _Upload(
+            self.fake.uploads[number] = Upload(
                 name, announced["mime_type"], size, announced.get("display_name", "")
             )
         url = f"{self.fake.base_url}/resumable/{number}"
@@ -376,18 +394,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({}, {"X-Goog-Upload-Status": "active"})
             return
         self._must(upload.received == upload.size, "more or fewer bytes than announced")
-        file = StoredFile(
-            upload.name,
-            upload.mime_type,
-            upload.received,
-            upload.hash.hexdigest(),
-            upload.display_name,
-            self.fake.polls,
-            self.fake.final_state,
-            self.fake.failure_message,
-        )
-        with self.fake.lock:
-            self.fake.files[file.name] = file
+        file = self.fake.keep(upload)
         answer = {"file": file.as_json(self.fake.base_url)}
         self._send(answer, {"X-Goog-Upload-Status": "final"})
 

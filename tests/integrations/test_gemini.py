@@ -1,5 +1,6 @@
 """One media task, done by the real SDK against a service on loopback."""
 
+import contextlib
 import logging
 import os
 import pickle
@@ -54,6 +55,7 @@ from tests.integrations.fake_gemini import (
     Step,
     expected_transcript,
 )
+from tests.support.leaks import wait_until
 
 MIB = 1024 * 1024
 OVERLOADED = Refuse(503)
@@ -377,6 +379,7 @@ def test_what_had_come_of_an_answer_that_is_not_whole_is_kept(
     assert error.output is not None
     with error.output as output:
         assert output.read() == b"some text"
+        assert not output.complete
     assert gemini.calls.count("generate") == 1  # never two answers in one
     assert gemini.files == {}
     assert error.__cause__ is None
@@ -741,19 +744,22 @@ run_gemini_media_task(sys.argv[1], prompt="?", inline_limit=0, on_status=told)
 """
 
 
-@pytest.mark.parametrize("where", ["piece", "last piece", "poll", "generate", "stream"])
-def test_ctrl_c_leaves_no_remote_file(gemini: FakeGemini, video: Path, where: str) -> None:
+PLACES = ["piece", "last piece", "poll", "generate", "stream"]
+
+
+@contextlib.contextmanager
+def interrupted(
+    gemini: FakeGemini, video: Path, where: str
+) -> Iterator[tuple[subprocess.Popen[str], threading.Event]]:
+    """A task in a child that has come to a certain place and waits there for the service."""
     go_on = threading.Event()
     hold = Hold(go_on)
-    stall = Stall(go_on)
+    stall = Stall(go_on, after_doing=where == "last piece")
     gemini.polls = 1
     if where == "stream":
         says(gemini, Say("text"), hold, Finish())
-    elif where == "last piece":
-        gemini.faults["piece"].append(Stall(go_on, after_doing=True, reached=stall.reached))
     else:
-        gemini.faults[where].append(stall)
-
+        gemini.faults[where.removeprefix("last ")].append(stall)
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(video)],
         env=in_this_tree(),
@@ -762,15 +768,47 @@ def test_ctrl_c_leaves_no_remote_file(gemini: FakeGemini, video: Path, where: st
         text=True,
     ) as child:
         assert (hold if where == "stream" else stall).reached.wait(60)
+        yield child, go_on
+        go_on.set()
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_ctrl_c_leaves_no_remote_file(gemini: FakeGemini, video: Path, where: str) -> None:
+    with interrupted(gemini, video, where) as (child, _):
         child.send_signal(signal.SIGINT)
         told, errors = child.communicate()
-    go_on.set()
     assert child.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in errors
     assert told.split()[-1] == "cancelled"
     assert "delete" in gemini.calls
     assert gemini.files == {}
     assert KEY not in told + errors
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("where", PLACES)
+def test_a_killed_process_leaves_no_remote_file(
+    gemini: FakeGemini, video: Path, where: str, signal_number: signal.Signals
+) -> None:
+    with interrupted(gemini, video, where) as (child, _):
+        child.send_signal(signal_number)
+        told, _errors = child.communicate()
+        assert child.returncode == -signal_number
+        assert wait_until(lambda: "delete" in gemini.calls)
+    assert "cancelled" not in told
+    assert wait_until(lambda: not gemini.files)
+
+
+def test_a_file_that_comes_to_be_after_its_uploader_was_killed_is_deleted(
+    gemini: FakeGemini, video: Path
+) -> None:
+    with interrupted(gemini, video, "piece") as (child, _):
+        child.kill()
+        child.wait()
+        assert wait_until(lambda: "delete" in gemini.calls)  # too early: there is no file yet
+        (upload,) = gemini.uploads.values()
+        gemini.keep(upload)
+        assert wait_until(lambda: gemini.deleted == [upload.name])
 
 
 # -- memory ----------------------------------------------------------------------------------------
