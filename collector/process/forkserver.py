@@ -157,7 +157,8 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
     pickle.loads(arguments)  # the roles: loading them imports their modules
     gc.freeze()
-    _Server(link, wake_r, wake_w).serve()
+    with link:
+        _Server(link, wake_r, wake_w).serve()
 
 
 class _Server:

@@ -90,8 +90,8 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     told: SinkArguments = pickle.loads(arguments)
     control = Channel(socket.socket(fileno=descriptors[0]))
     directory = RunDirectory.join(told.run_directory)
-    sink = Sink(control, descriptors[1], directory, told)
-    sink.run()
+    with contextlib.closing(control):
+        Sink(control, descriptors[1], directory, told).run()
 
 
 @final
