@@ -257,8 +257,10 @@ class Scheduler:
         if verdict in (Verdict.RETURNED, Verdict.RAISED):
             self._sink_deaths = 0
             self._hindered = False
-        elif verdict is Verdict.CRASHED and entry.sentence is not None:
-            verdict = entry.sentence
+        elif verdict is Verdict.CRASHED:
+            verdict = entry.sentence or verdict
+            if seat is not None:
+                seat.leaving = True  # it is dead: nothing more for it
         elif verdict is Verdict.SPILL_FAILED and seat is not None:
             yield KillWorker(seat.worker)
             seat.leaving = True
