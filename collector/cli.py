@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     ls = commands.add_parser("ls", help="list live and stale run directories")
     ls.set_defaults(command=_ls)
 
+    demo = commands.add_parser("demo", help="tokenize the standard library, crash, compare")
+    demo.set_defaults(command=_demo)
+
     for command in (gc, ls):
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.add_argument(
@@ -101,6 +104,12 @@ def _ls(arguments: argparse.Namespace) -> int:
             ),
         )
     return DONE
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from collector.demo import run_demo  # noqa: PLC0415 - gc and ls start no processes
+
+    return run_demo(arguments)
 
 
 def _reclaim_with_bar(roots: list[str] | None, *, dry_run: bool) -> ReclaimReport:
