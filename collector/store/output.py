@@ -226,7 +226,7 @@ class Output:
         r"""Iterate over its lines, without their ends (`\n` or `\r\n`), reading as it goes.
 
         Raises:
-            UnicodeDecodeError: As `text`, at the line where it happens.
+            UnicodeDecodeError: As `text`, when reading comes to it, which is some lines ahead.
         """
         return _lines(io.TextIOWrapper(self.open(), encoding, errors, newline="\n"))
 
@@ -273,6 +273,8 @@ class Output:
             OSError: As it came from the system.
         """
         if not isinstance(path, str | os.PathLike):
+            if not isinstance(path, Openable):
+                raise TypeError(f"save() takes a path or what has open('wb'), not {path!r}")
             with self.open() as reader:
                 send_to(reader, path, overwrite=overwrite)
             return path

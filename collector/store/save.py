@@ -13,7 +13,7 @@ import contextlib
 import errno
 import io
 import os
-from typing import Final, Protocol, runtime_checkable
+from typing import IO, Final, Protocol, runtime_checkable
 
 from collector.errors import spill_error
 from collector.settings import READ_BLOCK_BYTES
@@ -32,7 +32,7 @@ _PART_STEM_BYTES: Final = 200
 class Openable(Protocol):
     """What is no path but can be opened for writing, such as a remote path of universal_pathlib."""
 
-    def open(self, mode: str, /) -> io.IOBase:
+    def open(self, mode: str, /) -> IO[bytes]:
         """Open it; `mode` is "wb"."""
 
 
@@ -96,17 +96,26 @@ def copy_to(reader: io.BufferedReader, target: str, *, overwrite: bool) -> Ident
 
 
 def send_to(reader: io.BufferedReader, target: Openable, *, overwrite: bool) -> None:
-    """Write an output into anything that opens; what is there after an error is up to that.
+    """Write an output into anything that opens; after an error it is removed, if it knows `unlink`.
 
     Raises:
         FileExistsError: `target.exists()` says so, and not `overwrite`.
+        OSError: Whatever the target raises.
     """
     exists = getattr(target, "exists", None)
     if not overwrite and exists is not None and exists():
         raise _exists_error(str(target))
-    with target.open("wb") as file:
-        while block := reader.read(READ_BLOCK_BYTES):
-            file.write(block)
+    file = target.open("wb")
+    try:
+        with file:
+            while block := reader.read(READ_BLOCK_BYTES):
+                if file.write(block) not in {None, len(block)}:
+                    raise OSError(errno.EIO, "the target took only part", str(target))  # noqa: TRY301
+    except BaseException:
+        # Closing it has put there what came so far. That must not pass for the output.
+        with contextlib.suppress(Exception):
+            target.unlink()  # type: ignore[attr-defined]
+        raise
 
 
 def _fill(fd: int, reader: io.BufferedReader, target: str) -> None:
@@ -135,7 +144,8 @@ def _publish(source: str, target: str, *, overwrite: bool, directory_fd: int | N
             raise
         _publish_without_links(source, target, directory_fd)
     else:
-        os.unlink(source, dir_fd=directory_fd)
+        with contextlib.suppress(OSError):  # a second name in the run directory goes with that
+            os.unlink(source, dir_fd=directory_fd)
 
 
 def _publish_without_links(source: str, target: str, directory_fd: int | None) -> None:
