@@ -8,6 +8,7 @@ Owns:       nothing that outlives `run_demo`.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -89,14 +90,13 @@ def run_demo(_arguments: argparse.Namespace) -> int:
 
 def largest_modules(library: str) -> list[Module]:
     """Return the largest modules of a library, the largest first."""
-    modules = []
+    modules: list[Module] = []
     for place, directories, files in os.walk(library):
         directories[:] = [name for name in directories if name not in _NOT_READ]
-        for name in files:
-            path = os.path.join(place, name)
-            if name.endswith(".py"):
-                name = os.path.relpath(path, library)
-                modules.append(Module(name, path, os.path.getsize(path)))
+        sources = (os.path.join(place, file) for file in files if file.endswith(".py"))
+        modules.extend(
+            Module(os.path.relpath(path, library), path, os.path.getsize(path)) for path in sources
+        )
     return sorted(modules, key=lambda module: (-module.size, module.path))[:_MODULES]
 
 
@@ -200,16 +200,17 @@ def collect(modules: list[Module]) -> Found:
 
 def processes_of_this_run() -> list[int]:
     """Return the processes that have our run directory open: the parent and the sink."""
-    runs = [run.path for run in list_runs() if run.pid == os.getpid()]
-    users = []
-    for pid in filter(str.isdecimal, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        try:
-            opened = {os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")}
-        except OSError:
-            continue  # somebody else's, or gone
-        if opened.intersection(runs):
-            users.append(int(pid))
-    return users
+    runs = {run.path for run in list_runs() if run.pid == os.getpid()}
+    pids = os.listdir("/proc") if os.path.isdir("/proc") else ()
+    return [int(pid) for pid in pids if pid.isdecimal() and not runs.isdisjoint(opened(pid))]
+
+
+def opened(pid: str) -> Iterator[str]:
+    """Yield the paths that a process has open; none if it is somebody else's, or gone."""
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                yield os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
 def peak_bytes(pid: int) -> int:
