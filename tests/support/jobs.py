@@ -3,14 +3,18 @@
 What a job writes is a function of its arguments alone, so that a test makes the same bytes itself.
 """
 
+import ctypes
+import faulthandler
 import hashlib
 import os
 import random
 import signal
+import sys
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from collector import current_job
 
@@ -43,14 +47,14 @@ def random_chunks(
     seed: int, count: int, largest: int, pause_s: float = 0.0
 ) -> Generator[bytes, None, str]:
     """Yield `count` chunks of 0 to `largest` bytes, with pauses; return the digest of it all."""
-    chance = random.Random(seed)
+    chance, pauses = random.Random(seed), random.Random(-seed)
     digest = hashlib.sha256()
     for _ in range(count):
         chunk = chance.randbytes(chance.choice((0, 1, 100, chance.randint(0, largest))))
         digest.update(chunk)
         yield chunk
-        if pause_s and chance.random() < 0.2:
-            time.sleep(chance.random() * pause_s)
+        if pauses.random() < 0.2:
+            time.sleep(pauses.random() * pause_s)
     return digest.hexdigest()
 
 
@@ -146,7 +150,7 @@ def kill_self(number: int = signal.SIGKILL) -> NoReturn:
     raise AssertionError("the signal did not end this process")
 
 
-def write_then_die(size: int) -> NoReturn:
+def write_then_die(size: int) -> None:
     """Write `size` bytes, hand them over, and end the worker by SIGKILL."""
     for chunk in numbered(size):
         current_job().write(chunk)
@@ -154,18 +158,150 @@ def write_then_die(size: int) -> NoReturn:
     kill_self()
 
 
-def fail(error: BaseException) -> NoReturn:
+def fail(error: BaseException) -> None:
     """Raise it."""
     raise error
 
 
-def write_then_fail(size: int, error: BaseException) -> NoReturn:
+def write_then_fail(size: int, error: BaseException) -> None:
     """Write `size` bytes, then raise."""
     for chunk in numbered(size):
         current_job().write(chunk)
     raise error
 
 
-def exit_now(status: int) -> NoReturn:
+def exit_now(status: int) -> None:
     """Leave without any clean-up, as a crash in C would."""
     os._exit(status)
+
+
+def die_within_write(size: int, frames: int, *, published: bool) -> None:
+    """Write one chunk of `size` bytes and die by SIGKILL at the so-many-th write to the queue.
+
+    Args:
+        size: Bytes of the chunk.
+        frames: Writes to the queue's pipe that are made, the last one included.
+        published: Whether the last one is made before the worker dies.
+    """
+    write = os.write
+    made = 0
+
+    def dying(fd: int, data: Any) -> int:
+        nonlocal made
+        made += 1
+        if made == frames and not published:
+            kill_self()
+        written = write(fd, data)
+        if made == frames:
+            kill_self()
+        return written
+
+    os.write = dying
+    one_chunk(size)
+    raise AssertionError("the chunk was written in fewer frames")
+
+
+def die_during_write(size: int, frames: int) -> int:
+    """Write one chunk; another thread ends the worker at some moment after so many frames."""
+    write = os.write
+    made = 0
+    enough = threading.Event()
+
+    def counting(fd: int, data: Any) -> int:
+        nonlocal made
+        written = write(fd, data)
+        made += 1
+        if made == frames:
+            enough.set()
+        return written
+
+    def kill_late() -> None:
+        enough.wait()
+        kill_self()
+
+    threading.Thread(target=kill_late).start()
+    os.write = counting
+    written = one_chunk(size)
+    threading.Event().wait()  # it was not quick enough: die here, with all that was written
+    return written
+
+
+class Refuses:
+    """An object whose pickling, or unpickling, does what it was told."""
+
+    def __init__(self, *, at_pickle: Any = None, at_unpickle: Any = None) -> None:
+        self.at_pickle = at_pickle
+        self.at_unpickle = at_unpickle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.at_pickle is not None:
+            act(*self.at_pickle)
+        return act, tuple(self.at_unpickle or ("nothing",))
+
+
+class RefusesAsError(Exception):
+    """As `Refuses`, and an exception."""
+
+    def __init__(self, *, at_pickle: Any = None, at_unpickle: Any = None) -> None:
+        super().__init__("a text of its own")
+        self.refuses = Refuses(at_pickle=at_pickle, at_unpickle=at_unpickle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.refuses.__reduce__()
+
+
+class HoldsALockError(Exception):
+    """An exception that cannot be pickled, for it holds something that cannot be."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class NeedsAKeywordError(Exception):
+    """An exception that can be pickled and not unpickled, as many in the wild."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class HasNoTextError(Exception):
+    """An exception whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("there is no text")
+
+
+What = Literal["nothing", "raise", "exit", "_exit", "kill", "segfault", "abort"]
+
+
+def act(what: What, argument: int = 0) -> None:
+    """Do what a `Refuses` was told: raise, leave, crash, or nothing."""
+    match what:
+        case "nothing":
+            pass
+        case "raise":
+            raise ZeroDivisionError("raised while pickling or unpickling")
+        case "exit":
+            sys.exit(argument)
+        case "_exit":
+            os._exit(argument)
+        case "kill":
+            kill_self()
+        case "segfault":
+            faulthandler.disable()
+            ctypes.string_at(0)
+        case "abort":
+            faulthandler.disable()
+            os.abort()
+
+
+def raise_error_that(**how: Any) -> None:
+    """Raise a `RefusesAsError`."""
+    raise RefusesAsError(**how)
+
+
+def return_that(**how: Any) -> Refuses:
+    """Return a `Refuses`."""
+    return Refuses(**how)

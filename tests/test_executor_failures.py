@@ -1,0 +1,469 @@
+"""Jobs that raise, die or cannot be pickled: one job fails, with a clear error and its output."""
+
+import functools
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import BrokenExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import Collector, Job, JobError, WorkerCrashError, current_job
+from tests.support.jobs import (
+    KIB,
+    METHODS,
+    MIB,
+    HasNoTextError,
+    HoldsALockError,
+    NeedsAKeywordError,
+    Refuses,
+    act,
+    die_during_write,
+    die_within_write,
+    echo,
+    fail,
+    numbered,
+    raise_error_that,
+    random_chunks,
+    return_that,
+    sha256,
+    square,
+    write_then_die,
+    write_then_fail,
+)
+
+each_method = pytest.mark.parametrize("method", METHODS)
+SLOT = 256 * KIB
+WRITE = 50_000_000
+
+
+def seven_and_one(collector: Collector, dying: Callable[[], Job[Any]]) -> Job[Any]:
+    """Run 8 jobs, of which the one that `dying` submits dies; check the other 7."""
+    early = [collector.submit(random_chunks, seed, 4, 2 * MIB) for seed in range(3)]
+    doomed = dying()
+    late = [collector.submit(random_chunks, seed, 4, 2 * MIB) for seed in range(4)]
+    for job in early + late:
+        assert sha256(iter(job.output())) == job.result()
+        assert job.output().complete
+        job.output().close()
+    return doomed
+
+
+def assert_killed(job: Job[Any], size: int) -> int:
+    """Check the error and the output of a job that died within one write; return what was kept."""
+    error = job.exception()
+    assert isinstance(error, WorkerCrashError)
+    output = job.output()
+    assert output.read() == next(numbered(size, size))[: output.size]
+    assert not output.complete
+    assert (error.signal, error.exitcode) == (signal.SIGKILL, -signal.SIGKILL)
+    assert (error.job_id, error.name, error.attempt) == (job.id, job.name, 1)
+    text = str(error)
+    assert job.name in text
+    assert "SIGKILL" in text
+    assert "possibly out of memory" in text
+    assert f"{output.size} bytes" in text
+    kept = output.size
+    output.close()
+    return kept
+
+
+@each_method
+@pytest.mark.parametrize("published", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("frames", [1, 2, 100, 190])
+def test_a_worker_killed_in_the_middle_of_a_write_costs_its_job_and_no_other(
+    method: str, frames: int, published: bool
+) -> None:
+    with Collector(2, method) as collector:
+        doomed = seven_and_one(
+            collector,
+            lambda: collector.submit(die_within_write, WRITE, frames, published=published),
+        )
+        # What it had published is there, to the byte, and nothing else.
+        assert assert_killed(doomed, WRITE) == SLOT * (frames if published else frames - 1)
+        assert collector.submit(square, 5).result() == 25
+
+
+def in_a_row(method: str, times: int) -> None:
+    """Kill a worker at a random moment of a write, again and again in one Collector."""
+    with Collector(2, method) as collector:
+        kept = set()
+        for number in range(times):
+            frames = 1 + number * 37 % 180
+            job = seven_and_one(
+                collector, functools.partial(collector.submit, die_during_write, WRITE, frames)
+            )
+            kept.add(assert_killed(job, WRITE))
+        assert collector.submit(square, 5).result() == 25
+    assert kept - {0, WRITE}, "no kill met the middle of a write"
+
+
+@each_method
+def test_workers_killed_again_and_again_at_any_moment_of_a_write(method: str) -> None:
+    in_a_row(method, 5)
+
+
+@pytest.mark.campaign
+@each_method
+def test_workers_killed_50_times_in_a_row(method: str) -> None:
+    in_a_row(method, 50)
+
+
+@each_method
+def test_what_a_dead_worker_had_written_stays_with_its_job(method: str) -> None:
+    with Collector(2, method) as collector:
+        for size in (0, 1, 5 * MIB - 1, 5 * MIB, 20 * MIB):
+            job = collector.submit(write_then_die, size)
+            assert isinstance(job.exception(), WorkerCrashError)
+            assert job.output().read() == b"".join(numbered(size))
+            assert not job.output().complete
+            assert job.progress.bytes_written == size
+            job.output().close()
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("how", "exitcode"),
+    [
+        (("_exit", 0), 0),
+        (("_exit", 3), 3),
+        (("kill",), -signal.SIGKILL),
+        (("abort",), -signal.SIGABRT),
+        (("segfault",), -signal.SIGSEGV),
+    ],
+    ids=str,
+)
+def test_a_worker_that_dies_says_how(method: str, how: tuple[Any, ...], exitcode: int) -> None:
+    with Collector(1, method) as collector:
+        job = collector.submit(act, *how)
+        error = job.exception()
+        assert isinstance(error, WorkerCrashError)
+        assert isinstance(error, BrokenProcessPool | BrokenExecutor)
+        assert error.exitcode == exitcode
+        assert error.signal == (-exitcode if exitcode < 0 else None)
+        assert collector.submit(square, 2).result() == 4
+
+
+@pytest.mark.parametrize("leave", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_an_exception_that_would_end_a_script_is_delivered_as_one(leave: BaseException) -> None:
+    with Collector(1) as collector:
+        job = collector.submit(fail, leave)
+        assert type(job.exception()) is type(leave)
+        assert collector.submit(square, 2).result() == 4
+
+
+# -- exceptions ------------------------------------------------------------------------------------
+
+
+class OutOfStockError(Exception):
+    def __init__(self, what: str, left: int) -> None:
+        super().__init__(what, left)
+        self.left = left
+
+
+@each_method
+@pytest.mark.parametrize("size", [0, 100, 6 * MIB])
+def test_a_job_that_raises_gives_its_own_exception_and_what_it_had_written(
+    method: str, size: int
+) -> None:
+    with Collector(1, method) as collector:
+        job = collector.submit(write_then_fail, size, OutOfStockError("nails", 7))
+        with pytest.raises(OutOfStockError, match="nails") as caught:
+            job.result()
+        assert caught.value.left == 7
+        assert caught.value.args == ("nails", 7)
+        cause = str(caught.value.__cause__)
+        assert "Traceback (most recent call last)" in cause
+        assert "in write_then_fail" in cause
+        assert "raise error" in cause
+        assert "OutOfStockError: ('nails', 7)" in cause
+        assert job.output().read() == b"".join(numbered(size))
+        assert not job.output().complete
+        job.output().close()
+
+
+def rethrow() -> None:
+    try:
+        _ = 1 // int("0")
+    except ZeroDivisionError as error:
+        error.add_note("seen in the worker")
+        raise LookupError("looked for nothing") from error
+
+
+def test_notes_and_the_chain_of_exceptions_are_told() -> None:
+    with Collector(1) as collector:
+        error = collector.submit(rethrow).exception()
+        assert type(error) is LookupError
+        cause = str(error.__cause__)
+        assert "ZeroDivisionError" in cause
+        assert "seen in the worker" in cause
+        assert "direct cause" in cause
+        group = collector.submit(
+            fail, ExceptionGroup("two", [ValueError(1), KeyError(2)])
+        ).exception()
+        assert isinstance(group, ExceptionGroup)
+        assert [type(one) for one in group.exceptions] == [ValueError, KeyError]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (HoldsALockError("a text of its own"), ["HoldsALockError", "a text of its own", "pickled"]),
+        (NeedsAKeywordError(code=7), ["NeedsAKeywordError", "code 7", "unpickled", "TypeError"]),
+    ],
+    ids=["unpicklable", "not unpicklable"],
+)
+@each_method
+def test_an_exception_that_cannot_travel_is_told_in_words(
+    method: str, error: Exception, says: list[str]
+) -> None:
+    kind, args, fields = type(error), error.args, dict(vars(error))
+    fields.pop("lock", None)
+
+    def raise_it() -> Generator[bytes]:
+        yield b"kept"
+        raise kind(**fields) if fields else kind(*args)
+
+    with Collector(1, method) as collector:
+        job = collector.submit(raise_it)
+        failed = job.exception()
+        assert type(failed) is JobError
+        assert (failed.job_id, failed.name, failed.attempt) == (job.id, job.name, 1)
+        for word in (*says, job.name):
+            assert word in str(failed)
+        assert "in raise_it" in str(failed.__cause__)
+        assert job.output().read() == b"kept"
+        assert collector.submit(square, 2).result() == 4
+
+
+@pytest.mark.parametrize(
+    "how", [{"at_pickle": ("raise",)}, {"at_unpickle": ("raise",)}, {"at_unpickle": ("exit", 3)}]
+)
+def test_an_exception_that_explodes_on_its_way_fails_its_job_only(how: dict[str, Any]) -> None:
+    with Collector(1) as collector:
+        error = collector.submit(raise_error_that, **how).exception()
+        assert type(error) is JobError
+        assert "a text of its own" in str(error)
+        assert collector.submit(square, 2).result() == 4
+
+
+def test_an_exception_without_a_text_is_delivered() -> None:
+    with Collector(1) as collector:
+        error = collector.submit(fail, HasNoTextError()).exception()
+        assert type(error) is HasNoTextError
+        assert "HasNoTextError" in str(error.__cause__)
+
+
+def raise_at_length(size: int) -> None:
+    raise ValueError("\x1b[31m" + "x" * size)
+
+
+def test_a_traceback_of_any_length_is_cut_and_escaped() -> None:
+    with Collector(1) as collector:
+        error = collector.submit(raise_at_length, 100_000_000).exception()
+        assert type(error) is ValueError
+        cause = str(error.__cause__)
+        assert len(cause) < 200 * KIB
+        assert "in raise_at_length" in cause
+        assert "\\x1b[31m" in cause
+        assert "\x1b" not in cause
+
+
+# -- what cannot be pickled ------------------------------------------------------------------------
+
+
+@each_method
+def test_an_argument_that_cannot_be_pickled_raises_in_submit(method: str) -> None:
+    with Collector(1, method) as collector:
+        with pytest.raises(TypeError, match="pickle"):
+            collector.submit(echo, threading.Lock())
+        with pytest.raises(ZeroDivisionError):
+            collector.submit(echo, Refuses(at_pickle=("raise",)))
+        with pytest.raises(TypeError, match="pickle"):
+            list(collector.map(echo, [threading.Lock()]))
+        with pytest.raises(TypeError, match="pickle"):
+            list(collector.collect(echo, [threading.Lock()]))
+        assert collector.submit(square, 2).id == 1
+
+
+@each_method
+def test_an_argument_that_explodes_in_the_worker_fails_its_job(method: str) -> None:
+    with Collector(1, method) as collector:
+        job = collector.submit(echo, Refuses(at_unpickle=("raise",)))
+        error = job.exception()
+        assert type(error) is ZeroDivisionError
+        assert "raised while pickling or unpickling" in str(error.__cause__)
+        crash = collector.submit(echo, Refuses(at_unpickle=("kill",)))
+        assert isinstance(crash.exception(), WorkerCrashError)
+        assert collector.submit(square, 2).result() == 4
+
+
+def write_and_return(value: Any) -> Any:
+    current_job().write("kept")
+    return value() if callable(value) else value
+
+
+@each_method
+def test_a_result_that_cannot_be_pickled_fails_its_job(method: str) -> None:
+    with Collector(1, method) as collector:
+        job = collector.submit(write_and_return, threading.Lock)
+        error = job.exception()
+        assert isinstance(error, TypeError | pickle.PicklingError)
+        assert "pickle" in str(error)
+        assert job.output().read() == b"kept"
+        assert not job.output().complete
+        exploding = collector.submit(return_that, at_pickle=("raise",))
+        assert type(exploding.exception()) is ZeroDivisionError
+        assert collector.submit(square, 2).result() == 4
+
+
+@each_method
+@pytest.mark.parametrize("how", [("raise",), ("exit", 3)], ids=str)
+def test_a_result_that_explodes_in_the_parent_fails_its_job(
+    method: str, how: tuple[Any, ...]
+) -> None:
+    with Collector(1, method) as collector:
+        job = collector.submit(return_that, at_unpickle=how)
+        error = job.exception()
+        assert type(error) is JobError
+        assert job.name in str(error)
+        assert "unpickled" in str(error)
+        assert type(error.__cause__) in (ZeroDivisionError, SystemExit)
+        assert not job.output().complete
+        assert collector.submit(square, 2).result() == 4
+
+
+@each_method
+def test_a_result_of_100_mb_travels(method: str) -> None:
+    with Collector(1, method) as collector:
+        value = collector.submit(bytes, 100_000_000).result()
+        assert value == bytes(100_000_000)
+
+
+# -- generators ------------------------------------------------------------------------------------
+
+
+def one_bad_chunk(caught: bool) -> Iterator[Any]:
+    yield b"good "
+    try:
+        yield 42
+    except TypeError as error:
+        if not caught:
+            raise
+        yield f"refused: {error}"
+
+
+def test_a_chunk_of_a_wrong_type_raises_where_it_was_yielded() -> None:
+    with Collector(1) as collector:
+        job = collector.submit(one_bad_chunk, False)
+        error = job.exception()
+        assert type(error) is TypeError
+        assert "in one_bad_chunk" in str(error.__cause__)
+        assert "yield 42" in str(error.__cause__)
+        assert job.output().read() == b"good "
+        handled = collector.submit(one_bad_chunk, True)
+        assert handled.output().text().startswith("good refused: a chunk must be bytes")
+
+
+def leaves_a_mark(path: str) -> Iterator[str]:
+    try:
+        yield "\ud800"  # a lone surrogate is no text
+    finally:
+        Path(path).write_text("cleaned up")
+
+
+def test_a_generator_whose_chunk_is_no_text_is_closed(tmp_path: Path) -> None:
+    with Collector(1) as collector:
+        job = collector.submit(leaves_a_mark, os.fspath(tmp_path / "mark"))
+        assert type(job.exception()) is UnicodeEncodeError
+        assert (tmp_path / "mark").read_text() == "cleaned up"
+
+
+# -- what a job leaves running ---------------------------------------------------------------------
+
+
+def leave_a_thread(begun: str, until: str) -> None:
+    """Leave a thread that writes to the job when it is over and another one runs."""
+    job = current_job()
+    job.write("mine ")
+
+    def late() -> None:
+        from tests.support.jobs import wait_for
+
+        wait_for(begun)
+        for chunk in ("late", b"x" * 100 * KIB):
+            try:
+                job.write(chunk)
+            except Exception as error:  # noqa: BLE001 - told by the file
+                Path(f"{until}.error").write_text(f"{type(error).__name__}: {error}")
+        Path(until).touch()
+
+    threading.Thread(target=late).start()
+
+
+def write_around(begun: str, until: str) -> None:
+    from tests.support.jobs import begun_then_wait
+
+    current_job().write("yours ")
+    begun_then_wait(begun, until)
+    current_job().write("alone")
+
+
+@each_method
+def test_a_thread_that_outlives_its_job_cannot_write_into_the_next_one(
+    method: str, tmp_path: Path
+) -> None:
+    begun, until = os.fspath(tmp_path / "begun"), os.fspath(tmp_path / "until")
+    with Collector(1, method) as collector:
+        first = collector.submit(leave_a_thread, begun, until)
+        second = collector.submit(write_around, begun, until)
+        assert first.output().read() == b"mine "
+        assert second.output().read() == b"yours alone"
+    assert (tmp_path / "until").exists()
+
+
+def fork_and_return() -> str:
+    scratch = current_job().scratch_dir
+    (scratch / "file").write_text("mine")
+    pid = os.fork()
+    if not pid:
+        raise RuntimeError("the child leaves by an exception, into our loop")
+    os.waitpid(pid, 0)
+    current_job().write("after the child")
+    return (scratch / "file").read_text()
+
+
+@each_method
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_that_a_job_forks_and_lets_go_harms_nothing(method: str) -> None:
+    with Collector(1, method) as collector:
+        job = collector.submit(fork_and_return)
+        assert job.result() == "mine"
+        assert job.output().read() == b"after the child"
+        assert collector.submit(square, 2).result() == 4
+
+
+@each_method
+def test_a_failed_job_is_run_again_with_a_fresh_output(method: str, tmp_path: Path) -> None:
+    def third_time_lucky() -> Iterator[str]:
+        attempt = current_job().attempt
+        yield f"attempt {attempt} " * (400_000 if attempt < 3 else 1)
+        if attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if attempt == 2:
+            raise ValueError(attempt)
+
+    with Collector(1, method, retries=2) as collector:
+        job = collector.submit(third_time_lucky)
+        assert job.result() is None
+        assert job.attempt == 3
+        assert job.output().read() == b"attempt 3 "
+        assert job.progress.bytes_written == 10
+        hopeless = collector.with_options(retries=1).submit(fail, ValueError("always"))
+        assert type(hopeless.exception()) is ValueError
+        assert hopeless.attempt == 2
