@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 
 from tests.integrations.fake_gemini import KEY, FakeGemini
+from tests.support.processend import end_of_process
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def _process_ends() -> Iterator[None]:
+    yield
+    end_of_process()
 
 
 @pytest.fixture
 def gemini(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGemini]:
     """A fake service; the environment leads the SDK to it, and back after a failure at once."""
-    pytest.importorskip("google.genai")
     for name in (*PROXIES, *map(str.upper, PROXIES), "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("collector.integrations.gemini_requests.GEMINI_RETRY_S", 0.01)

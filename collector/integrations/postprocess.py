@@ -1,0 +1,312 @@
+"""Turn a collected output into a finished text file with a record beside it, in flat memory.
+
+Runs in:    any process; usually the parent, for each job that `collect` hands over.
+Invariants: I1  nothing is under the final names until both files are whole and on the disk.
+            I2  the record is named last: where it is, the text that it describes is.
+            I3  memory held is a block of the source, or the longest line if there are transforms.
+"""
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from collector.integrations.line_transforms import (
+    collapse_blank_runs,
+    normalise_line_ends,
+    strip_code_fences,
+)
+from collector.integrations.publication import Publication
+from collector.integrations.text_record import Tally, as_plain_json, record_bytes
+from collector.settings import JOIN_BYTES, PROGRESS_INTERVAL_S
+from collector.store.output import Output
+from collector.store.spill import SpillManager
+
+if TYPE_CHECKING:
+    from collector.executor import Job
+
+__all__ = [
+    "ProcessedResult",
+    "ProcessingStage",
+    "ProcessingStatus",
+    "Transform",
+    "collapse_blank_runs",
+    "finalize_processing",
+    "normalise_line_ends",
+    "strip_code_fences",
+]
+
+Transform = Callable[[Iterator[str]], Iterable[str]]
+"""Takes an iterator of lines without their ends and gives another."""
+
+ProcessingStage = Literal["finalizing", "writing", "publishing", "done", "failed", "cancelled"]
+
+_log = logging.getLogger("collector")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessingStatus:
+    """What `finalize_processing` is doing.
+
+    Attributes:
+        stage: `finalizing`, `writing`, `publishing`, `done`; else `failed` or `cancelled`.
+        bytes_done: Bytes of the new text that have been written.
+        bytes_total: Size of the collected output in bytes; at the end, of the new text. None while
+            nobody knows.
+        message: For people.
+    """
+
+    stage: ProcessingStage
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessedResult:
+    """A finished text, and what its record says.
+
+    Attributes:
+        output_path: The text.
+        metadata_path: The record, `<output_path>.json`.
+        source: The file that the text is about, as it was given.
+        bytes: Size of the text in bytes.
+        lines: Lines of the text; a last one without an end counts.
+        words: Words of the text: runs of bytes between ASCII white space, as `wc -w` counts.
+        sha256: Digest of the text, in hexadecimal.
+        complete: False if the text is what a failed job left.
+        base_result: What the caller gave.
+    """
+
+    output_path: Path
+    metadata_path: Path
+    source: str
+    bytes: int
+    lines: int
+    words: int
+    sha256: str
+    complete: bool
+    base_result: Any
+
+
+def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a user may want
+    base_result: Any,
+    *,
+    streaming_manager: "SpillManager | Output | Job[Any]",
+    file_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str] | None = None,
+    transforms: Sequence[Transform] = (),
+    on_status: Callable[[ProcessingStatus], object] | None = None,
+    overwrite: bool = False,
+) -> ProcessedResult:
+    """Write a collected output to its final place, transformed, with a record beside it.
+
+    Args:
+        base_result: What made the output (a dict, a dataclass, ...); goes into the record as JSON.
+        streaming_manager: A `SpillManager`, which is finalized, an `Output`, or a finished `Job`.
+        file_path: The file that the text is about.
+        output_path: Where the text goes; by default `file_path` with the ending `.txt`. Missing
+            parents are made.
+        transforms: Functions from an iterator of lines (str, without their ends) to another, used
+            from the first to the last. Without any the bytes are copied as they are; with some,
+            every line ends with one line feed. Bytes that are not UTF-8 pass through unchanged.
+        on_status: Called with each `ProcessingStatus`, at most ten times a second while bytes move.
+            If it raises, that is logged once and hurts nothing.
+        overwrite: Replace an older text and its record.
+
+    Raises:
+        FileExistsError: The text or its record is there already, and `overwrite` is False.
+        TypeError: `streaming_manager` is text, or `base_result` cannot be written as JSON.
+        ValueError: The text would replace `file_path`.
+        SpillError: The disk refuses the text.
+        Exception: Whatever a transform raises, as itself.
+            After each of them the output that was collected is still readable; one that was taken
+            out of a `SpillManager` is the exception's attribute `output`.
+
+    Guarantees:
+        Under the final names there is nothing, or what was there before, until both files are
+        whole; after an exception, a full disk and `kill -9`, too. The record is named last.
+    """
+    report = _Reporter(on_status)
+    written = Tally()
+    collected: Output | None = None
+    try:
+        place = _Place.choose(file_path, output_path, overwrite=overwrite)
+        plain_result = as_plain_json(base_result)
+        report("finalizing", 0)
+        collected = _collected(streaming_manager)
+        with (
+            Publication(place.text) as text,
+            Publication(place.record) as record,
+            contextlib.closing(_transformed(collected, transforms)) as blocks,
+        ):
+            for block in blocks:
+                text.write(block)
+                written.add(block)
+                report("writing", written.bytes, collected.size, moving=True)
+            result = _result(base_result, place, written, complete=collected.complete)
+            record.write(_record(result, plain_result))
+            report("publishing", written.bytes, written.bytes)
+            _publish(text, record, overwrite=overwrite)
+    except BaseException as error:
+        if collected is not None and isinstance(streaming_manager, SpillManager):
+            error.output = collected  # type: ignore[attr-defined] # nothing is lost by a full disk
+        report(
+            "failed" if isinstance(error, Exception) else "cancelled",
+            written.bytes,
+            None,
+            str(error),
+        )
+        raise
+    if isinstance(streaming_manager, SpillManager):
+        collected.close()
+    report("done", written.bytes, written.bytes)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The final names."""
+
+    source: str
+    text: Path
+    record: Path
+
+    @classmethod
+    def choose(
+        cls,
+        file_path: str | os.PathLike[str],
+        output_path: str | os.PathLike[str] | None,
+        *,
+        overwrite: bool,
+    ) -> "_Place":
+        source = Path(file_path)
+        text = source.with_suffix(".txt") if output_path is None else Path(output_path)
+        place = cls(str(source), text, text.with_name(text.name + ".json"))
+        if os.path.realpath(source) in {os.path.realpath(text), os.path.realpath(place.record)}:
+            message = f"the text would replace {source} itself: give another output_path"
+            raise ValueError(message)
+        for path in (place.text, place.record):
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
+            if not overwrite and os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, "there already; pass overwrite=True", str(path))
+        return place
+
+
+@final
+class _Reporter:
+    """Passes statuses on to the user's callback, if there is one."""
+
+    def __init__(self, on_status: Callable[[ProcessingStatus], object] | None) -> None:
+        self._on_status = on_status
+        self._last_s = 0.0
+        self._stage: ProcessingStage | None = None
+        self._has_raised = False
+
+    def __call__(
+        self,
+        stage: ProcessingStage,
+        done: int,
+        total: int | None = None,
+        message: str = "",
+        *,
+        moving: bool = False,
+    ) -> None:
+        now = time.monotonic()
+        if self._on_status is None or (
+            moving and stage == self._stage and now - self._last_s < PROGRESS_INTERVAL_S
+        ):
+            return
+        self._stage, self._last_s = stage, now
+        try:
+            self._on_status(ProcessingStatus(stage, done, total, message))
+        except Exception:  # noqa: BLE001 - the user's code: reported once, and the work goes on
+            if not self._has_raised:
+                _log.warning("on_status raised; the work goes on", exc_info=True)
+            self._has_raised = True
+
+
+def _collected(source: "SpillManager | Output | Job[Any]") -> Output:
+    if isinstance(source, SpillManager):
+        return source.finalize()
+    if isinstance(source, Output):
+        return source
+    output = getattr(source, "output", None)
+    if callable(output):  # a Job; its class is not imported, for it brings the processes along
+        found = output()
+        if isinstance(found, Output):
+            return found
+    message = (
+        "streaming_manager takes a SpillManager, an Output or a finished Job, "
+        f"not {type(source).__name__}: the text itself stays out of memory"
+    )
+    raise TypeError(message)
+
+
+def _transformed(output: Output, transforms: Sequence[Transform]) -> Generator[bytes, None, None]:
+    """Give the new text in blocks."""
+    if not transforms:
+        yield from output
+        return
+    with io.TextIOWrapper(output.open(), "utf-8", "surrogateescape", newline="\n") as file:
+        lines: Iterable[str] = (line.removesuffix("\n").removesuffix("\r") for line in file)
+        for transform in transforms:
+            lines = transform(iter(lines))
+        block = bytearray()
+        for line in lines:
+            block += line.encode("utf-8", "surrogateescape") + b"\n"
+            if len(block) >= JOIN_BYTES:
+                yield bytes(block)
+                block.clear()
+        yield bytes(block)
+
+
+def _result(base_result: Any, place: _Place, written: Tally, *, complete: bool) -> ProcessedResult:
+    return ProcessedResult(
+        output_path=place.text,
+        metadata_path=place.record,
+        source=place.source,
+        bytes=written.bytes,
+        lines=written.lines,
+        words=written.words,
+        sha256=written.sha256,
+        complete=complete,
+        base_result=base_result,
+    )
+
+
+def _record(result: ProcessedResult, plain_result: Any) -> bytes:
+    return record_bytes(
+        {
+            "base_result": plain_result,
+            "source": result.source,
+            "output": str(result.output_path),
+            "bytes": result.bytes,
+            "lines": result.lines,
+            "words": result.words,
+            "sha256": result.sha256,
+            "complete": result.complete,
+        }
+    )
+
+
+def _publish(text: Publication, record: Publication, *, overwrite: bool) -> None:
+    """Name both files, the record last (I1, I2)."""
+    text.sync()
+    record.sync()
+    if overwrite:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(record.target)  # it does not describe the new text
+    text.publish(overwrite=overwrite)
+    try:
+        record.publish(overwrite=overwrite)
+    except BaseException:
+        os.unlink(text.target)
+        raise
