@@ -1,0 +1,14 @@
+"""The questions, one file each: `cases(scale)` yields the `Case`s of a file."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from bench.case import Case, Scale
+
+FILES = ("chunks", "small_chunks", "big_outputs", "tiny_jobs", "latency", "startup")
+
+
+def all_cases(scale: Scale) -> Iterator[Case]:
+    """Yield every case."""
+    for name in FILES:
+        yield from import_module(f"bench.cases.{name}").cases(scale)

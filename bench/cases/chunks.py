@@ -1,0 +1,45 @@
+"""How fast are chunks of 64 KiB collected, against workers that write their own files?"""
+
+from collections.abc import Iterator
+
+from bench.case import OURS, Case, Contender, Goal, Scale, per_second
+from bench.target import MIB
+
+CHUNK_BYTES = 64 * 1024
+CONTENDERS = {
+    OURS: "bench.ours:collecting",
+    "direct": "bench.limits.direct:collecting",
+    "C splice": "bench.limits.splice:collecting",
+    "Queue": "bench.peers.queue:collecting",
+}
+# least ratio to (direct with one worker, direct with four, Queue)
+_GOALS = {False: (0.9, 0.7, 4.0), True: (0.6, 0.5, 7.0)}
+
+
+def contenders(
+    workers: int, chunk_bytes: int, count: int, *, resident: bool
+) -> dict[str, Contender]:
+    """Return everybody who can bring chunks into files."""
+    arguments = {
+        "workers": workers,
+        "chunk_bytes": chunk_bytes,
+        "count": count,
+        "resident": resident,
+    }
+    return {name: Contender(function, arguments) for name, function in CONTENDERS.items()}
+
+
+def cases(scale: Scale) -> Iterator[Case]:
+    """One and four workers, fresh and resident files."""
+    total = scale.pick(512 * MIB, 256 * MIB)
+    for resident, (one, four, queue) in _GOALS.items():
+        for workers, direct in ((1, one), (4, four)):
+            count = total // CHUNK_BYTES // workers
+            yield Case(
+                name=f"chunks-{'resident' if resident else 'fresh'}-{workers}",
+                unit="GB/s",
+                contenders=contenders(workers, CHUNK_BYTES, count, resident=resident),
+                figure=per_second(total / 1e9),
+                limit="direct",
+                goals=(Goal("direct", direct), Goal("C splice", 1.5), Goal("Queue", queue)),
+            )

@@ -1,0 +1,1 @@
+"""What nothing that collects can beat, on this machine."""
