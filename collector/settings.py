@@ -46,8 +46,11 @@ FOLLOW_INTERVAL_S: Final = 0.025
 SINK_DEATHS_LIMIT: Final = 5
 """So many deaths of the sink with no job finished in between break the Collector; design 5."""
 
-WORKER_START_DEATHS_LIMIT: Final = 3
+WORKER_START_DEATHS_LIMIT: Final = 10
 """So many workers in a row that die before their first message break the Collector."""
+
+START_AGAIN_S: Final = 0.05
+"""When no process was to be had, the next is tried after this time."""
 
 REPORT_BACKLOG_BYTES: Final = 8 * MIB
 """While more than this waits for the parent to read, the sink reads no worker."""

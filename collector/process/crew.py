@@ -80,6 +80,11 @@ class SinkProcess:
     channel: Channel
     leave_by_s: float | None = None
 
+    def close(self) -> None:
+        """Close the parent's ends; the process is dead."""
+        self.channel.close()
+        self.child.close()
+
     def descriptors(self) -> list[int]:
         """Return the parent's ends."""
         return [self.channel.fd, self.child.death_fd]

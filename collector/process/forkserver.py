@@ -68,7 +68,7 @@ class ForkServer:
         with self._lock:
             try:
                 pid = self._ask(role, descriptors, arguments)
-            except (OSError, EOFError):  # the server died since the last start: one new one
+            except (ConnectionError, EOFError):  # the server has died: the next start makes one
                 self._drop()
                 pid = self._ask(role, descriptors, arguments)
             death_fd = open_pidfd(pid)

@@ -53,6 +53,7 @@ class Work:
     call: bytes
     memory_threshold: int
     capture: bool = False
+    claimed: bool = False
     followed: bool = False
     spilled: str = ""
     log_name: str = ""
@@ -102,9 +103,10 @@ class JobTable:
     def claim(self, entry: Entry) -> RunJob | None:
         """Return what a worker is to be told; None if the owner has cancelled the job."""
         work = self._work.get(entry.job_id)
-        if work is None or (entry.attempt == 1 and not work.owner.claim()):
+        if work is None or not (work.claimed or work.owner.claim()):
             self.forget(entry.job_id)
             return None
+        work.claimed = True
         work.log_name = f"log-{secrets.token_hex(8)}.spill" if work.capture else ""
         return RunJob(
             ticket=entry.ticket,

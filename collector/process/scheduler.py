@@ -301,7 +301,13 @@ class Scheduler:
         """No process is to be had now: the others work on, until one of them ends a job."""
         self._seats.pop(worker)
         self._hindered = True
+        self._early_deaths += 1
         return iter(())
+
+    def unhindered(self) -> Iterator[Action]:
+        """A process may be had again."""
+        self._hindered = False
+        return self._assign()
 
     def handed_back(self, ticket: int) -> Iterator[Action]:
         """A worker gave up a job that it had not started."""
@@ -389,7 +395,7 @@ class Scheduler:
         idle = [s for s in self._seats.values() if s.ready and not s.leaving and not s.entries]
         while idle and (entry := self._next()) is not None:
             yield self._dispatch(idle.pop(), entry)
-        if self._hindered and self._seats:
+        if self._hindered:
             return
         coming = sum(1 for s in self._seats.values() if not s.ready and not s.leaving)
         wanted = min(len(self._waiting) - coming, self._max_workers - len(self._seats))

@@ -54,6 +54,7 @@ class Supervisor:
         self._sink: SinkProcess | None = None
         self._held_bytes = 0
         self._stopping = False
+        self._start_again_s: float | None = None
         self._facts = _NOTHING
         self._notes: deque[Note] = deque()
         self._rung = False
@@ -130,8 +131,13 @@ class Supervisor:
 
     def close(self) -> None:
         """Let go of everything; no process is left, or none was ever started."""
-        for process in self._processes():
+        for process in list(self._processes()):  # none, but where the loop has failed
             process.child.kill()
+            process.child.dead(settings.STOP_DEADLINE_S)
+            process.child.reap()
+            process.close()
+        self._workers.clear()
+        self._sink = None
         self._selector.close()
         self._bell.close()
         self._rope.close()
@@ -154,6 +160,9 @@ class Supervisor:
         while self._notes:
             self._do(self._notes.popleft()() or ())
         self._do(self._scheduler.ticked(now_s))
+        if self._start_again_s is not None and self._start_again_s <= now_s:
+            self._start_again_s = None
+            self._do(self._scheduler.unhindered())
         for process in self._processes():
             if process.leave_by_s is not None and process.leave_by_s <= now_s:
                 process.child.kill()
@@ -161,9 +170,8 @@ class Supervisor:
 
     def _pause_s(self) -> float | None:
         deadlines = [p.leave_by_s for p in self._processes() if p.leave_by_s is not None]
-        next_s = self._scheduler.next_deadline_s()
-        if next_s is not None:
-            deadlines.append(next_s)
+        others = (self._scheduler.next_deadline_s(), self._start_again_s)
+        deadlines.extend(s for s in others if s is not None)
         if not deadlines:
             return None
         return min(max(0.0, min(deadlines) - time.monotonic()), 1.0)
@@ -254,9 +262,10 @@ class Supervisor:
             worker = self._crew.start_worker(number, self._require_sink())
         except Exception as error:  # noqa: BLE001
             # No process, memory or descriptor, whatever the start method makes of it: the workers
-            # that are there go on without this one; without any, every job is told.
+            # that are there go on without this one; without any, and again, every job is told.
             self._do(self._scheduler.worker_not_started(number))
-            if not self._workers:
+            self._start_again_s = time.monotonic() + settings.START_AGAIN_S
+            if self._scheduler.too_many_early_deaths and not self._workers:
                 self._give_up(f"no worker can be started: {error}")
             return
         self._workers[number] = worker
@@ -318,8 +327,7 @@ class Supervisor:
         self._unwatch(sink.channel.fd)
         self._unwatch(sink.child.death_fd)
         code = sink.child.reap()
-        sink.channel.close()
-        sink.child.close()
+        sink.close()
         self._sink = None
         if sink.leave_by_s is not None:
             return
