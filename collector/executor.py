@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, final, overload
@@ -24,12 +24,13 @@ from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, final, overloa
 from collector import settings
 from collector.errors import BrokenCollectorError
 from collector.process import ship
+from collector.process.actions import Entry
 from collector.process.context import method_of
 from collector.process.crew import Crew, launcher_for
 from collector.process.following import Following
 from collector.process.jobs import Work
 from collector.process.pool import Pool
-from collector.process.scheduler import Entry, Scheduler
+from collector.process.scheduler import Scheduler
 from collector.store.mode import Mode
 from collector.store.output import Output
 from collector.store.rundir import RunDirectory
@@ -215,10 +216,13 @@ class Job(Future[R], Generic[R]):
     def settle(self, value: R, error: BaseException | None, output: Output, log: Output) -> None:
         """See `Owner.settle`."""
         self._output, self._log = output, log
-        if error is None:
-            self.set_result(value)
-        else:
-            self.set_exception(error)
+        try:
+            if error is None:
+                self.set_result(value)
+            else:
+                self.set_exception(error)
+        except InvalidStateError:  # cancelled in this moment, and it had not run
+            output.close()
 
 
 class _Core:

@@ -55,6 +55,9 @@ START_AGAIN_S: Final = 0.05
 REPORT_BACKLOG_BYTES: Final = 8 * MIB
 """While more than this waits for the parent to read, the sink reads no worker."""
 
+EXIT_CODE_WAIT_S: Final = 1.0
+"""How long the forkserver may take to tell the exit code of a child that is dead."""
+
 STOP_DEADLINE_S: Final = 5.0
 """How long shutdown waits for idle processes to leave before it kills them."""
 
@@ -72,6 +75,28 @@ SUSPENDED_S: Final = 2.0
 
 TRACEBACK_CHARS: Final = 64 * KIB
 """A remote exception's text and traceback are cut to this length (the middle goes)."""
+
+# -- progress ------------------------------------------------------------------------------------
+DRAW_INTERVAL_S: Final = 0.1
+"""A picture of the bars stands so long: tqdm's own interval."""
+
+LOG_INTERVAL_S: Final = 10.0
+"""Where nothing is drawn, a batch has one line in the log in this time."""
+
+DRAW_PATIENCE_S: Final = 1.0
+"""How long the end of a batch waits for its last line: a terminal can be stopped (Ctrl-S)."""
+
+TERMINAL_COLUMNS: Final = 80
+"""Width of a terminal that reports none."""
+
+RATE_WINDOW_S: Final = 3.0
+"""The rate on a bar is that of so many seconds."""
+
+REPORT_PATIENCE_S: Final = 5.0
+"""How long shutdown waits for one call of a callback of the user's before it leaves it behind."""
+
+REPORT_BACKLOG: Final = 10_000
+"""So many calls are kept for a callback that does not return; about 20 MiB."""
 
 # -- integrations --------------------------------------------------------------------------------
 GEMINI_INLINE_BYTES: Final = 15 * MIB

@@ -17,12 +17,12 @@ from typing import final
 
 from collector import settings
 from collector.process import records, sink, worker
+from collector.process.actions import Entry
 from collector.process.channel import Channel
 from collector.process.context import DirectLauncher
 from collector.process.engine import Child, Launcher, Life
 from collector.process.forkserver import ForkServer
 from collector.process.queue import make_queue
-from collector.process.scheduler import Entry
 from collector.wire import messages
 
 

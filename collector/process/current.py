@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Final, final
 
-from collector.process.queue import QueueWriter
+from collector.process.queue import JobStream, QueueWriter
 from collector.store.chunk import Chunk, chunk_buffer
 from collector.wire.messages import RunJob
 
@@ -19,11 +19,11 @@ from collector.wire.messages import RunJob
 class CurrentJob:
     """The job that runs in this worker; it can be used as the `file` of `print`."""
 
-    def __init__(self, job: RunJob, writer: QueueWriter, scratch: Path) -> None:
+    def __init__(self, job: RunJob, stream: JobStream, writer: QueueWriter, scratch: Path) -> None:
         self.id: Final = job.job_id
         self.name: Final = job.name
         self.attempt: Final = job.attempt
-        self._put = writer.write
+        self._put = stream.write
         self._flush = writer.flush
         self._scratch = scratch
 

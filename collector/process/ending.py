@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from collector import errors, settings
 from collector.errors import ClosedError
 from collector.process import ship
-from collector.process.scheduler import Verdict
+from collector.process.actions import Verdict
 from collector.store.output import Output
 from collector.store.rundir import RunDirectory
 from collector.wire.messages import JobEnded
@@ -39,9 +39,11 @@ class Ending:
     """Why the Collector broke, if it did."""
 
 
-def output_of(ending: Ending, directory: RunDirectory, release: Callable[[int], None]) -> Output:
+def output_of(
+    ending: Ending, directory: RunDirectory, release: Callable[[int], None], *, complete: bool
+) -> Output:
     """Return what the job left, complete or not; it takes over the bytes or the file."""
-    said, complete = ending.said, ending.verdict is Verdict.RETURNED
+    said = ending.said
     if said is None:
         return _rescued(ending.spilled, directory)
     if said.name:
@@ -101,7 +103,7 @@ def _tail(log: Output) -> str:
 
 def discard(ending: Ending, directory: RunDirectory, release: Callable[[int], None]) -> None:
     """Drop what an attempt left that is followed by another."""
-    output_of(ending, directory, release).close()
+    output_of(ending, directory, release, complete=False).close()
     log_of(ending, directory).close()
     if ending.said is not None and ending.said.value_name:
         directory.remove_file(ending.said.value_name)

@@ -26,6 +26,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
+from collector import settings
 from collector.process.context import (
     DirectLauncher,
     Forked,
@@ -57,6 +58,7 @@ class ForkServer:
         self._spare = spare
         self._server: Child | None = None
         self._link: socket.socket | None = None
+        self._heard = b""
         self._codes: dict[int, int] = {}
         self._lock = threading.Lock()
 
@@ -72,9 +74,10 @@ class ForkServer:
                 self._drop()
                 pid = self._ask(role, descriptors, arguments)
             death_fd = open_pidfd(pid)
+            link = self._link
         if death_fd is None:
             raise OSError("the forkserver needs pidfds; use mp_context='spawn'")
-        return Child(pid, death_fd, lambda: self._exitcode(pid))
+        return Child(pid, death_fd, lambda: self._exitcode(pid, link))
 
     def close(self) -> None:
         """Let the server go; it leaves its children alone."""
@@ -110,29 +113,34 @@ class ForkServer:
         if link is None:
             raise EOFError("there is no forkserver")
         while True:
-            data = b""
-            while len(data) < _REPLY.size:
-                piece = link.recv(_REPLY.size - len(data))
+            while len(self._heard) < _REPLY.size:
+                piece = link.recv(_REPLY.size - len(self._heard))
                 if not piece:
                     raise EOFError("the forkserver is gone")
-                data += piece
-            said, subject, value = _REPLY.unpack(data)
+                self._heard += piece
+            said, subject, value = _REPLY.unpack(self._heard)
+            self._heard = b""
             if said == b"x":
                 self._codes[subject] = value
             if said == kind and (kind == b"p" or subject == pid):
                 return int(subject if said == b"p" else value)
 
-    def _exitcode(self, pid: int) -> int | None:
+    def _exitcode(self, pid: int, link: socket.socket | None) -> int | None:
+        """Return the exit code of a dead child; None if the server that started it is dead too."""
         with self._lock:
-            if pid not in self._codes:
+            if pid not in self._codes and link is self._link and link is not None:
+                link.settimeout(settings.EXIT_CODE_WAIT_S)
                 with contextlib.suppress(OSError, EOFError):
                     self._receive(b"x", pid)
+                link.settimeout(None)
             return self._codes.pop(pid, None)
 
     def _drop(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
+            self._heard = b""
+            self._codes.clear()
         if self._server is not None:
             self._server.dead(timeout_s=5)
             self._server.kill()

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
+from collector.process.actions import Entry, Verdict
 from collector.process.ending import Ending, discard, log_of, outcome_of, output_of
 from collector.process.records import Records
-from collector.process.scheduler import Entry, Verdict
 from collector.store.output import Output
 from collector.store.rundir import RunDirectory
 from collector.wire.messages import JobEnded, RunJob
@@ -160,9 +160,9 @@ class JobTable:
         owner, ending = work.owner, _ending(work, verdict, facts, entry.attempt)
 
         def settle() -> None:
-            output = output_of(ending, self._directory, self._held)
             log = log_of(ending, self._directory)
             value, error = outcome_of(ending, log, self._directory)
+            output = output_of(ending, self._directory, self._held, complete=error is None)
             owner.settle(value, error, output, log)
 
         self.later(settle)

@@ -16,11 +16,11 @@ import contextlib
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from collector import settings
-from collector.errors import ProtocolError
+from collector.errors import ClosedError, ProtocolError
 from collector.wire.frames import Frame, FrameDecoder, FrameEncoder, Kind, Outcome, Place, Stream
 
 _SLOTS_BYTES: Final = settings.SLOT_BYTES * settings.SLOT_COUNT
@@ -28,6 +28,8 @@ _READ_BYTES: Final = 64 * settings.KIB
 
 EXIT_SINK_GONE: Final = 70
 """Status of a worker that leaves because nobody reads its queue any more."""
+_OVER: Final = "this job is over: a thread that outlives its job cannot write to its output"
+_DISOWNED: Final = "this process was forked by a job: only the job's own process can write to it"
 
 
 def make_queue(*, slots: bool = True) -> tuple[list[int], list[int]]:
@@ -99,16 +101,15 @@ class QueueWriter:
         self._slots = _map(descriptors)
         self._free = list(range(settings.SLOT_COUNT))
         self._encoder = FrameEncoder()
-        self._pending: list[bytes] = []
-        self._held = 0
-        self._ticket = 0
+        self._stream: JobStream | None = None
         self._lock = threading.Lock()
-        self._stale = threading.Event()
+        self.stale: Final = threading.Event()
         threading.Thread(target=self._flush_late, name="collector-flush", daemon=True).start()
 
     def disown(self) -> None:
         """In a process that a job forked: close our descriptors and refuse every further chunk."""
-        self._pending = _Disowned()
+        if self._stream is not None:
+            self._stream.close(_DISOWNED)
         _close((self._frames, self._credits))
 
     def say(self, kind: Kind, ticket: int = 0, payload: bytes = b"") -> None:
@@ -116,25 +117,20 @@ class QueueWriter:
         with self._lock:
             self._send(kind, ticket, payload)
 
-    def start(self, ticket: int, options: bytes) -> None:
-        """Say that this job runs from now on."""
+    def start(self, ticket: int, options: bytes) -> "JobStream":
+        """Say that this job runs from now on; returns what takes its chunks until `end`."""
         with self._lock:
-            self._ticket = ticket
+            self._stream = JobStream(self, ticket)
             self._send(Kind.START, ticket, options)
+            return self._stream
 
-    def write(self, data: bytes) -> None:
-        """Take one chunk of the running job's output."""
-        if len(data) >= settings.DIRECT_BYTES and type(self._pending) is list:
-            with self._lock:
-                self._drain()
-                self._publish(Stream.OUTPUT, data, 1)
-            return
-        self._pending.append(data)
-        self._held += len(data) + 1
-        if self._held >= settings.JOIN_BYTES:
-            self.flush()
-        elif not self._stale.is_set():
-            self._stale.set()
+    def write_now(self, stream: "JobStream", data: bytes) -> None:
+        """Publish a large chunk at once, behind the small ones before it."""
+        with self._lock:
+            if stream is not self._stream:
+                stream.append(data)  # raises: its job is over
+            self._drain()
+            self._publish(Stream.OUTPUT, data, 1, stream.ticket)
 
     def flush(self) -> None:
         """Publish what was written so far."""
@@ -144,13 +140,16 @@ class QueueWriter:
     def record(self, packed: bytes) -> None:
         """Publish one log record, of the running job or of none."""
         with self._lock:
-            self._publish(Stream.RECORD, packed, 1)
+            self._publish(Stream.RECORD, packed, 1, self._stream.ticket if self._stream else 0)
 
     def end(self, outcome: Outcome, value: bytes) -> None:
         """Say that the job has ended; `value` is what it returned or raised, pickled."""
         with self._lock:
             self._drain()
-            ticket, self._ticket = self._ticket, 0
+            stream, self._stream = self._stream, None
+            ticket = stream.ticket if stream else 0
+            if stream is not None:
+                stream.close(_OVER)
             if len(value) > settings.INLINE_BYTES:
                 self._publish(Stream.VALUE, value, 1, ticket)
                 value = b""
@@ -158,22 +157,16 @@ class QueueWriter:
             self._put(head + value)
 
     def _drain(self) -> None:
-        """Publish the pending chunks. Appends of other threads meanwhile stay for the next time."""
-        pending = self._pending
-        count = len(pending)
-        if not count:
-            return
-        chunks = pending[:count]
-        del pending[:count]
-        self._held = 0
-        # Without a ticket no job runs: a thread that outlived its job has no output to write to.
-        if self._ticket:
-            self._publish(Stream.OUTPUT, chunks[0] if count == 1 else b"".join(chunks), count)
+        """Publish the chunks that the running job has pending."""
+        stream = self._stream
+        chunks = stream.take() if stream is not None else []
+        if stream is not None and chunks:
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._publish(Stream.OUTPUT, data, len(chunks), stream.ticket)
 
-    def _publish(self, stream: Stream, data: bytes, chunks: int, ticket: int = 0) -> None:
+    def _publish(self, stream: Stream, data: bytes, chunks: int, ticket: int) -> None:
         """Send `data` in as many frames as it needs; the last one carries the number of chunks."""
         view, size = memoryview(data), len(data)
-        ticket = ticket or self._ticket
         inline = settings.INLINE_BYTES if self._slots else settings.PIPE_PAYLOAD_BYTES
         if size <= inline:
             self._send(Kind.DATA, ticket, data, detail=stream, chunks=chunks)
@@ -221,17 +214,55 @@ class QueueWriter:
     def _flush_late(self) -> None:
         pause = threading.Event()
         while True:
-            self._stale.wait()
+            self.stale.wait()
             pause.wait(settings.FLUSH_DEADLINE_S)
-            self._stale.clear()
+            self.stale.clear()
             self.flush()
 
 
-class _Disowned(list[bytes]):
-    def append(self, _chunk: bytes) -> None:
-        raise RuntimeError(
-            "this process was forked by a job: only the job's own process can write to its output"
-        )
+class JobStream:
+    """Takes the chunks of one job, from any of its threads, until the job is over."""
+
+    __slots__ = ("_held", "_pending", "_writer", "append", "ticket")
+
+    def __init__(self, writer: QueueWriter, ticket: int) -> None:
+        self.ticket = ticket
+        self._writer = writer
+        self._pending: list[bytes] = []
+        self.append: Callable[[bytes], None] = self._pending.append
+        self._held = 0
+
+    def write(self, data: bytes) -> None:
+        """Take one chunk.
+
+        Raises:
+            ClosedError: The job is over, or this is a process that it forked.
+        """
+        if len(data) >= settings.DIRECT_BYTES:
+            self._writer.write_now(self, data)
+            return
+        self.append(data)
+        self._held += len(data) + 1
+        if self._held >= settings.JOIN_BYTES:
+            self._writer.flush()
+        elif not self._writer.stale.is_set():
+            self._writer.stale.set()
+
+    def take(self) -> list[bytes]:
+        """Take what is pending out; what other threads append meanwhile stays for the next time."""
+        pending = self._pending
+        chunks = pending[: len(pending)]
+        del pending[: len(chunks)]
+        self._held = 0
+        return chunks
+
+    def close(self, why: str) -> None:
+        """Refuse every further chunk."""
+
+        def refuse(_data: bytes) -> None:
+            raise ClosedError(why)
+
+        self.append = refuse
 
 
 class QueueReader:

@@ -2,7 +2,7 @@
 
 Runs in:    `forward` in the worker; `Records` in the parent, its `emit` in the settling thread.
 Invariants: I1  a record is emitted in the parent once, with `job_id` and `job_name`.
-            I2  records that the parent's handlers are too slow for are counted and dropped, not kept.
+            I2  records that come too fast for the handlers are dropped and counted, not kept.
 """
 
 import contextlib

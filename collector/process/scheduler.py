@@ -12,7 +12,6 @@ Invariants: I1  each job is settled exactly once.
             I4  a job that had not started when its worker died goes back to the head of the queue.
 """
 
-import enum
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,90 +19,17 @@ from dataclasses import dataclass, field
 from typing import final
 
 from collector import settings
-
-
-class Verdict(enum.Enum):
-    """How an attempt ended."""
-
-    RETURNED = "returned"
-    RAISED = "raised"
-    CRASHED = "crashed"
-    TIMED_OUT = "timed out"
-    KILLED = "killed"
-    SPILL_FAILED = "spill failed"
-    SINK_LOST = "sink lost"
-    UNABLE = "unable"
-    """The Collector broke before the job could run."""
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A job that is not settled, as the scheduler sees it."""
-
-    job_id: int
-    retries: int = 0
-    timeout: float | None = None
-    attempt: int = 1
-    ticket: int = 0
-    worker: int | None = None
-    started_s: float | None = None
-    sentence: Verdict | None = None
-    """Why its worker is being killed, if the job is the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartWorker:
-    """Start a process for this worker."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopWorker:
-    """Let this worker leave: it has nothing to do."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class KillWorker:
-    """End this worker and its group at once."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """Send the job to the worker."""
-
-    worker: int
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Recall:
-    """Ask the worker for the jobs that it has not started."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunAgain:
-    """The attempt failed and another one will follow: drop what it had written."""
-
-    entry: Entry
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """The job is over."""
-
-    entry: Entry
-    verdict: Verdict
-
-
-Action = StartWorker | StopWorker | KillWorker | Dispatch | Recall | RunAgain | Settle
+from collector.process.actions import (
+    Action,
+    Dispatch,
+    Entry,
+    KillWorker,
+    RunAgain,
+    Settle,
+    StartWorker,
+    StopWorker,
+    Verdict,
+)
 
 
 @dataclass(slots=True)
@@ -208,7 +134,10 @@ class Scheduler:
         return itertools.chain(self._assign(), self._leave_if_done())
 
     def killed(self, job_id: int) -> Iterator[Action]:
-        """Somebody wants this job ended. One that waits is cancelled by its owner instead."""
+        """Somebody wants this job ended; one that never ran is cancelled by its owner instead."""
+        waiting = self._waiting.pop(job_id, None)
+        if waiting is not None:
+            return itertools.chain((Settle(waiting, Verdict.KILLED),), self._leave_if_done())
         for entry in self._dispatched.values():
             if entry.job_id == job_id and entry.sentence is None and entry.worker is not None:
                 return iter((self._condemn(entry, entry.worker, Verdict.KILLED),))
@@ -219,10 +148,10 @@ class Scheduler:
         self._seats[worker].leaving = True
         return KillWorker(worker)
 
-    def started(self, ticket: int, now_s: float) -> Iterator[Action]:
+    def started(self, worker: int, ticket: int, now_s: float) -> Iterator[Action]:
         """A worker has begun to run the job."""
         entry = self._dispatched.get(ticket)
-        if entry is not None:
+        if entry is not None and entry.worker == worker:
             entry.started_s = now_s
         return iter(())
 
@@ -309,10 +238,11 @@ class Scheduler:
         self._hindered = False
         return self._assign()
 
-    def handed_back(self, ticket: int) -> Iterator[Action]:
+    def handed_back(self, worker: int, ticket: int) -> Iterator[Action]:
         """A worker gave up a job that it had not started."""
-        entry = self._dispatched.pop(ticket, None)
-        if entry is not None:
+        entry = self._dispatched.get(ticket)
+        if entry is not None and entry.worker == worker:
+            del self._dispatched[ticket]
             seat = self._seats.get(entry.worker or 0)
             if seat is not None and entry in seat.entries:
                 seat.entries.remove(entry)
@@ -359,7 +289,9 @@ class Scheduler:
         return self._leave_if_done()
 
     def kill_all(self) -> Iterator[Action]:
-        """End every running job; those that wait were cancelled by their owners."""
+        """End every job; those that never ran were cancelled by their owners."""
+        for entry in list(self._waiting.values()):
+            yield from self.killed(entry.job_id)
         for entry in list(self._dispatched.values()):
             if entry.sentence is None and entry.worker is not None:
                 yield self._condemn(entry, entry.worker, Verdict.KILLED)

@@ -22,10 +22,11 @@ from typing import Final, assert_never, final
 
 from collector import settings
 from collector.errors import describe_exit
-from collector.process import scheduler
+from collector.process import actions
+from collector.process.actions import Entry, Verdict
 from collector.process.crew import Crew, SinkProcess, Worker
 from collector.process.jobs import Facts, JobTable, Work
-from collector.process.scheduler import Entry, Scheduler, Verdict
+from collector.process.scheduler import Scheduler
 from collector.store.rundir import RunDirectory
 from collector.wire import messages
 from collector.wire.frames import Outcome
@@ -38,7 +39,7 @@ _VERDICTS: Final = {
 }
 _NOTHING: Final = Facts()
 
-Note = Callable[[], Iterable[scheduler.Action] | None]
+Note = Callable[[], Iterable[actions.Action] | None]
 
 
 @final
@@ -88,7 +89,7 @@ class Supervisor:
 
     # -- orders, as notes ------------------------------------------------------------------------
 
-    def take(self, work: Work) -> Iterable[scheduler.Action]:
+    def take(self, work: Work) -> Iterable[actions.Action]:
         """A job was submitted."""
         self.jobs.add(work)
         if self.broken:
@@ -96,12 +97,12 @@ class Supervisor:
             return self._scheduler.refused(work.entry)
         return self._scheduler.submitted(work.entry)
 
-    def withdraw(self, job_id: int) -> Iterable[scheduler.Action]:
+    def withdraw(self, job_id: int) -> Iterable[actions.Action]:
         """A waiting job was cancelled."""
         self.jobs.forget(job_id)
         return self._scheduler.withdrawn(job_id)
 
-    def kill(self, job_id: int) -> Iterable[scheduler.Action]:
+    def kill(self, job_id: int) -> Iterable[actions.Action]:
         """A running job is to be ended."""
         return self._scheduler.killed(job_id)
 
@@ -111,7 +112,7 @@ class Supervisor:
         if ticket and self._sink is not None:
             self._sink.channel.post(messages.FollowJob(ticket=ticket))
 
-    def stop(self, *, kill: bool) -> Iterable[scheduler.Action]:
+    def stop(self, *, kill: bool) -> Iterable[actions.Action]:
         """No further job will come."""
         self._stopping = True
         return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop()]
@@ -191,23 +192,23 @@ class Supervisor:
         if self._sink is not None:
             yield self._sink
 
-    def _do(self, actions: Iterable[scheduler.Action]) -> None:  # noqa: C901, PLR0912 - one case an action
-        for action in list(actions):
+    def _do(self, decided: Iterable[actions.Action]) -> None:  # noqa: C901, PLR0912 - one case an action
+        for action in list(decided):
             match action:
-                case scheduler.StartWorker():
+                case actions.StartWorker():
                     self._start_worker(action.worker)
-                case scheduler.StopWorker():
+                case actions.StopWorker():
                     self._stop_worker(action.worker)
-                case scheduler.KillWorker():
+                case actions.KillWorker():
                     if action.worker in self._workers:
                         self._workers[action.worker].child.kill()
-                case scheduler.Dispatch():
+                case actions.Dispatch():
                     self._dispatch(action.worker, action.entry)
-                case scheduler.Recall():
+                case actions.Recall():
                     self._workers[action.worker].recall()
-                case scheduler.RunAgain():
+                case actions.RunAgain():
                     self.jobs.run_again(action.entry, action.verdict, self._facts)
-                case scheduler.Settle():
+                case actions.Settle():
                     self.jobs.settle(action.entry, action.verdict, self._facts)
                 case _:
                     assert_never(action)
@@ -368,7 +369,7 @@ class Supervisor:
             case messages.WorkerReady():
                 self._give_up(f"the initializer failed:\n{message.refusal}")
             case messages.JobStarted():
-                self._started(message.ticket)
+                self._started(message.worker, message.ticket)
             case messages.JobProgressed():
                 entry = self._scheduler.find(message.ticket)
                 if entry is not None:
@@ -380,7 +381,7 @@ class Supervisor:
             case messages.JobEnded():
                 self._ended(message, None, "")
             case messages.JobHandedBack():
-                self._do(self._scheduler.handed_back(message.ticket))
+                self._do(self._scheduler.handed_back(message.worker, message.ticket))
             case messages.WorkerDrained() if message.worker in self._workers:
                 worker = self._workers[message.worker]
                 worker.drained, worker.broken = True, message.broken
@@ -390,11 +391,11 @@ class Supervisor:
             case _:
                 pass  # about a worker or a job that is settled already
 
-    def _started(self, ticket: int) -> None:
+    def _started(self, worker: int, ticket: int) -> None:
         entry = self._scheduler.find(ticket)
         if entry is not None and self.jobs.followed(entry):
             self._require_sink().channel.post(messages.FollowJob(ticket=ticket))
-        self._do(self._scheduler.started(ticket, time.monotonic()))
+        self._do(self._scheduler.started(worker, ticket, time.monotonic()))
 
     def _ended(self, said: messages.JobEnded, exitcode: int | None, broken: str) -> None:
         self._held_bytes += len(said.data)
@@ -402,6 +403,8 @@ class Supervisor:
         if entry is None or entry.worker != said.worker:
             self._release(len(said.data))
             self.jobs.drop(said)
+            if entry is not None and said.worker in self._workers:  # it lies: see what it has
+                self._workers[said.worker].child.kill()
             return
         self._facts = Facts(said, exitcode, broken)
         self._do(self._scheduler.ended(said.ticket, _VERDICTS[Outcome(said.outcome)]))

@@ -16,7 +16,9 @@ import os
 import pickle
 import select
 import signal
+import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -173,19 +175,37 @@ def _captured(directory: Path, log_name: str) -> contextlib.AbstractContextManag
 
 
 def _run(job: RunJob, writer: QueueWriter, directory: Path, scratch_prefix: str) -> None:
-    writer.start(job.ticket, START.pack(job.memory_threshold))
-    current = CurrentJob(job, writer, directory / f"{scratch_prefix}{job.ticket:x}")
+    stream = writer.start(job.ticket, START.pack(job.memory_threshold))
+    current = CurrentJob(job, stream, writer, directory / f"{scratch_prefix}{job.ticket:x}")
     running.job = current
     try:
         with _captured(directory, job.log_name):
             value = _call(job.call, current)
+        _leave_if_forked(current)
         outcome, pickled = Outcome.RETURNED, ship.dumps(value)
         del value
     except BaseException as error:  # noqa: BLE001 - the user's function: whatever it raises is the job's exception
+        _leave_if_forked(current, error)
         outcome, pickled = Outcome.RAISED, ship.dump_exception(error)
     running.job = None
     current.close()
     writer.end(outcome, pickled)
+
+
+def _leave_if_forked(current: CurrentJob, error: BaseException | None = None) -> None:
+    """End a process that the job forked and that came back here: the job is its parent's."""
+    if running.job is current:
+        return
+    status = 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else 1
+    elif error is not None:
+        traceback.print_exception(error)
+        status = 1
+    for printed in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            printed.flush()
+    os._exit(status)
 
 
 def _call(call: bytes, current: CurrentJob) -> Any:

@@ -1,0 +1,88 @@
+"""What the scheduler decides, and how an attempt can have ended: values, and nothing else."""
+
+import enum
+from dataclasses import dataclass
+
+
+class Verdict(enum.Enum):
+    """How an attempt ended."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+    KILLED = "killed"
+    SPILL_FAILED = "spill failed"
+    SINK_LOST = "sink lost"
+    UNABLE = "unable"
+    """The Collector broke before the job could run."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A job that is not settled, as the scheduler sees it."""
+
+    job_id: int
+    retries: int = 0
+    timeout: float | None = None
+    attempt: int = 1
+    ticket: int = 0
+    worker: int | None = None
+    started_s: float | None = None
+    sentence: Verdict | None = None
+    """Why its worker is being killed, if the job is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start a process for this worker."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Let this worker leave: it has nothing to do."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """End this worker and its group at once."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Send the job to the worker."""
+
+    worker: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask the worker for the jobs that it has not started."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunAgain:
+    """The attempt failed and another one will follow: drop what it had written."""
+
+    entry: Entry
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The job is over."""
+
+    entry: Entry
+    verdict: Verdict
+
+
+Action = StartWorker | StopWorker | KillWorker | Dispatch | Recall | RunAgain | Settle
