@@ -37,7 +37,10 @@ _held: Final[set[int]] = set()
 fork_gate: Final = threading.RLock()
 """Held while a descriptor is opened or closed, and by a fork: a child sees every descriptor of ours
 either registered or not there at all. Reentrant: a finalizer or a signal handler may come in
-between. Nothing that can wait is done under it."""
+between. Nothing that can wait is done under it.
+
+So are the late imports of this room: a module that another thread was importing at a fork could
+never be imported in the child, which would wait for that thread's import lock."""
 
 
 @final
@@ -80,7 +83,8 @@ class Lease:
         Raises:
             OSError: as `os.open`.
         """
-        from filelock import FileLock, Timeout
+        with fork_gate:
+            from filelock import FileLock, Timeout
 
         self._file_lock = FileLock(
             os.path.join(path, LOCK_NAME),
@@ -107,8 +111,9 @@ class Lease:
             with contextlib.suppress(OSError):
                 self._file_lock.release()
         with fork_gate:
-            fd, self.fd = self.fd, -1
-            if fd >= 0:
+            if self.fd >= 0:
+                unlock(self.fd)  # first: interrupted after this, it is only a descriptor
+                fd, self.fd = self.fd, -1
                 close_private(fd)
 
 

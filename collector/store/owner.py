@@ -15,7 +15,7 @@ from typing import Final
 
 from collector.settings import VERSION
 from collector.store import kernel
-from collector.store.lease import close_private, open_private
+from collector.store.lease import close_private, fork_gate, open_private
 
 OWNER_NAME: Final = "owner.json"
 
@@ -39,7 +39,8 @@ def write_owner(directory_fd: int) -> None:
 
     A full disk is no reason to fail: without the file, only the listing knows less.
     """
-    import json  # noqa: PLC0415 - 2 ms that a worker never needs
+    with fork_gate:
+        import json  # noqa: PLC0415 - 2 ms that a worker never needs
 
     facts = {
         "pid": os.getpid(),
@@ -64,7 +65,8 @@ def write_owner(directory_fd: int) -> None:
 
 def read_owner(directory_fd: int) -> Owner:
     """Read what owner.json says; never raises, whatever lies there."""
-    import json  # noqa: PLC0415 - as above
+    with fork_gate:
+        import json  # noqa: PLC0415 - as above
 
     try:
         facts = json.loads(_read(directory_fd))

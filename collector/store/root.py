@@ -20,7 +20,7 @@ from typing import Final
 
 from collector.errors import RunDirectoryError
 from collector.store import kernel
-from collector.store.lease import close_private, open_private
+from collector.store.lease import close_private, fork_gate, open_private
 
 ROOT_VARIABLE: Final = "COLLECTOR_TMPDIR"
 """Environment variable that names the temp root; an empty value counts as unset."""
@@ -189,7 +189,8 @@ def _open_default(*, make: bool) -> Root:
 
 def _open_private() -> Root:
     """Open a private replacement of the default root: one that is there already, or a new one."""
-    import tempfile  # noqa: PLC0415 - 5 ms that an explicit root never needs
+    with fork_gate:
+        import tempfile  # noqa: PLC0415 - 5 ms that an explicit root never needs
 
     for path in _private_paths():
         with contextlib.suppress(RunDirectoryError):
@@ -202,7 +203,8 @@ def _open_private() -> Root:
 
 
 def _default_path() -> str:
-    import tempfile  # noqa: PLC0415 - as above
+    with fork_gate:
+        import tempfile  # noqa: PLC0415 - as above
 
     try:
         directory = tempfile.gettempdir()

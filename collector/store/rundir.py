@@ -76,6 +76,8 @@ class RunDirectory:
         self._trash = new_trash_name()
         self._forget: Callable[[], None] | None = None
         self._users = [None]  # its length counts them: append and pop need no lock (I4)
+        self._disposing = threading.RLock()
+        self._busy = False
         self._over = False
 
     @property
@@ -229,15 +231,13 @@ class RunDirectory:
         Any time, any number of times; does nothing in a forked child. Never raises an `OSError`.
         Interrupted by an exception, the next call goes on.
         """
-        if self._over or not self._is_ours():
-            return
-        with cleanup.deferred():
-            self._lease.drop()
-            self._report(self._remove())
-            self._over = True
-            self._root.close()
-            if self._forget is not None:
-                self._forget()
+        if not self._is_ours() or not self._disposing.acquire(blocking=False):
+            return  # another thread is at it
+        try:
+            failures = self._dispose_once()
+        finally:
+            self._disposing.release()
+        self._report(failures)
 
     def dispose_at_exit(self) -> None:
         """Dispose of the directory when this process ends, unless that was done before."""
@@ -246,8 +246,8 @@ class RunDirectory:
     def _establish(self) -> bool:
         """Go through the steps of making; False if a sweeper came in between."""
         name, root_fd = self.path.name, self._root.fd
-        kernel.mkdir(name, stat.S_IRWXU, dir_fd=root_fd)
         self._made_here = True
+        kernel.mkdir(name, stat.S_IRWXU, dir_fd=root_fd)
         try:
             if not self._lease.take(name, dir_fd=root_fd):
                 return False
@@ -264,6 +264,22 @@ class RunDirectory:
             advise_unlocked(self._root, self._lease.refused)
         write_owner(self.fd)
         return True
+
+    def _dispose_once(self) -> list[OSError]:
+        if self._over or self._busy:
+            return []  # the latter: a finalizer came in between and released the last user
+        with cleanup.deferred():
+            try:
+                self._busy = True
+                self._lease.drop()
+                failures = self._remove()
+                self._over = True
+            finally:
+                self._busy = False
+            self._root.close()
+            if self._forget is not None:
+                self._forget()
+        return failures
 
     def _abandon(self) -> None:
         self._lease.drop()

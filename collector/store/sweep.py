@@ -20,7 +20,15 @@ from typing import Final, Self
 
 from collector.store import kernel
 from collector.store.contents import Contents, Tick, count_contents, nothing
-from collector.store.lease import LOCK_NAME, close_private, leads_to, open_private, seize, unlock
+from collector.store.lease import (
+    LOCK_NAME,
+    close_private,
+    fork_gate,
+    leads_to,
+    open_private,
+    seize,
+    unlock,
+)
 from collector.store.owner import OWNER_NAME, Owner, read_owner
 from collector.store.removal import remove_tree
 from collector.store.root import Root, mount_of
@@ -158,6 +166,7 @@ class Entry:
 
     def _close_lock_file(self) -> None:
         if self._lock_fd >= 0:
+            unlock(self._lock_fd)  # first: interrupted after this, it is only a descriptor
             fd, self._lock_fd = self._lock_fd, -1
             close_private(fd)
 
@@ -206,7 +215,8 @@ class Entry:
             self._lock_fd = open_private(LOCK_NAME, _LOCK_FLAGS, dir_fd=self._fd)
             if not stat.S_ISREG(kernel.fstat(self._lock_fd).st_mode):
                 return None
-            from filelock import lock_descriptor
+            with fork_gate:
+                from filelock import lock_descriptor
 
             return lock_descriptor(self._lock_fd, blocking=False)
         except OSError as error:

@@ -1,0 +1,236 @@
+"""Place events between two steps of a run directory, and act on it from other processes.
+
+Runs in:    the process of pytest; `a_process` starts others.
+"""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, final
+
+import pytest
+
+from collector.store import kernel
+from collector.store.reclaim import list_runs
+from collector.store.rundir import RunDirectory
+
+NOBODY: Final = 65534
+REPOSITORY: Final = Path(__file__).parents[2]
+
+PRELUDE: Final = """
+import os, signal, sys, time
+from pathlib import Path
+from collector.store import cleanup, kernel, reclaim, rundir, sweep
+from collector.store.rundir import RunDirectory, process_run_directory
+
+def say(*words):
+    print(*words, flush=True)
+
+def wait():
+    return sys.stdin.readline()
+
+def kill_me():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def after(name, action, nth=1):
+    real, calls = getattr(kernel, name), []
+    def hooked(*args, **kwargs):
+        result = real(*args, **kwargs)
+        calls.append(name)
+        if len(calls) == nth:
+            action()
+        return result
+    setattr(kernel, name, hooked)
+"""
+
+
+@final
+class Point:
+    """A synchronisation point: one call of one function of `kernel`, and what happens there."""
+
+    def __init__(self) -> None:
+        self.fired = 0
+        self.calls = 0
+        self.busy = False
+
+
+def place(
+    patch: pytest.MonkeyPatch,
+    name: str,
+    *,
+    before: Callable[[], object] | None = None,
+    after: Callable[[], object] | None = None,
+    nth: int = 1,
+    matching: str = "",
+) -> Point:
+    """Do something right before or after the nth call of `kernel.<name>`.
+
+    Calls that the action makes itself do not count. With `matching`, only calls count whose first
+    argument contains that text.
+    """
+    real: Callable[..., Any] = getattr(kernel, name)
+    point = Point()
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        if point.busy or (matching and matching not in str(args[0])):
+            return real(*args, **kwargs)
+        point.calls += 1
+        if point.calls != nth:
+            return real(*args, **kwargs)
+        point.fired += 1
+        with _busy(point):
+            if before is not None:
+                before()
+            result = real(*args, **kwargs)
+            if after is not None:
+                after()
+        return result
+
+    patch.setattr(kernel, name, hooked)
+    return point
+
+
+@contextlib.contextmanager
+def _busy(point: Point) -> Iterator[None]:
+    point.busy = True
+    try:
+        yield
+    finally:
+        point.busy = False
+
+
+@final
+class Other:
+    """Another process, which talks by lines."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.pid = process.pid
+
+    def hear(self) -> str:
+        """Wait for the next line that it says; empty when it has ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def tell(self, line: str = "") -> None:
+        """Let it go on."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        """Wait for its end; its exit status as of `subprocess`."""
+        return self.process.wait()
+
+    def kill(self, number: int) -> int:
+        """Send it a signal and wait for its end."""
+        self.process.send_signal(number)
+        return self.end()
+
+
+@contextlib.contextmanager
+def a_process(
+    code: str,
+    *arguments: str | os.PathLike[str],
+    wrapper: tuple[str, ...] = (),
+    **environment: str,
+) -> Iterator[Other]:
+    """Run Python code, after PRELUDE, in another process; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [*wrapper, sys.executable, "-c", PRELUDE + code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(environment),
+    )
+    with process:
+        try:
+            yield Other(process)
+        finally:
+            process.kill()
+
+
+BECOME: Final = """
+import filelock, json, tempfile
+import collector.cli
+def become(user):  # an interpreter below /root is out of reach for others: all was imported above
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+"""
+
+
+def run_code(
+    code: str,
+    *arguments: str | os.PathLike[str],
+    wrapper: tuple[str, ...] = (),
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code, after PRELUDE, in another process to its end."""
+    return subprocess.run(
+        [*wrapper, sys.executable, "-c", PRELUDE + code, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(environment),
+    )
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)} | more
+
+
+def names(root: str | os.PathLike[str]) -> list[str]:
+    """List what lies in a root, sorted."""
+    return sorted(os.listdir(root))
+
+
+def make_orphan(root: Path, files: int = 1, size: int = 10) -> Path:
+    """Make what a killed process leaves: a run directory that nobody holds."""
+    root.mkdir(mode=0o700, exist_ok=True)
+    run = root / f"run-{os.urandom(8).hex()}"
+    run.mkdir(mode=0o700)
+    (run / "lock").touch(mode=0o600)
+    (run / "owner.json").write_text('{"pid": 4194304, "command": "gone"}')
+    for number in range(files):
+        (run / f"out-{number:016x}.spill").write_bytes(b"x" * size)
+    return run
+
+
+def is_held(directory: RunDirectory | Path) -> bool:
+    """Whether a sweep would leave the directory alone."""
+    path = directory.path if isinstance(directory, RunDirectory) else directory
+    states = {run.path: run.state for run in list_runs([path.parent])}
+    return states[os.fspath(path)] == "live"
+
+
+@contextlib.contextmanager
+def mounted(place: Path, options: str) -> Iterator[Path]:
+    """Mount a fresh tmpfs at `place`."""
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@contextlib.contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """Set the immutable flag; it is taken off the inode, wherever that is by then."""
+    get_flags, set_flags, immutable_flag = 0x80086601, 0x40086602, 0x10  # linux/fs.h
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        before = fcntl.ioctl(fd, get_flags, bytes(8))
+        flags = int.from_bytes(before, sys.byteorder) | immutable_flag
+        fcntl.ioctl(fd, set_flags, flags.to_bytes(8, sys.byteorder))
+        yield
+    finally:
+        fcntl.ioctl(fd, set_flags, before)
+        os.close(fd)
