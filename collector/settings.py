@@ -58,6 +58,9 @@ REPORT_BACKLOG_BYTES: Final = 8 * MIB
 EXIT_CODE_WAIT_S: Final = 1.0
 """How long the forkserver may take to tell the exit code of a child that is dead."""
 
+WORKERS_GONE_S: Final = 1.0
+"""How long the sink, left alone, waits for killed workers before it removes the run directory."""
+
 STOP_DEADLINE_S: Final = 5.0
 """How long shutdown waits for idle processes to leave before it kills them."""
 

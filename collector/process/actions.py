@@ -13,6 +13,7 @@ class Verdict(enum.Enum):
     TIMED_OUT = "timed out"
     KILLED = "killed"
     SPILL_FAILED = "spill failed"
+    LOST = "lost"
     SINK_LOST = "sink lost"
     UNABLE = "unable"
     """The Collector broke before the job could run."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from collector import errors, settings
-from collector.errors import ClosedError
+from collector.errors import ClosedError, OutputLostError
 from collector.process import ship
 from collector.process.actions import Verdict
 from collector.store.output import Output
@@ -114,6 +114,8 @@ def outcome_of(
 ) -> tuple[Any, BaseException | None]:
     """Return the job's value, or its error."""
     if ending.verdict not in (Verdict.RETURNED, Verdict.RAISED):
+        if ending.said is not None and ending.said.value_name:
+            directory.remove_file(ending.said.value_name)
         return None, _error(ending, _tail(log))
     try:
         pickled = _value(ending, directory)
@@ -161,11 +163,11 @@ def _error(ending: Ending, tail: str) -> BaseException:  # noqa: PLR0911 - one c
             )
         case Verdict.KILLED:
             return errors.JobKilledError(f"{job} was ended by kill(); {kept}", *who)
-        case Verdict.SPILL_FAILED:
+        case Verdict.SPILL_FAILED | Verdict.LOST:
             text, _, path = said.error.partition("\0") if said else ("", "", "")
-            return errors.SpillError(
-                said.error_number if said else 0, f"{job} failed: {text}; {kept}", path
-            )
+            kind = errors.SpillError if ending.verdict is Verdict.SPILL_FAILED else OutputLostError
+            number = said.error_number if said else 0
+            return kind(number, f"{job} failed: {text}; {kept}", path)
         case Verdict.SINK_LOST:
             return errors.BrokenCollectorError(
                 f"the collector process died while {job} was open; it can be run again (retries=)"

@@ -35,6 +35,9 @@ class Owner(Protocol):
     def attempted(self, attempt: int) -> None:
         """A further attempt begins."""
 
+    def started(self) -> None:
+        """A worker runs it now; not told of a job that ends at once."""
+
     def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
         """How far the output has come; with the name of its file once it is in one."""
 
@@ -117,6 +120,12 @@ class JobTable:
             name=work.name,
             call=work.call,
         )
+
+    def started(self, entry: Entry) -> None:
+        """Tell the owner that its job runs."""
+        work = self._work.get(entry.job_id)
+        if work is not None:
+            work.owner.started()
 
     def progressed(self, entry: Entry, bytes_written: int, chunks: int, name: str) -> None:
         """Tell the owner how far its job has come."""

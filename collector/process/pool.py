@@ -33,6 +33,8 @@ class Pool:
     def __init__(self, crew: Crew, directory: RunDirectory, schedule: Scheduler) -> None:
         self.directory: Final = directory
         self.owner_pid: Final = os.getpid()
+        self.at_end = _nothing
+        """Called once when the last job is settled, in no thread that anything waits for."""
         self._supervisor = Supervisor(crew, directory, schedule)
         self._lock = threading.Lock()
         self._threads: tuple[threading.Thread, ...] = ()
@@ -102,10 +104,15 @@ class Pool:
     def _close(self) -> None:
         _pools.discard(self)
         self.directory.release()
+        self.at_end()
 
     def abandon(self) -> None:
         """In a forked child: close what is the parent's (I2)."""
         self._supervisor.abandon()
+
+
+def _nothing() -> None:
+    """Nothing follows the last job."""
 
 
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()

@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -29,15 +30,19 @@ from collector import settings
 from collector.errors import ProtocolError, SpillError
 from collector.process.channel import Channel
 from collector.process.context import stand_apart
+from collector.process.openjob import OpenJob
 from collector.process.queue import QueueReader
 from collector.store.budget import Budget
 from collector.store.rundir import RunDirectory
-from collector.store.spill import Sealed, SpillManager
+from collector.store.spill import SpillManager
 from collector.wire import messages
 from collector.wire.frames import START, Frame, Kind, Outcome, Stream
 
 _DRAIN_READS = 64
 """Reads of a dead worker's pipe, each of a full pipe: more is a grandchild's garbage."""
+
+_BURIED = 64
+"""Of so many workers that died last the groups are killed once more when the parent is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +53,6 @@ class SinkArguments:
     temp_file_base_name: str
     memory_budget: int
     elsewhere_bytes: int
-
-
-@dataclass(slots=True)
-class OpenJob:
-    """A job that has started and not ended."""
-
-    ticket: int
-    output: SpillManager
-    value: SpillManager | None = None
-    refused: bool = False
-    announced: bool = False
-    reported: tuple[int, int, bool] = (0, 0, False)
-    followed: bool = False
 
 
 @dataclass(slots=True)
@@ -106,6 +98,7 @@ class Sink:
         self._told = told
         self._budget = Budget(told.memory_budget, told.elsewhere_bytes)
         self._sources: dict[int, Source] = {}
+        self._buried: deque[int] = deque(maxlen=_BURIED)
         self._selector = selectors.DefaultSelector()
         self._reading = True
         self._stopped = False
@@ -148,16 +141,17 @@ class Sink:
     def _outlive(self) -> None:
         """The parent is gone: end the workers, remove the run directory, leave."""
         self._stopped = True
-        for source in self._sources.values():
+        # Also the groups of workers that have just died: the kernel was faster with those.
+        for pid in (*self._buried, *(source.pid for source in self._sources.values())):
             for kill in (os.killpg, os.kill):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(source.pid, signal.SIGKILL)
+                    kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + settings.WORKERS_GONE_S
         with selectors.DefaultSelector() as deaths:
             for source in self._sources.values():
                 deaths.register(source.death_fd, selectors.EVENT_READ)
-            deadline = time.monotonic() + 1
             while deaths.get_map() and time.monotonic() < deadline:
-                for key, _ in deaths.select(0.1):
+                for key, _ in deaths.select(deadline - time.monotonic()):
                     deaths.unregister(key.fd)
         self._directory.dispose()
 
@@ -196,21 +190,22 @@ class Sink:
 
     def _take(self, source: Source) -> None:
         """Take what the worker's queue has now."""
-        try:
+        with self._alone(source):
             frames = source.queue.read()
             if frames is None:  # its end; the death itself is told by the other descriptor
                 self._unwatch(source, source.queue.fd)
                 return
-            self._take_all(source, frames)
-        except ProtocolError as error:
-            self._drop(source, str(error))
+            for frame, payload in frames:
+                self._handle(source, frame, payload)
 
-    def _take_all(self, source: Source, frames: Iterator[tuple[Frame, bytes | memoryview]]) -> int:
-        count = 0
-        for frame, payload in frames:
-            self._handle(source, frame, payload)
-            count += 1
-        return count
+    @contextlib.contextmanager
+    def _alone(self, source: Source) -> Iterator[None]:
+        """Let whatever goes wrong with one worker's queue cost that worker, and no other."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            # ProtocolError, or no memory: its queue is given up, the parent ends the worker.
+            self._drop(source, f"was given up by the collector process: {error!r}")
 
     def _handle(self, source: Source, frame: Frame, payload: bytes | memoryview) -> None:
         job = source.job
@@ -218,9 +213,9 @@ class Sink:
             case Kind.DATA if frame.detail == Stream.RECORD:
                 self._control.post(messages.LogRecord(ticket=frame.ticket, record=bytes(payload)))
             case Kind.DATA if job is not None and job.ticket == frame.ticket:
-                self._store(source, job, frame, payload)
+                self._store(job, frame, payload)
             case Kind.START if job is None:
-                source.job = self._open(frame.ticket, payload)
+                source.job = self._open(source, frame.ticket, payload)
             case Kind.END if job is not None and job.ticket == frame.ticket:
                 self._end(source, job, Outcome(frame.detail), bytes(payload))
             case Kind.READY | Kind.REFUSED:
@@ -240,152 +235,86 @@ class Sink:
         """Take what a dead worker had published, seal its job as it is, and close the queue."""
         if source is None:
             return
-        broken = ""
-        with contextlib.suppress(
-            ProtocolError
-        ):  # the last words of the dead are cut off where they end
+        self._buried.append(source.pid)
+        with self._alone(source):
             for _ in range(_DRAIN_READS):
-                frames = source.queue.read()
-                if frames is None:
+                count = 0
+                for frame, payload in source.queue.read() or ():
+                    self._handle(source, frame, payload)
+                    count += 1
+                if not count:
                     break
-                if not self._take_all(source, frames):
-                    break
-        self._drop(source, broken)
+        self._drop(source, "")
 
     def _drop(self, source: Source, broken: str) -> None:
+        if source.worker not in self._sources:
+            return
+        del self._sources[source.worker]
         if source.job is not None:
             self._end(source, source.job, Outcome.DIED, b"")
         for fd in list(source.watched):
             self._unwatch(source, fd)
         source.queue.close()
         os.close(source.death_fd)
-        del self._sources[source.worker]
         self._control.post(messages.WorkerDrained(worker=source.worker, broken=broken))
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def _open(self, ticket: int, payload: bytes | memoryview) -> OpenJob:
+    def _open(self, source: Source, ticket: int, payload: bytes | memoryview) -> OpenJob:
         if len(payload) != START.size:
             raise ProtocolError(f"START with {len(payload)} bytes")
         (threshold,) = START.unpack(payload)
-        return OpenJob(ticket, self._new_output(threshold))
+        return OpenJob(source.worker, ticket, threshold, self._new_output, self._budget)
 
     def _new_output(self, threshold: int) -> SpillManager:
-        output = SpillManager.in_directory(
+        return SpillManager.in_directory(
             self._directory,
             memory_threshold=threshold,
             temp_file_base_name=self._told.temp_file_base_name,
         )
-        self._budget.join(output)
-        return output
 
-    def _store(
-        self, source: Source, job: OpenJob, frame: Frame, payload: bytes | memoryview
-    ) -> None:
-        if job.refused:
+    def _store(self, job: OpenJob, frame: Frame, payload: bytes | memoryview) -> None:
+        if job.over:
             return
         try:
-            if frame.detail == Stream.OUTPUT:
-                stream = job.output
-            else:
-                if job.value is None:
-                    job.value = self._new_output(settings.MEMORY_THRESHOLD_BYTES)
-                stream = job.value
-            if stream.held_bytes or not stream.progress.bytes_written:
-                self._budget.admit(stream, frame.length)
-            stream.write_joined(payload, frame.chunks)
-        except SpillError as error:
-            self._refuse(source, job, error)
+            job.store(Stream(frame.detail), payload, frame.chunks)
+        except SpillError as error:  # told at once: the parent ends the worker
+            self._control.post(job.fail(error))
 
-    def _refuse(self, source: Source, job: OpenJob, error: SpillError) -> None:
-        """The output cannot be kept: tell the parent at once, which ends the worker."""
-        self._end(source, job, Outcome.SPILL_FAILED, b"", error)
-        job.refused = True
-        source.job = job
-
-    def _end(
-        self,
-        source: Source,
-        job: OpenJob,
-        outcome: Outcome,
-        value: bytes,
-        error: SpillError | None = None,
-    ) -> None:
+    def _end(self, source: Source, job: OpenJob, outcome: Outcome, value: bytes) -> None:
         source.job = None
-        if job.refused:
-            return
-        if error is not None and not job.output.held_bytes:
-            job.output.dispose()  # a full disk: its file makes room for the others at once
-            sealed = Sealed(None, None, 0, 0)
-        else:
-            sealed = job.output.seal()
-        self._budget.leave(job.output)
-        value_name = ""
-        if job.value is not None:
-            kept = job.value.seal()
-            self._budget.leave(job.value)
-            value, value_name = kept.data or b"", kept.name or ""
-        data = sealed.data or b""
-        self._budget.elsewhere_bytes += len(data)
-        self._control.post(
-            messages.JobEnded(
-                worker=source.worker,
-                ticket=job.ticket,
-                outcome=outcome,
-                size=sealed.size,
-                chunks=sealed.chunks,
-                name=sealed.name or "",
-                data=data,
-                value_name=value_name,
-                value=value,
-                error_number=error.errno or 0 if error else 0,
-                error=f"{error.strerror}\0{error.filename or ''}" if error else "",
-            )
-        )
+        if not job.over:
+            self._control.post(job.end(outcome, value))
 
     def _follow(self, ticket: int) -> None:
         for source in self._sources.values():
             job = source.job
-            if job is not None and job.ticket == ticket and not job.refused:
-                job.followed = True
+            if job is not None and job.ticket == ticket and not job.over:
                 try:
-                    job.output.spill()
+                    job.follow()
                 except SpillError as error:
-                    self._refuse(source, job, error)
+                    self._control.post(job.fail(error))
                 self._next_report_s = 0.0
 
     # -- progress --------------------------------------------------------------------------------
 
     def _report(self) -> None:
         """Tell of jobs that have started and not ended; then how far they are, not too often."""
-        running = [s for s in self._sources.values() if s.job is not None]
-        for source in running:
-            job = source.job
-            if job is not None and not job.announced:
-                job.announced = True
-                self._control.post(messages.JobStarted(worker=source.worker, ticket=job.ticket))
-        now = time.monotonic()
-        if not running or now < self._next_report_s:
-            return
-        jobs = [s.job for s in running if s.job is not None and not s.job.refused]
-        followed = any(job.followed for job in jobs)
-        self._next_report_s = now + (
-            settings.FOLLOW_INTERVAL_S if followed else settings.PROGRESS_INTERVAL_S
-        )
+        jobs = [s.job for s in self._sources.values() if s.job is not None and not s.job.over]
         for job in jobs:
-            progress = job.output.progress
-            path = progress.temp_file_path
-            state = (progress.bytes_written, progress.chunks_processed, path is not None)
-            if state != job.reported:
-                job.reported = state
-                self._control.post(
-                    messages.JobProgressed(
-                        ticket=job.ticket,
-                        bytes_written=state[0],
-                        chunks=state[1],
-                        name=path.name if path else "",
-                    )
-                )
+            if not job.announced:
+                job.announced = True
+                self._control.post(messages.JobStarted(worker=job.worker, ticket=job.ticket))
+        now = time.monotonic()
+        if not jobs or now < self._next_report_s:
+            return
+        followed = any(job.followed for job in jobs)
+        pause_s = settings.FOLLOW_INTERVAL_S if followed else settings.PROGRESS_INTERVAL_S
+        self._next_report_s = now + pause_s
+        for job in jobs:
+            news = job.progressed()
+            if news is not None:
+                self._control.post(news)
 
     def _pause_s(self) -> float | None:
         """How long the select may wait: until the next report, if there is something to report."""

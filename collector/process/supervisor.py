@@ -36,6 +36,7 @@ _VERDICTS: Final = {
     Outcome.RAISED: Verdict.RAISED,
     Outcome.DIED: Verdict.CRASHED,
     Outcome.SPILL_FAILED: Verdict.SPILL_FAILED,
+    Outcome.LOST: Verdict.LOST,
 }
 _NOTHING: Final = Facts()
 
@@ -395,6 +396,8 @@ class Supervisor:
         entry = self._scheduler.find(ticket)
         if entry is not None and self.jobs.followed(entry):
             self._require_sink().channel.post(messages.FollowJob(ticket=ticket))
+        if entry is not None:
+            self.jobs.started(entry)
         self._do(self._scheduler.started(worker, ticket, time.monotonic()))
 
     def _ended(self, said: messages.JobEnded, exitcode: int | None, broken: str) -> None:

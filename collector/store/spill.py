@@ -245,6 +245,11 @@ class SpillManager:
             phase.file.remove()
 
     @property
+    def in_memory(self) -> bool:
+        """Whether it is open and in memory mode."""
+        return isinstance(self._phase, InMemory)
+
+    @property
     def held_bytes(self) -> int:
         """Bytes now held in memory; 0 in streaming mode and at the end."""
         return self._phase.size if isinstance(self._phase, InMemory) else 0

@@ -51,12 +51,13 @@ class Place(enum.IntEnum):
 
 
 class Outcome(enum.IntEnum):
-    """How a job ended, as `detail` of its END frame; the last two are never said by a worker."""
+    """How a job ended, as `detail` of its END frame; the others are the sink's words."""
 
     RETURNED = 0
     RAISED = 1
     DIED = 2
     SPILL_FAILED = 3
+    LOST = 4
 
 
 class Frame(NamedTuple):

@@ -1,0 +1,135 @@
+"""A job that has started and not ended, as the sink keeps it: its output, and its value if large.
+
+Runs in:    the sink.
+Owns:       a SpillManager for each of the two streams, until they are sealed.
+States:     OPEN -> ENDED (sealed or failed, once)
+Invariants: I1  `end` and `fail` never raise: whatever has become of the bytes, there is a message.
+            I2  a stream that failed has no file left.
+"""
+
+from collections.abc import Callable
+from typing import final
+
+from collector import settings
+from collector.errors import CollectorError, OutputLostError, SpillError
+from collector.store.budget import Budget
+from collector.store.spill import Sealed, SpillManager
+from collector.wire.frames import Outcome, Stream
+from collector.wire.messages import JobEnded, JobProgressed
+
+_NOTHING = Sealed(None, None, 0, 0)
+
+
+@final
+class OpenJob:
+    """The streams of one attempt.
+
+    Args:
+        worker: Number of the worker that runs it.
+        ticket: Number of the attempt.
+        memory_threshold: Bytes of the output that may stay in memory.
+        new_output: Makes a SpillManager with such a threshold.
+        budget: What all outputs may hold together.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        ticket: int,
+        memory_threshold: int,
+        new_output: Callable[[int], SpillManager],
+        budget: Budget,
+    ) -> None:
+        self.worker = worker
+        self.ticket = ticket
+        self.announced = False
+        self.followed = False
+        self.over = False
+        self._new_output = new_output
+        self._budget = budget
+        self._output = new_output(memory_threshold)
+        self._value: SpillManager | None = None
+        self._reported = (0, 0, "")
+        budget.join(self._output)
+
+    def store(self, stream: Stream, data: bytes | memoryview, chunks: int) -> None:
+        """Take bytes of a stream.
+
+        Raises:
+            SpillError: They cannot be kept.
+        """
+        output = self._output
+        if stream is Stream.VALUE:
+            output = self._value or self._new_output(settings.MEMORY_THRESHOLD_BYTES)
+            if self._value is None:
+                self._value = output
+                self._budget.join(output)
+        if output.in_memory:
+            self._budget.admit(output, len(data))
+        output.write_joined(data, chunks)
+
+    def follow(self) -> None:
+        """Have the output in a file from now on.
+
+        Raises:
+            SpillError: It cannot be.
+        """
+        self.followed = True
+        self._output.spill()
+
+    def progressed(self) -> JobProgressed | None:
+        """Return how far the output is, if that is news."""
+        progress = self._output.progress
+        path = progress.temp_file_path
+        state = (progress.bytes_written, progress.chunks_processed, path.name if path else "")
+        if state == self._reported:
+            return None
+        self._reported = state
+        return JobProgressed(
+            ticket=self.ticket, bytes_written=state[0], chunks=state[1], name=state[2]
+        )
+
+    def end(self, outcome: Outcome, value: bytes) -> JobEnded:
+        """Seal the streams; `value` is what came with the END frame."""
+        kept = Sealed(value, None, 0, 0)
+        try:
+            if self._value is not None:
+                kept = self._value.seal()
+            return self._ended(outcome, self._output.seal(), kept)
+        except (SpillError, OutputLostError) as error:
+            return self.fail(error, kept)
+
+    def fail(self, error: SpillError | OutputLostError, value: Sealed = _NOTHING) -> JobEnded:
+        """Drop what is on disk, which makes room for others at once, and seal what is in memory."""
+        output = self._output.seal() if self._output.in_memory else _NOTHING
+        self._output.dispose()
+        if self._value is not None:
+            self._value.dispose()
+        lost = isinstance(error, OutputLostError)
+        return self._ended(Outcome.LOST if lost else Outcome.SPILL_FAILED, output, value, error)
+
+    def _ended(
+        self, outcome: Outcome, output: Sealed, value: Sealed, error: CollectorError | None = None
+    ) -> JobEnded:
+        self.over = True
+        for stream in (self._output, self._value):
+            if stream is not None:
+                self._budget.leave(stream)
+        data = output.data or b""
+        self._budget.elsewhere_bytes += len(data)
+        number, text = 0, ""
+        if isinstance(error, OSError):
+            number, text = error.errno or 0, f"{error.strerror}\0{error.filename or ''}"
+        return JobEnded(
+            worker=self.worker,
+            ticket=self.ticket,
+            outcome=outcome,
+            size=output.size,
+            chunks=output.chunks,
+            name=output.name or "",
+            data=data,
+            value_name=value.name or "",
+            value=value.data or b"",
+            error_number=number,
+            error=text,
+        )
