@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import final
 
 from collector import settings
-from collector.errors import CollectorError, OutputLostError, SpillError
+from collector.errors import OutputLostError, SpillError
 from collector.store.budget import Budget
 from collector.store.spill import Sealed, SpillManager
 from collector.wire.frames import Outcome, Stream
@@ -109,7 +109,11 @@ class OpenJob:
         return self._ended(Outcome.LOST if lost else Outcome.SPILL_FAILED, output, value, error)
 
     def _ended(
-        self, outcome: Outcome, output: Sealed, value: Sealed, error: CollectorError | None = None
+        self,
+        outcome: Outcome,
+        output: Sealed,
+        value: Sealed,
+        error: SpillError | OutputLostError | None = None,
     ) -> JobEnded:
         self.over = True
         for stream in (self._output, self._value):
@@ -118,7 +122,7 @@ class OpenJob:
         data = output.data or b""
         self._budget.elsewhere_bytes += len(data)
         number, text = 0, ""
-        if isinstance(error, OSError):
+        if error is not None:
             number, text = error.errno or 0, f"{error.strerror}\0{error.filename or ''}"
         return JobEnded(
             worker=self.worker,
