@@ -16,7 +16,7 @@ def crashed(schedule: Scheduler, *jobs: Entry) -> list[object]:
     actions: list[object] = [action for job in jobs for action in schedule.submitted(job)]
     assert StartWorker(1) in actions
     assert list(schedule.worker_ready(1)) == [Dispatch(1, jobs[0])]
-    list(schedule.started(jobs[0].ticket, now_s=0.0))
+    list(schedule.started(1, jobs[0].ticket, now_s=0.0))
     return list(schedule.ended(jobs[0].ticket, Verdict.CRASHED))
 
 
