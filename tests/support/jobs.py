@@ -3,6 +3,7 @@
 What a job writes is a function of its arguments alone, so that a test makes the same bytes itself.
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import hashlib
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
@@ -131,6 +133,20 @@ def begun_then_wait(begun: str, until: str, value: Any = None) -> Any:
     Path(begun).touch()
     wait_for(until)
     return value
+
+
+@contextlib.contextmanager
+def kept_busy(collector: Executor, workers: int, directory: Path) -> Iterator[list[Future[Any]]]:
+    """Run a job on each of so many workers that ends with this block; yield when all run."""
+    until = directory / "no-longer-busy"
+    begun = [directory / f"busy-{number}" for number in range(workers)]
+    jobs = [collector.submit(begun_then_wait, os.fspath(mark), os.fspath(until)) for mark in begun]
+    try:
+        for mark in begun:
+            wait_for(mark)
+        yield jobs
+    finally:
+        until.touch()
 
 
 def pid_then_wait(begun: str, until: str) -> None:

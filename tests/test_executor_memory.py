@@ -1,0 +1,249 @@
+"""The parent and the sink stay flat, however much is collected and whether anybody reads it."""
+
+import gc
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from collector import Collector, Mode
+from tests.support.jobs import METHODS, MIB, fail, kept_busy, numbered, sha256, single_bytes, square
+from tests.support.leaks import wait_until
+
+each_method = pytest.mark.parametrize("method", METHODS)
+FILES, FILE_BYTES = 60, 20 * MIB
+THRESHOLD = 5 * MIB
+SLOTS = MIB
+"""Of one queue; the pages that the sink has touched are its own as well as the worker's."""
+
+
+def proportional_bytes(pid: int) -> int:
+    """Memory of a process now, with its share of what it shares (PSS)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(text.partition("\nPss:")[2].split()[0]) * 1024
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process had at once since `forget_peak` (RSS)."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("\nVmHWM:")[2].split()[0]) * 1024
+
+
+def forget_peak(pid: int) -> int:
+    """Begin to look for the peak anew; return what the process has now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_bytes(pid)
+
+
+def sink_of(collector: Collector) -> int:
+    """Process id of the sink."""
+    sink = collector._core.pool._supervisor._sink
+    assert sink is not None
+    return sink.child.pid
+
+
+@each_method
+def test_60_outputs_of_20_mb_that_nobody_reads_stay_out_of_memory(
+    method: str, tmp_path: Path
+) -> None:
+    with Collector(2, method) as collector:
+        for warm_up in [collector.submit(numbered, 1) for _ in range(4)]:
+            warm_up.output().close()
+        sink, parent = sink_of(collector), os.getpid()
+        gc.collect()
+        idle = {pid: proportional_bytes(pid) for pid in (sink, parent)}
+        start = {pid: forget_peak(pid) for pid in (sink, parent)}
+
+        jobs = [collector.submit(numbered, FILE_BYTES) for _ in range(FILES)]
+        for job in jobs:
+            assert job.exception() is None
+
+        # Two outputs below the threshold at a time, and the sink's side of two queues.
+        peak = {pid: peak_bytes(pid) - start[pid] for pid in (sink, parent)}
+        assert peak[sink] < 2 * (THRESHOLD + SLOTS) + 4 * MIB
+        assert peak[parent] < 4 * MIB
+        growth = {pid: proportional_bytes(pid) - idle[pid] for pid in (sink, parent)}
+        assert growth[sink] < 2 * SLOTS + 4 * MIB
+        assert growth[parent] < 4 * MIB
+
+        expected = sha256(numbered(FILE_BYTES))
+        for number, job in enumerate(jobs):
+            output = job.output()
+            assert output.mode is Mode.STREAMING
+            assert output.path is not None
+            before = output.path.stat()
+            saved = output.save(tmp_path / f"{number}.bin")
+            after = saved.stat()
+            assert (after.st_ino, after.st_size) == (before.st_ino, FILE_BYTES)
+            assert sha256(iter(output)) == expected
+        assert peak_bytes(parent) - start[parent] < 8 * MIB
+    assert len(list(tmp_path.iterdir())) == FILES
+
+
+def test_an_output_of_one_byte_chunks_costs_the_sink_no_more_than_its_threshold() -> None:
+    with Collector(1) as collector:
+        collector.submit(numbered, THRESHOLD - 1).output().close()
+        sink = sink_of(collector)
+        start = forget_peak(sink)
+        collector.submit(single_bytes, 20_000_000).output().close()
+        assert peak_bytes(sink) - start < THRESHOLD + 4 * MIB
+
+
+def test_finished_outputs_that_are_held_stay_within_the_budget() -> None:
+    budget = 32 * MIB
+    with Collector(2, memory_budget=budget) as collector:
+        collector.submit(numbered, THRESHOLD - 1).output().close()
+        sink, parent = sink_of(collector), os.getpid()
+        start = {pid: forget_peak(pid) for pid in (sink, parent)}
+        jobs = [collector.submit(numbered, 4 * MIB) for _ in range(100)]
+        outputs = [job.output() for job in jobs]
+        held = sum(output.size for output in outputs if output.mode is Mode.MEMORY)
+        assert 0 < held <= budget
+        # Each output is for a moment in the sink's channel or in the parent's buffer too.
+        assert peak_bytes(parent) - start[parent] < budget + 24 * MIB
+        assert peak_bytes(sink) - start[sink] < budget + 24 * MIB
+        expected = sha256(numbered(4 * MIB))
+        assert {sha256(iter(output)) for output in outputs} == {expected}
+        for output in outputs:
+            output.close()
+        # What was given back can be used again.
+        again = [collector.submit(numbered, 4 * MIB).output() for _ in range(4)]
+        assert {output.mode for output in again} == {Mode.MEMORY}
+
+
+# -- nothing is kept alive -------------------------------------------------------------------------
+
+
+class Tracked:
+    """Something that can be referred to weakly."""
+
+    def __init__(self, ballast: int = 0) -> None:
+        self.ballast = bytes(ballast)
+
+
+def returns_tracked(given: Tracked) -> Tracked:
+    return given
+
+
+def is_gone(reference: Callable[[], object]) -> bool:
+    """Whether nothing holds it; without a collection, but threads may need a moment to let go."""
+    return wait_until(lambda: reference() is None)
+
+
+@each_method
+def test_arguments_and_results_live_no_longer_than_their_job_is_held(method: str) -> None:
+    gc.disable()
+    try:
+        with Collector(1, method) as collector:
+            given = Tracked()
+            job = collector.submit(returns_tracked, given)
+            result = job.result()
+            argument, value, held = weakref.ref(given), weakref.ref(result), weakref.ref(job)
+            del given, result
+            assert argument() is job.args[0]
+            assert value() is job.result()
+            del job
+            assert is_gone(held)
+            assert is_gone(argument)
+            assert is_gone(value)
+            assert collector.submit(square, 2).result() == 4
+    finally:
+        gc.enable()
+
+
+@each_method
+def test_a_failed_or_cancelled_job_keeps_nothing_alive(method: str) -> None:
+    def after(end: Callable[[Collector, Tracked], None]) -> weakref.ref[Tracked]:
+        given = Tracked()
+        end(collector, given)
+        return weakref.ref(given)
+
+    def fails(collector: Collector, given: Tracked) -> None:
+        assert type(collector.submit(lambda _: 1 // 0, given).exception()) is ZeroDivisionError
+
+    def dies(collector: Collector, given: Tracked) -> None:
+        collector.submit(lambda _: os.abort(), given).exception()
+
+    def is_cancelled(collector: Collector, given: Tracked) -> None:
+        blocker = collector.submit(sum, (1, 2))
+        job = collector.submit(returns_tracked, given)
+        job.cancel()
+        blocker.result()
+
+    with Collector(1, method) as collector:
+        for end in (fails, dies, is_cancelled):
+            reference = after(end)
+            wait_until(lambda: gc.collect() == 0)
+            assert is_gone(reference), end.__name__
+
+
+def test_map_and_collect_hold_nothing_that_they_have_handed_over() -> None:
+    with Collector(2) as collector:
+        for value in collector.map(returns_tracked, [Tracked() for _ in range(5)]):
+            reference = weakref.ref(value)
+            del value
+            assert is_gone(reference)
+        for ordered in (False, True):
+            for job in collector.collect(
+                returns_tracked, (Tracked() for _ in range(10)), ordered=ordered
+            ):
+                held = weakref.ref(job)
+                argument = weakref.ref(job.args[0])
+                del job
+                assert is_gone(held)
+                assert is_gone(argument)
+
+
+class Witness:
+    """Tells through a file when its copy in the worker is gone."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __del__(self) -> None:
+        if os.path.exists(f"{self.path}.armed"):
+            Path(self.path).touch()
+
+
+def arm(witness: Witness) -> Witness:
+    Path(f"{witness.path}.armed").touch()
+    return witness
+
+
+@each_method
+def test_an_idle_worker_keeps_neither_arguments_nor_results(method: str, tmp_path: Path) -> None:
+    with Collector(1, method) as collector:
+        here = Witness(os.fspath(tmp_path / "gone"))
+        job = collector.submit(arm, here)
+        job.exception()
+        # The one here and the one that came back still live: only the worker's can have spoken.
+        assert wait_until((tmp_path / "gone").exists)
+        (tmp_path / "gone.armed").unlink()
+        assert job.result() is not here
+
+
+def test_queued_jobs_cost_2_kib_each(tmp_path: Path) -> None:
+    count = 20_000
+    with Collector(1) as collector, kept_busy(collector, 1, tmp_path):
+        for number in range(100):
+            collector.submit(square, number)
+        gc.collect()
+        before = proportional_bytes(os.getpid())
+        jobs = [collector.submit(square, number) for number in range(count)]
+        gc.collect()
+        each = (proportional_bytes(os.getpid()) - before) / count
+        for job in jobs:
+            job.cancel()
+        assert each < 2048
+
+
+def test_the_exception_of_a_job_does_not_hold_the_job() -> None:
+    with Collector(1) as collector:
+        job = collector.submit(fail, ValueError("no"))
+        error, held = job.exception(), weakref.ref(job)
+        del job
+        wait_until(lambda: gc.collect() == 0)
+        assert is_gone(held)
+        assert isinstance(error, ValueError)
