@@ -6,6 +6,7 @@ Invariants: I1  nothing here is ever proof of life or death: only the kernel's l
 """
 
 import contextlib
+import math
 import os
 import stat
 import sys
@@ -77,8 +78,8 @@ def read_owner(directory_fd: int) -> Owner:
     pid, started = facts.get("pid"), facts.get("started")
     host, command = facts.get("host"), facts.get("command")
     return Owner(
-        pid=pid if isinstance(pid, int) else None,
-        started=float(started) if isinstance(started, int | float) else None,
+        pid=pid if type(pid) is int else None,
+        started=started if type(started) is float and math.isfinite(started) else None,
         host=host if isinstance(host, str) else None,
         command=command if isinstance(command, str) else None,
     )

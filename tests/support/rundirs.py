@@ -215,10 +215,29 @@ def mounted(place: Path, options: str) -> Iterator[Path]:
     """Mount a fresh tmpfs at `place`."""
     place.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
-    try:
+    with _unmounting(place):
         yield place
+
+
+@contextlib.contextmanager
+def bound(place: Path, source: Path) -> Iterator[Path]:
+    """Mount the directory `source` at `place` too."""
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", source, place], check=True)
+    with _unmounting(place):
+        yield place
+
+
+@contextlib.contextmanager
+def _unmounting(place: Path) -> Iterator[None]:
+    """Unmount what is mounted at `place`, wherever that has been moved to by then."""
+    fd = os.open(place, os.O_PATH)
+    try:
+        yield
     finally:
-        subprocess.run(["umount", place], check=True)
+        moved = os.readlink(f"/proc/self/fd/{fd}")
+        os.close(fd)
+        subprocess.run(["umount", moved], check=True)
 
 
 @contextlib.contextmanager
