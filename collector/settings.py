@@ -37,8 +37,23 @@ PIPE_PAYLOAD_BYTES: Final = 64 * KIB
 """Largest payload behind one header where no shared slots can be had."""
 
 # -- processes -----------------------------------------------------------------------------------
+JOBS_AHEAD: Final = 8
+"""So many jobs are at a worker at once, the running one included, while jobs are brisk."""
+
+BRISK_S: Final = 0.002
+"""Jobs that take less on average are brisk: the way to the worker and back counts."""
+
+PACE_WEIGHT: Final = 0.2
+"""How much the last job counts in that average."""
+
+RECALL_AFTER_S: Final = 0.02
+"""After so long behind a running job, the ones that wait go to a worker that is idle."""
+
 PROGRESS_INTERVAL_S: Final = 0.1
 """A job's progress is reported at most once in this time; design 3.3."""
+
+ANNOUNCE_AFTER_S: Final = 0.005
+"""The parent hears of a start only if the job is not over by then: a message less for tiny jobs."""
 
 FOLLOW_INTERVAL_S: Final = 0.025
 """As above for a job that somebody follows: with the flush deadline it stays under 100 ms."""

@@ -15,7 +15,7 @@ from typing import Final
 from collector import settings
 from collector.wire.messages import Message, MessageDecoder, encode
 
-_READ_BYTES: Final = 256 * settings.KIB
+_READ_BYTES: Final = 64 * settings.KIB
 _MOST_DESCRIPTORS: Final = 64
 
 
@@ -24,9 +24,11 @@ class Channel:
 
     Args:
         end: A pipe's descriptor, or a socket where descriptors are to travel along.
+        takes_descriptors: Whether this end is the one that gets them.
     """
 
-    def __init__(self, end: int | socket.socket) -> None:
+    def __init__(self, end: int | socket.socket, *, takes_descriptors: bool = False) -> None:
+        self._takes_descriptors = takes_descriptors
         self._socket = end if isinstance(end, socket.socket) else None
         self.fd = end if isinstance(end, int) else end.fileno()
         os.set_blocking(self.fd, False)
@@ -95,7 +97,7 @@ class Channel:
             ProtocolError: What came are no messages of ours.
         """
         try:
-            if self._socket is None:
+            if self._socket is None or not self._takes_descriptors:
                 data = os.read(self.fd, _READ_BYTES)
             else:
                 data, descriptors, _, _ = socket.recv_fds(

@@ -8,7 +8,6 @@ Owns:       of each process: its `Child`, and the parent's ends of its pipes. Wh
 import contextlib
 import os
 import pickle
-import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -132,7 +131,7 @@ class Crew:
         Raises:
             OSError: No process or descriptor is to be had.
         """
-        prefix = f"scratch-{secrets.token_hex(8)}-"
+        prefix = f"scratch-{os.urandom(8).hex()}-"
         told = worker.WorkerArguments(
             run_directory=self.run_directory,
             scratch_prefix=prefix,

@@ -19,13 +19,14 @@ from collector.wire.messages import RunJob
 class CurrentJob:
     """The job that runs in this worker; it can be used as the `file` of `print`."""
 
-    def __init__(self, job: RunJob, stream: JobStream, writer: QueueWriter, scratch: Path) -> None:
+    def __init__(self, job: RunJob, stream: JobStream, writer: QueueWriter, scratch: str) -> None:
         self.id: Final = job.job_id
         self.name: Final = job.name
         self.attempt: Final = job.attempt
         self._put = stream.write
         self._flush = writer.flush
         self._scratch = scratch
+        self._scratch_made = False
 
     def write(self, chunk: Chunk) -> int:
         """Add one chunk to the job's output; returns the number of bytes taken.
@@ -50,13 +51,14 @@ class CurrentJob:
     @property
     def scratch_dir(self) -> Path:
         """A directory of this attempt's own, made at first use, gone with the job or its worker."""
+        self._scratch_made = True
         with contextlib.suppress(FileExistsError):
             os.mkdir(self._scratch, 0o700)
-        return self._scratch
+        return Path(self._scratch)
 
     def close(self) -> None:
         """Remove the scratch directory; what resists goes with the run directory."""
-        if self._scratch.exists():
+        if self._scratch_made:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
 

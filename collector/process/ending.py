@@ -73,23 +73,23 @@ def _rescued(name: str, directory: RunDirectory) -> Output:
     return Output.in_memory(b"", chunks=0, complete=False)
 
 
-def log_of(ending: Ending, directory: RunDirectory) -> Output:
-    """Return what the job and its subprocesses printed, as far as it was captured."""
+def log_of(ending: Ending, directory: RunDirectory) -> Output | None:
+    """Return what the job and its subprocesses printed, if that was to be captured."""
+    if not ending.log_name:
+        return None
     size = 0
-    if ending.log_name:
-        with contextlib.suppress(OSError):  # the worker died before it had made the file
-            size = os.stat(ending.log_name, dir_fd=directory.fd).st_size
+    with contextlib.suppress(OSError):  # the worker died before it had made the file
+        size = os.stat(ending.log_name, dir_fd=directory.fd).st_size
     complete = ending.verdict is Verdict.RETURNED
     if not size:
-        if ending.log_name:
-            directory.remove_file(ending.log_name)
+        directory.remove_file(ending.log_name)
         return Output.in_memory(b"", chunks=0, complete=complete)
     return Output.on_disk(directory, ending.log_name, size=size, chunks=0, complete=complete)
 
 
-def _tail(log: Output) -> str:
+def _tail(log: Output | None) -> str:
     """Return the last lines of a log, for a message."""
-    if not log.size:
+    if log is None or not log.size:
         return ""
     try:
         with log.open() as file:
@@ -104,13 +104,15 @@ def _tail(log: Output) -> str:
 def discard(ending: Ending, directory: RunDirectory, release: Callable[[int], None]) -> None:
     """Drop what an attempt left that is followed by another."""
     output_of(ending, directory, release, complete=False).close()
-    log_of(ending, directory).close()
+    log = log_of(ending, directory)
+    if log is not None:
+        log.close()
     if ending.said is not None and ending.said.value_name:
         directory.remove_file(ending.said.value_name)
 
 
 def outcome_of(
-    ending: Ending, log: Output, directory: RunDirectory
+    ending: Ending, log: Output | None, directory: RunDirectory
 ) -> tuple[Any, BaseException | None]:
     """Return the job's value, or its error."""
     if ending.verdict not in (Verdict.RETURNED, Verdict.RAISED):

@@ -10,7 +10,6 @@ Invariants: I1  no byte is read that was not reported: what a failed write leave
             I2  one attempt only: when another attempt begins, following ends with an error.
 """
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -89,6 +88,8 @@ class Following:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield bytes as they come; the event loop waits for the reads alone."""
+        import asyncio  # noqa: PLC0415 - 45 ms that only those pay who are in it already
+
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         reader = _Reader(self._job, self._directory)
 

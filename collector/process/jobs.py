@@ -9,8 +9,8 @@ Invariants: I1  each owner is settled exactly once, in the order in which the jo
 """
 
 import logging
+import os
 import queue
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +41,9 @@ class Owner(Protocol):
     def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
         """How far the output has come; with the name of its file once it is in one."""
 
-    def settle(self, value: Any, error: BaseException | None, output: Output, log: Output) -> None:
+    def settle(
+        self, value: Any, error: BaseException | None, output: Output, log: Output | None
+    ) -> None:
         """The job is over."""
 
 
@@ -92,7 +94,8 @@ class JobTable:
         self._directory = directory
         self._held = held
         self._work: dict[int, Work] = {}
-        self._endings: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._endings: queue.SimpleQueue[list[Callable[[], None]] | None] = queue.SimpleQueue()
+        self._round: list[Callable[[], None]] = []
         self._records = Records(self.later)
 
     def add(self, work: Work) -> None:
@@ -110,7 +113,7 @@ class JobTable:
             self.forget(entry.job_id)
             return None
         work.claimed = True
-        work.log_name = f"log-{secrets.token_hex(8)}.spill" if work.capture else ""
+        work.log_name = f"log-{os.urandom(8).hex()}.spill" if work.capture else ""
         return RunJob(
             ticket=entry.ticket,
             job_id=entry.job_id,
@@ -190,9 +193,20 @@ class JobTable:
 
         self.later(remove)
 
-    def later(self, act: Callable[[], None] | None) -> None:
-        """Have something done by the settling thread; None ends it."""
-        self._endings.put(act)
+    def later(self, act: Callable[[], None]) -> None:
+        """Have something done by the settling thread, after `flush`."""
+        self._round.append(act)
+
+    def flush(self) -> None:
+        """Hand over what came together: one change of threads for many jobs."""
+        if self._round:
+            self._endings.put(self._round)
+            self._round = []
+
+    def end(self) -> None:
+        """Let the settling thread leave when it has done all."""
+        self.flush()
+        self._endings.put(None)
 
     def start(self) -> threading.Thread:
         """Start the settling thread."""
@@ -201,13 +215,14 @@ class JobTable:
         return thread
 
     def _settle_all(self) -> None:
-        while (act := self._endings.get()) is not None:
-            try:
-                act()
-            except BaseException:
-                # A callback of the user's that exits: the other jobs are settled all the same.
-                _logger.exception("a callback of a job failed")
-            del act
+        while (acts := self._endings.get()) is not None:
+            acts.reverse()
+            while acts:
+                try:
+                    acts.pop()()
+                except BaseException:
+                    # A callback of the user's that exits: the others are settled all the same.
+                    _logger.exception("a callback of a job failed")
 
 
 def _ending(work: Work, verdict: Verdict, facts: Facts, attempt: int) -> Ending:

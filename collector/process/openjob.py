@@ -7,6 +7,7 @@ Invariants: I1  `end` and `fail` never raise: whatever has become of the bytes, 
             I2  a stream that failed has no file left.
 """
 
+import time
 from collections.abc import Callable
 from typing import final
 
@@ -43,6 +44,7 @@ class OpenJob:
         self.worker = worker
         self.ticket = ticket
         self.announced = False
+        self.opened_s = time.monotonic()
         self.followed = False
         self.over = False
         self._new_output = new_output

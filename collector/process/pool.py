@@ -99,7 +99,7 @@ class Pool:
             self._supervisor.run()
         finally:
             self._supervisor.jobs.later(self._close)
-            self._supervisor.jobs.later(None)
+            self._supervisor.jobs.end()
 
     def _close(self) -> None:
         _pools.discard(self)

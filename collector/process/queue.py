@@ -102,6 +102,7 @@ class QueueWriter:
         self._free = list(range(settings.SLOT_COUNT))
         self._encoder = FrameEncoder()
         self._stream: JobStream | None = None
+        self._unsaid = b""
         self._lock = threading.Lock()
         self.stale: Final = threading.Event()
         threading.Thread(target=self._flush_late, name="collector-flush", daemon=True).start()
@@ -142,8 +143,14 @@ class QueueWriter:
         with self._lock:
             self._publish(Stream.RECORD, packed, 1, self._stream.ticket if self._stream else 0)
 
-    def end(self, outcome: Outcome, value: bytes) -> None:
-        """Say that the job has ended; `value` is what it returned or raised, pickled."""
+    def end(self, outcome: Outcome, value: bytes, *, hold: bool = False) -> None:
+        """Say that the job has ended.
+
+        Args:
+            outcome: How.
+            value: What it returned or raised, pickled.
+            hold: Another frame follows at once: say both together.
+        """
         with self._lock:
             self._drain()
             stream, self._stream = self._stream, None
@@ -154,7 +161,10 @@ class QueueWriter:
                 self._publish(Stream.VALUE, value, 1, ticket)
                 value = b""
             head = self._encoder.encode(Kind.END, ticket, detail=outcome, length=len(value))
-            self._put(head + value)
+            if hold:
+                self._unsaid += head + value
+            else:
+                self._put(head + value)
 
     def _drain(self) -> None:
         """Publish the chunks that the running job has pending."""
@@ -194,6 +204,8 @@ class QueueWriter:
         self._put(head + payload)
 
     def _put(self, data: bytes) -> None:
+        if self._unsaid:
+            data, self._unsaid = self._unsaid + data, b""
         try:
             while data:
                 data = data[os.write(self._frames, data) :]

@@ -1,6 +1,6 @@
 """Who runs what, when: decides for the pool, which does it.
 
-Pure: events in, actions out; no clock, no process, no I/O of its own.
+Pure: events in, actions out; no process, no I/O, and the clock is given.
 
 States:     of a job: QUEUED -> DISPATCHED -> (RUNNING) -> settled, or QUEUED again for its next
             attempt; of a worker: STARTING -> READY -> LEAVING -> gone (a death leads there from
@@ -14,7 +14,7 @@ Invariants: I1  each job is settled exactly once.
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import final
 
@@ -24,6 +24,7 @@ from collector.process.actions import (
     Dispatch,
     Entry,
     KillWorker,
+    Recall,
     RunAgain,
     Settle,
     StartWorker,
@@ -39,6 +40,8 @@ class _Seat:
     leaving: bool = False
     recalled: bool = False
     tasks: int = 0
+    since_s: float = 0.0
+    """Since when the first of its jobs is the one that runs, or nothing does."""
     entries: deque[Entry] = field(default_factory=deque)
 
 
@@ -49,9 +52,17 @@ class Scheduler:
     Args:
         max_workers: The most workers at a time.
         max_tasks_per_child: A worker leaves after so many jobs; None for never.
+        clock: Tells the time, in seconds.
     """
 
-    def __init__(self, max_workers: int, max_tasks_per_child: int | None = None) -> None:
+    def __init__(
+        self,
+        max_workers: int,
+        max_tasks_per_child: int | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._clock = clock
+        self._pace_s = 1.0
         self._max_workers = max_workers
         self._max_tasks = max_tasks_per_child
         self._queue: deque[Entry] = deque()
@@ -92,17 +103,14 @@ class Scheduler:
         return self._dispatched.get(ticket)
 
     def next_deadline_s(self) -> float | None:
-        """When the next running job will have used up its time."""
-        return min(
-            (
-                entry.started_s + entry.timeout
-                for entry in self._dispatched.values()
-                if entry.timeout is not None
-                and entry.started_s is not None
-                and entry.sentence is None
-            ),
-            default=None,
-        )
+        """When time itself will be news: a job has used up its own, or keeps others waiting."""
+        deadlines = [
+            entry.started_s + entry.timeout
+            for entry in self._dispatched.values()
+            if entry.timeout is not None and entry.started_s is not None and entry.sentence is None
+        ]
+        deadlines.extend(seat.since_s + settings.RECALL_AFTER_S for seat in self._blocked())
+        return min(deadlines, default=None)
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -140,7 +148,10 @@ class Scheduler:
             return itertools.chain((Settle(waiting, Verdict.KILLED),), self._leave_if_done())
         for entry in self._dispatched.values():
             if entry.job_id == job_id and entry.sentence is None and entry.worker is not None:
-                return iter((self._condemn(entry, entry.worker, Verdict.KILLED),))
+                if self._seats[entry.worker].entries[0] is entry:
+                    return iter((self._condemn(entry, entry.worker, Verdict.KILLED),))
+                entry.sentence = Verdict.KILLED  # it waits behind another one: fetch it back
+                return iter((Recall(entry.worker),))
         return iter(())
 
     def _condemn(self, entry: Entry, worker: int, sentence: Verdict) -> Action:
@@ -153,6 +164,8 @@ class Scheduler:
         entry = self._dispatched.get(ticket)
         if entry is not None and entry.worker == worker:
             entry.started_s = now_s
+            if entry.sentence is Verdict.KILLED and not self._seats[worker].leaving:
+                return iter((self._condemn(entry, worker, Verdict.KILLED),))
         return iter(())
 
     def delayed(self, pause_s: float) -> None:
@@ -174,6 +187,17 @@ class Scheduler:
         for entry in late:
             if entry.worker is not None:
                 yield self._condemn(entry, entry.worker, Verdict.TIMED_OUT)
+        for seat in list(self._blocked()):
+            if seat.since_s + settings.RECALL_AFTER_S <= now_s:
+                seat.recalled = True
+                yield Recall(seat.worker)
+
+    def _blocked(self) -> Iterator[_Seat]:
+        """Yield workers with jobs that wait behind a running one while another worker is idle."""
+        if any(s.ready and not s.leaving and not s.entries for s in self._seats.values()):
+            for seat in self._seats.values():
+                if len(seat.entries) > 1 and not seat.recalled and not seat.leaving:
+                    yield seat
 
     def ended(self, ticket: int, verdict: Verdict) -> Iterator[Action]:
         """An attempt is over, as the sink says."""
@@ -183,6 +207,7 @@ class Scheduler:
         seat = self._seats.get(entry.worker or 0)
         if seat is not None and entry in seat.entries:
             seat.entries.remove(entry)
+            self._time(seat)
         if verdict in (Verdict.RETURNED, Verdict.RAISED):
             self._sink_deaths = 0
             self._hindered = False
@@ -199,6 +224,13 @@ class Scheduler:
             yield StopWorker(seat.worker)
         yield from self._assign()
         yield from self._leave_if_done()
+
+    def _time(self, seat: _Seat) -> None:
+        """A job of this worker has ended: how long do jobs take these days?"""
+        now_s = self._clock()
+        self._pace_s += (now_s - seat.since_s - self._pace_s) * settings.PACE_WEIGHT
+        seat.since_s = now_s
+        seat.recalled = False
 
     def _judge(self, entry: Entry, verdict: Verdict) -> Action:
         again = verdict not in (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)
@@ -292,9 +324,12 @@ class Scheduler:
         """End every job; those that never ran were cancelled by their owners."""
         for entry in list(self._waiting.values()):
             yield from self.killed(entry.job_id)
-        for entry in list(self._dispatched.values()):
-            if entry.sentence is None and entry.worker is not None:
-                yield self._condemn(entry, entry.worker, Verdict.KILLED)
+        for seat in self._seats.values():
+            for entry in seat.entries:
+                entry.sentence = entry.sentence or Verdict.KILLED
+            if seat.entries:
+                seat.leaving = True
+                yield KillWorker(seat.worker)
 
     def break_off(self) -> Iterator[Action]:
         """Give up: nothing can run any more."""
@@ -327,6 +362,7 @@ class Scheduler:
         idle = [s for s in self._seats.values() if s.ready and not s.leaving and not s.entries]
         while idle and (entry := self._next()) is not None:
             yield self._dispatch(idle.pop(), entry)
+        yield from self._send_ahead()
         if self._hindered:
             return
         coming = sum(1 for s in self._seats.values() if not s.ready and not s.leaving)
@@ -336,6 +372,21 @@ class Scheduler:
             self._seats[worker] = _Seat(worker)
             yield StartWorker(worker)
 
+    def _send_ahead(self) -> Iterator[Action]:
+        """While jobs are over in no time, let some wait at their worker, not here."""
+        if self._pace_s > settings.BRISK_S or not self._waiting:
+            return
+        now_s = self._clock()
+        for seat in self._seats.values():
+            long = now_s - seat.since_s > settings.RECALL_AFTER_S
+            while seat.ready and not seat.leaving and not long:
+                if len(seat.entries) >= settings.JOBS_AHEAD or self._used_up(seat):
+                    break
+                entry = self._next()
+                if entry is None:
+                    return
+                yield self._dispatch(seat, entry)
+
     def _next(self) -> Entry | None:
         while self._queue:
             entry = self._queue.popleft()
@@ -344,6 +395,8 @@ class Scheduler:
         return None
 
     def _dispatch(self, seat: _Seat, entry: Entry) -> Dispatch:
+        if not seat.entries:
+            seat.since_s = self._clock()
         entry.ticket = next(self._tickets)
         entry.worker = seat.worker
         self._dispatched[entry.ticket] = entry

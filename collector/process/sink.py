@@ -80,7 +80,7 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     for fd in descriptors:
         os.set_inheritable(fd, False)
     told: SinkArguments = pickle.loads(arguments)
-    control = Channel(socket.socket(fileno=descriptors[0]))
+    control = Channel(socket.socket(fileno=descriptors[0]), takes_descriptors=True)
     directory = RunDirectory.join(told.run_directory)
     with contextlib.closing(control):
         Sink(control, descriptors[1], directory, told).run()
@@ -301,11 +301,11 @@ class Sink:
     def _report(self) -> None:
         """Tell of jobs that have started and not ended; then how far they are, not too often."""
         jobs = [s.job for s in self._sources.values() if s.job is not None and not s.job.over]
+        now = time.monotonic()
         for job in jobs:
-            if not job.announced:
+            if not job.announced and now >= job.opened_s + settings.ANNOUNCE_AFTER_S:
                 job.announced = True
                 self._control.post(messages.JobStarted(worker=job.worker, ticket=job.ticket))
-        now = time.monotonic()
         if not jobs or now < self._next_report_s:
             return
         followed = any(job.followed for job in jobs)
@@ -317,10 +317,12 @@ class Sink:
                 self._control.post(news)
 
     def _pause_s(self) -> float | None:
-        """How long the select may wait: until the next report, if there is something to report."""
-        if not any(s.job is not None for s in self._sources.values()):
+        """How long the select may wait: until there is something to tell of a running job."""
+        jobs = [source.job for source in self._sources.values() if source.job is not None]
+        if not jobs:
             return None
-        return max(0.0, self._next_report_s - time.monotonic()) or 0.001
+        news = [job.opened_s + settings.ANNOUNCE_AFTER_S for job in jobs if not job.announced]
+        return max(0.001, min([self._next_report_s, *news]) - time.monotonic())
 
     # -- descriptors -----------------------------------------------------------------------------
 

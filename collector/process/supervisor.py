@@ -236,7 +236,8 @@ class Supervisor:
             self._bell.recv(4096)
 
     def _flush(self) -> None:
-        """Write what waits to be written; watch for room where there is none."""
+        """Hand on what this round brought; watch for room where there is none."""
+        self.jobs.flush()
         for worker in self._workers.values():
             channel = worker.jobs
             if channel.backlog_bytes:

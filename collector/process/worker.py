@@ -22,7 +22,6 @@ import traceback
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from collector.process import records, ship
@@ -74,9 +73,10 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     if told.initializer and not _initialize(told.initializer, writer):
         return
     writer.say(Kind.READY)
-    directory = Path(told.run_directory)
     for job in iter(inbox.next, None):
-        _run(job, writer, directory, told.scratch_prefix)
+        outcome, value = _run(job, writer, told)
+        writer.end(outcome, value, hold=inbox.waiting)
+        del job, value
 
 
 def _die_with_parent() -> None:
@@ -123,7 +123,7 @@ def _watch(parent: int, recall: int, inbox: "_Inbox", writer: QueueWriter) -> No
             os.killpg(0, signal.SIGKILL)
         if not os.read(recall, 64):
             poller.unregister(recall)
-        for job in inbox.hand_back():
+        for job in reversed(inbox.hand_back()):
             writer.say(Kind.HANDED_BACK, job.ticket)
 
 
@@ -142,13 +142,18 @@ class _Inbox:
         """Wait for the next job; None when there will be none."""
         while True:
             with self._lock:
-                if not self._jobs:
-                    self._receive()
                 if self._jobs:
                     return self._jobs.popleft()
                 if self._ended:
                     return None
             self._poller.poll()
+            with self._lock:
+                self._receive()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a job is here that has not started."""
+        return bool(self._jobs)
 
     def hand_back(self) -> list[RunJob]:
         """Give up every job that has not started."""
@@ -166,20 +171,21 @@ class _Inbox:
             self._jobs.extend(m for m in messages if isinstance(m, RunJob))
 
 
-def _captured(directory: Path, log_name: str) -> contextlib.AbstractContextManager[None]:
+def _captured(directory: str, log_name: str) -> contextlib.AbstractContextManager[None]:
     if not log_name:
         return contextlib.nullcontext()
     from collector.process.capture import captured  # noqa: PLC0415 - ctypes: 10 ms few jobs need
 
-    return captured(os.fspath(directory / log_name))
+    return captured(f"{directory}/{log_name}")
 
 
-def _run(job: RunJob, writer: QueueWriter, directory: Path, scratch_prefix: str) -> None:
+def _run(job: RunJob, writer: QueueWriter, told: WorkerArguments) -> tuple[Outcome, bytes]:
     stream = writer.start(job.ticket, START.pack(job.memory_threshold))
-    current = CurrentJob(job, stream, writer, directory / f"{scratch_prefix}{job.ticket:x}")
+    scratch = f"{told.run_directory}/{told.scratch_prefix}{job.ticket:x}"
+    current = CurrentJob(job, stream, writer, scratch)
     running.job = current
     try:
-        with _captured(directory, job.log_name):
+        with _captured(told.run_directory, job.log_name):
             value = _call(job.call, current)
         _leave_if_forked(current)
         outcome, pickled = Outcome.RETURNED, ship.dumps(value)
@@ -189,7 +195,7 @@ def _run(job: RunJob, writer: QueueWriter, directory: Path, scratch_prefix: str)
         outcome, pickled = Outcome.RAISED, ship.dump_exception(error)
     running.job = None
     current.close()
-    writer.end(outcome, pickled)
+    return outcome, pickled
 
 
 def _leave_if_forked(current: CurrentJob, error: BaseException | None = None) -> None:
