@@ -1,7 +1,8 @@
 """Clean up on every exit that can be had: the end of the script, `sys.exit`, SIGTERM, SIGHUP.
 
 Runs in:    any process that uses a run directory without a sink to clean up after it.
-Owns:       the handlers of SIGTERM and SIGHUP while something is registered, and the exit hook.
+Owns:       the handlers of SIGTERM and SIGHUP while something is registered or must not be cut in
+            two, and the exit hook.
 Invariants: I1  a handler of the user's is never replaced: ours goes only over the default one, and
                 only in the main thread.
             I2  the exit status stays the signal's: restore the default, then raise it again.
@@ -76,20 +77,25 @@ def clean_up() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP wait until the block has ended, so that it is done whole or not begun.
+    """Let SIGTERM and SIGHUP wait until the block has ended, so that it is done whole.
 
-    Only the main thread is ever interrupted by a signal, so other threads pass through.
+    Where a handler of the user's is installed, it decides instead. Only the main thread is ever
+    interrupted by a signal, so other threads pass through.
     """
     if not _in_main_thread():
         yield
         return
     _exit.depth += 1
     try:
+        _install()
         yield
     finally:
         _exit.depth = max(0, _exit.depth - 1)
-        if not _exit.depth and _exit.pending is not None:
-            _leave(_exit.pending)
+        if not _exit.depth:
+            if _exit.pending is not None:
+                _leave(_exit.pending)
+            if not _exit.registered:
+                _restore()
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
