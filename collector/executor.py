@@ -15,24 +15,28 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future, InvalidStateError
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, final, overload
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, cast, final, overload
 
 from collector import settings
 from collector.errors import BrokenCollectorError
 from collector.process import ship
 from collector.process.actions import Entry
-from collector.process.context import method_of
+from collector.process.birth import method_of
 from collector.process.crew import Crew, launcher_for
 from collector.process.following import Following
 from collector.process.jobs import Work
 from collector.process.pool import Pool
 from collector.process.scheduler import Scheduler
+from collector.progress.batch import Batch, Watcher
+from collector.progress.board import Board, OpenBatch
+from collector.progress.event import ProgressSink
 from collector.store.mode import Mode
 from collector.store.output import Output
+from collector.store.reclaim import start_sweep
 from collector.store.rundir import RunDirectory
 from collector.store.spill import Chunk, Progress
 
@@ -85,10 +89,10 @@ class Job(Future[R], Generic[R]):
         self,
         pool: Pool,
         job_id: int,
-        options: Options,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         name: str,
+        observers: tuple[Watcher, ...],
     ) -> None:
         super().__init__()
         self.id: Final = job_id
@@ -96,12 +100,14 @@ class Job(Future[R], Generic[R]):
         self.args: Final = args
         self.kwargs: Final = kwargs
         self._pool = pool
-        self._on_progress = options.on_progress
+        self._observers = observers
         self._attempt = 1
         self._written: tuple[int, int, str] = (0, 0, "")
         self._output: Output | None = None
         self._log: Output | None = None
         self._watchers: list[Callable[[], None]] = []
+        for observer in observers:
+            self.add_done_callback(cast("Callable[[Future[R]], object]", observer.ended))
 
     @property
     def attempt(self) -> int:
@@ -111,10 +117,6 @@ class Job(Future[R], Generic[R]):
     @property
     def progress(self) -> Progress:
         """How far the output has come, as of 0.1 s ago; exact once the job has ended."""
-        output = self._output
-        if output is not None:
-            path = output.path if output.mode is Mode.STREAMING else None
-            return Progress(output.mode, output.size, output.chunks, path, path is not None)
         size, chunks, name = self._written
         path = self._pool.directory.path / name if name else None
         mode = Mode.STREAMING if path else Mode.MEMORY
@@ -145,9 +147,9 @@ class Job(Future[R], Generic[R]):
             CancelledError: The job was cancelled.
             TimeoutError: It has not ended in time.
         """
-        self.output(timeout)
-        if self._log is None:
-            raise BrokenCollectorError(f"job {self.name} has ended without a log")
+        complete = self.output(timeout).complete
+        if self._log is None:  # nothing was to be captured
+            self._log = Output.in_memory(b"", chunks=0, complete=complete)
         return self._log
 
     def follow(self) -> Following:
@@ -207,15 +209,26 @@ class Job(Future[R], Generic[R]):
         for wake in list(self._watchers):
             wake()
 
+    def started(self) -> None:
+        """See `Owner.started`."""
+        for observer in self._observers:
+            observer.started(self)
+
     def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
         """See `Owner.progressed`."""
         self._written = (bytes_written, chunks, name)
+        for observer in self._observers:
+            observer.progressed(self)
         for wake in list(self._watchers):
             wake()
 
-    def settle(self, value: R, error: BaseException | None, output: Output, log: Output) -> None:
+    def settle(
+        self, value: R, error: BaseException | None, output: Output, log: Output | None
+    ) -> None:
         """See `Owner.settle`."""
         self._output, self._log = output, log
+        path = output.path
+        self._written = (output.size, output.chunks, path.name if path else "")
         try:
             if error is None:
                 self.set_result(value)
@@ -228,8 +241,10 @@ class Job(Future[R], Generic[R]):
 class _Core:
     """What a Collector shares with those that `with_options` makes of it."""
 
-    def __init__(self, pool: Pool, max_workers: int) -> None:
+    def __init__(self, pool: Pool, max_workers: int, board: Board) -> None:
         self.pool = pool
+        self.board = board
+        pool.at_end = board.finish
         self.max_workers = max_workers
         self.numbers = itertools.count(1)
         self.lock = threading.Lock()
@@ -268,7 +283,8 @@ class Collector(Executor):
         memory_budget: Bytes; all outputs together hold no more in memory, running ones and those
             that you have.
         progress: None draws a bar for each `collect` on a terminal, False none, True one also for
-            `submit` and `map`.
+            `submit` and `map`; or an object whose `update(event)` is called with each
+            `ProgressEvent` and whose `close()` at the end.
         on_progress: Called in this process with a job and its `Progress`, at most ten times a
             second and job, and once at its end.
         capture: Keep what jobs and their subprocesses print as `job.log()`, on descriptor level.
@@ -298,7 +314,7 @@ class Collector(Executor):
         max_tasks_per_child: int | None = None,
         memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES,
         memory_budget: int = settings.MEMORY_BUDGET_BYTES,
-        progress: bool | None = None,
+        progress: bool | ProgressSink | None = None,
         on_progress: ProgressCallback | None = None,
         capture: bool = False,
         timeout: float | None = None,
@@ -323,15 +339,16 @@ class Collector(Executor):
             on_progress=on_progress,
             capture=capture,
         )
-        self._progress = progress
+        board = Board(progress)
         method = method_of(mp_context)
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
         directory = RunDirectory.create(temp_root)
+        start_sweep(directory.path.parent)
         crew = Crew(
             launcher_for(method), str(directory.path), temp_file_base_name, memory_budget, start
         )
-        schedule = Scheduler(workers, max_tasks_per_child)
-        self._core = _Core(Pool(crew, directory, schedule), workers)
+        schedule = Scheduler(workers, max_tasks_per_child, time.monotonic)
+        self._core = _Core(Pool(crew, directory, schedule), workers, board)
         del verbose
 
     # -- jobs ------------------------------------------------------------------------------------
@@ -359,6 +376,15 @@ class Collector(Executor):
         """
         if not callable(fn):
             raise TypeError(f"submit needs a function to run, not {fn!r}")
+        return self._submit(fn, args, kwargs, self._core.board.standing)
+
+    def _submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        batch: Callable[[], Batch | None],
+    ) -> Job[Any]:
         core, options = self._core, self._options
         if core.pool.owner_pid != os.getpid():
             raise RuntimeError(
@@ -374,7 +400,8 @@ class Collector(Executor):
                 )
             job_id = next(core.numbers)
             name = options.name or f"{ship.call_name(fn)}-{job_id}"
-            job: Job[Any] = Job(core.pool, job_id, options, args, kwargs, name)
+            watchers = core.board.watchers(batch(), options.on_progress)
+            job: Job[Any] = Job(core.pool, job_id, args, kwargs, name, watchers)
             core.waiting[job_id] = job
             entry = Entry(job_id, options.retries, options.timeout)
             core.pool.submit(
@@ -465,23 +492,34 @@ class Collector(Executor):
         _whole("buffersize", ahead, least=1)
         if not callable(fn):
             raise TypeError(f"collect needs a function to run, not {fn!r}")
+        if total is None and isinstance(iterable, Sized):
+            total = len(iterable)
         items = iter(iterable)
-        return self._collect(fn, items, ahead, ordered=ordered)
+        batch = functools.partial(self._core.board.open, desc or "", total)
+        return self._collect(fn, items, ahead, batch, ordered=ordered)
 
     def _collect(
-        self, fn: Callable[[T], Any], items: Iterator[T], ahead: int, *, ordered: bool
+        self,
+        fn: Callable[[T], Any],
+        items: Iterator[T],
+        ahead: int,
+        open_batch: Callable[[], OpenBatch],
+        *,
+        ordered: bool,
     ) -> Iterator[Job[Any]]:
         finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         open_jobs: deque[Job[Any]] = deque()
+        batch = open_batch()
         try:
             while True:
                 for item in itertools.islice(items, ahead - len(open_jobs)):
-                    job = self.submit(fn, item)
+                    job = self._submit(fn, (item,), {}, batch.belonging)
                     open_jobs.append(job)
                     if not ordered:
                         job.add_done_callback(finished.put)
                     del job, item
                 if not open_jobs:
+                    batch.complete()
                     return
                 if ordered:
                     _settled(open_jobs[0])
@@ -491,6 +529,7 @@ class Collector(Executor):
         finally:
             for job in open_jobs:
                 job.cancel()
+            batch.leave()
 
     def with_options(
         self,
@@ -541,6 +580,7 @@ class Collector(Executor):
         core.pool.stop(kill=kill)
         if wait:
             core.pool.join()
+            core.board.wait()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,1 @@
+"""The progress of jobs: what a batch has done, on the terminal, in the log, to the user's code."""

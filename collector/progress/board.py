@@ -1,0 +1,138 @@
+"""The progress of one Collector: which batches there are, and who hears of each job.
+
+Runs in:    the parent, in threads of the user's and, at the end, in the settling thread.
+Owns:       the reporter, and the batch of what comes through `submit` and `map`.
+"""
+
+import atexit
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final, final
+
+from collector.progress.batch import Batch, Callback, Watcher
+from collector.progress.draw import draw
+from collector.progress.event import ProgressSink
+from collector.progress.report import Call, Reporter
+from collector.store.mode import Progress
+
+
+@final
+class OpenBatch:
+    """A batch of one `collect`, until it is left.
+
+    Args:
+        batch: None if nobody looks at it.
+        stop_drawing: Draws its last line.
+    """
+
+    def __init__(self, batch: Batch | None, stop_drawing: Callable[[], None]) -> None:
+        self._batch = batch
+        self._stop_drawing = stop_drawing
+        self._left = False
+
+    def belonging(self) -> Batch | None:
+        """Return what its jobs belong to."""
+        return self._batch
+
+    def complete(self) -> None:
+        """No further job will belong to it: the total is known."""
+        if self._batch is not None:
+            self._batch.complete()
+
+    def leave(self) -> None:
+        """Nobody reads it any more: leave its last line, and do not wait long for that."""
+        if self._batch is not None and not self._left:
+            self._left = True
+            self._batch.leave()
+            self._stop_drawing()
+
+
+@final
+class Board:
+    """Watches the jobs of one Collector.
+
+    Args:
+        progress: None draws batches of `collect` on a terminal, True draws everything and
+            everywhere, False nothing; else whatever has `update(event)` and `close()`.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+
+    def __init__(self, progress: bool | ProgressSink | None) -> None:
+        self._sink: ProgressSink | None = None
+        self._drawing: bool | None = None
+        if progress is None or isinstance(progress, bool):
+            self._drawing = progress
+        elif all(callable(getattr(progress, name, None)) for name in ("update", "close")):
+            self._sink = progress
+        else:
+            raise TypeError(
+                f"progress must be None, a bool, or have update(event) and close(): {progress!r}"
+            )
+        self._reporter = Reporter()
+        self._lock = threading.Lock()
+        self._standing: OpenBatch | None = None
+        self._open: weakref.WeakSet[OpenBatch] = weakref.WeakSet()
+        _boards.add(self)
+
+    def open(self, desc: str, total: int | None) -> OpenBatch:
+        """Open a batch for a `collect`."""
+        if self._sink is None and self._drawing is False:
+            return OpenBatch(None, _nothing)
+        return self._begin(Batch(desc, total, self._sink, self._reporter))
+
+    def standing(self) -> Batch | None:
+        """Return the batch of what is submitted one by one; None if nobody looks at it."""
+        if self._sink is None and not self._drawing:
+            return None
+        with self._lock:
+            if self._standing is None:
+                batch = Batch("", None, self._sink, self._reporter)
+                batch.complete()
+                self._standing = self._begin(batch)
+            return self._standing.belonging()
+
+    def watchers(
+        self, batch: Batch | None, on_progress: Callable[[Any, Progress], object] | None
+    ) -> tuple[Watcher, ...]:
+        """Return who hears of a new job of that batch."""
+        found: list[Watcher] = []
+        if batch is not None:
+            batch.submitted()
+            found.append(batch)
+        if on_progress is not None:
+            found.append(Callback(on_progress, self._reporter))
+        return tuple(found)
+
+    def finish(self) -> None:
+        """The last job is over. Waits for a last line, but for nobody's callback."""
+        for batch in list(self._open):
+            batch.leave()
+        if self._sink is not None:
+            self._reporter.must(Call(self._sink, 0, self._sink.close))
+        self._reporter.finish()
+
+    def wait(self) -> None:
+        """Wait until the user's code has heard everything, unless it does not return."""
+        self._reporter.wait()
+
+    def _begin(self, batch: Batch) -> OpenBatch:
+        stop = _nothing if self._sink is not None else draw(batch, always=bool(self._drawing))
+        found = OpenBatch(batch, stop)
+        self._open.add(found)
+        return found
+
+
+def _nothing() -> None:
+    """Nothing is drawn."""
+
+
+_boards: Final[weakref.WeakSet[Board]] = weakref.WeakSet()
+
+
+@atexit.register
+def _wait_at_exit() -> None:
+    for board in list(_boards):
+        board.wait()

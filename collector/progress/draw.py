@@ -1,0 +1,161 @@
+"""The threads that draw: one for each place where bars appear, while there is something to draw.
+
+Runs in:    the parent. `draw`, and what it returns, are called by whoever runs a batch; the rest is
+            the drawing threads'.
+Owns:       the threads, named "collector-draw".
+Invariants: I1  nobody waits for a place that takes nothing more longer than `DRAW_PATIENCE_S`.
+            I2  no thread is left when the last batch of its place has ended.
+            I3  a forked child of the parent draws nothing.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final, TextIO, final
+
+from collector import settings
+from collector.progress.batch import Batch
+from collector.progress.lines import BatchLines, Log, Painter, Plain
+from collector.progress.notebook import Notebook
+from collector.progress.outlet import Outlet, descriptor_of
+from collector.progress.terminal import Terminal
+
+_logger: Final = logging.getLogger("collector")
+_DUMB: Final = ("", "dumb", "unknown")
+
+
+def draw(batch: Batch, *, always: bool = False) -> Callable[[], None]:
+    """Draw a batch from now on, on a terminal or in a notebook; else tell the log.
+
+    Args:
+        batch: What to draw.
+        always: Also where stderr is no terminal: as plain lines.
+
+    Returns:
+        What ends it, when the batch is over: then its last line is there.
+    """
+    key, make = _painter_for(batch, always=always)
+    return _places.draw(batch, key, make)
+
+
+def _painter_for(batch: Batch, *, always: bool) -> tuple[object, Callable[[], Painter]]:
+    """Return the place to draw in, and what makes its painter, in the thread that draws."""
+    stream: TextIO | None = sys.stderr
+    if "ipykernel.zmqshell" in sys.modules:
+        notebook = Notebook(batch.view())
+        return ("notebook", batch.number), lambda: notebook
+    if stream is None:
+        return "log", Log
+    fd = descriptor_of(stream)
+    terminal = fd is not None and os.isatty(fd)
+    if terminal and os.environ.get("TERM", "") not in _DUMB:
+        return ("terminal", fd), lambda: Terminal(stream)
+    if terminal or always:
+        outlet = Outlet(stream, settings.DRAW_PATIENCE_S)
+        return ("lines", id(stream)), lambda: Plain(outlet, BatchLines(stream))
+    return "log", Log
+
+
+@final
+class _Place:
+    """What is drawn in one place."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.ended: set[int] = set()
+
+
+@final
+class _Places:
+    """All places, under one lock, which is never held while something is drawn."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._places: dict[object, _Place] = {}
+
+    def draw(self, batch: Batch, key: object, make: Callable[[], Painter]) -> Callable[[], None]:
+        """Draw a batch in the place of that key; `make` makes its painter if it is a new one."""
+        with self._changed:
+            place = self._places.get(key)
+            if place is None:
+                place = _Place()
+                thread = threading.Thread(
+                    target=self._run, args=(key, place, make), name="collector-draw", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread is to be had: there is no bar
+                    return lambda: None
+                self._places[key] = place
+            place.batches.append(batch)
+        return lambda: self._end(place, batch)
+
+    def end_all(self) -> None:
+        """End every batch: the process exits."""
+        with self._changed:
+            for place in self._places.values():
+                place.ended.update(batch.number for batch in place.batches)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._places, settings.DRAW_PATIENCE_S)
+
+    def forget(self) -> None:
+        """In a forked child: the threads are the parent's (I3)."""
+        self._changed = threading.Condition()
+        self._places = {}
+
+    def _end(self, place: _Place, batch: Batch) -> None:
+        if os.getpid() != batch.owner_pid:
+            return
+        with self._changed:
+            place.ended.add(batch.number)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: batch not in place.batches, settings.DRAW_PATIENCE_S)
+
+    def _run(self, key: object, place: _Place, make: Callable[[], Painter]) -> None:
+        try:
+            painter = make()
+            try:
+                while self._go_on(key, place, painter):
+                    pass
+            except BaseException:
+                painter.abandon()
+                raise
+        except Exception:
+            # A bug of ours or of tqdm's: there is no bar then, and nobody waits for it.
+            _logger.debug("the progress cannot be drawn", exc_info=True)
+        finally:
+            with self._changed:
+                place.batches.clear()
+                if self._places.get(key) is place:
+                    del self._places[key]
+                self._changed.notify_all()
+
+    def _go_on(self, key: object, place: _Place, painter: Painter) -> bool:
+        """Draw once and wait a while; False after the last batch, which no other can follow."""
+        with self._changed:
+            ended = [batch for batch in place.batches if batch.number in place.ended]
+            live = [batch for batch in place.batches if batch not in ended]
+        for number, batch in enumerate(ended, 1):
+            painter.finish(batch.view(), last=not live and number == len(ended))
+        if live:
+            painter.paint([batch.view() for batch in live])
+        with self._changed:
+            for batch in ended:
+                place.batches.remove(batch)
+                place.ended.discard(batch.number)
+            if ended:
+                self._changed.notify_all()
+            if not place.batches:
+                del self._places[key]
+                return False
+            if not place.ended:
+                self._changed.wait(painter.pause_s)
+            return True
+
+
+_places: Final = _Places()
+atexit.register(_places.end_all)
+os.register_at_fork(after_in_child=_places.forget)

@@ -1,0 +1,41 @@
+"""A bar in a notebook: what `tqdm.auto` makes of it.
+
+Runs in:    the thread of the cell (`__init__`), which is where the bar appears; else the drawing
+            thread.
+"""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from collector import settings
+from collector.progress.batch import View
+from collector.progress.text import facts
+
+
+@final
+class Notebook:
+    """Draws one batch."""
+
+    def __init__(self, view: View) -> None:
+        from tqdm.auto import tqdm
+
+        self.pause_s = settings.DRAW_INTERVAL_S
+        self._bar: tqdm[Any] = tqdm(desc=view.desc or None, total=view.total, unit="job")
+
+    def paint(self, views: Sequence[View]) -> None:
+        """See `Painter.paint`."""
+        for view in views:
+            self._bar.total = view.total
+            self._bar.n = view.done
+            self._bar.set_postfix_str(", ".join(facts(view)), refresh=False)
+            self._bar.refresh()
+
+    def finish(self, view: View, *, last: bool) -> None:
+        """See `Painter.finish`."""
+        del last
+        self.paint([view])
+        self._bar.close()
+
+    def abandon(self) -> None:
+        """See `Painter.abandon`."""
+        self._bar.close()

@@ -1,0 +1,100 @@
+"""Writes to the user's stderr from a thread of ours, without being caught by what is wrong with it.
+
+Runs in:    the drawing thread of the parent.
+Owns:       nothing: the stream is the user's.
+Invariants: I1  what was begun is finished before anything else is written.
+            I2  a stream that is closed, broken, full for too long or replaced by another file is
+                given up, once and for all, without a word.
+"""
+
+import os
+import select
+import time
+from typing import Final, TextIO, final
+
+from collector import settings
+
+
+@final
+class Outlet:
+    """A place to write whole texts to.
+
+    Args:
+        stream: Usually `sys.stderr`. If it has a descriptor, that is written to, past its buffer:
+            a text is one system call then.
+        patience_s: How long a text may wait for room; None for as long as it takes.
+    """
+
+    def __init__(self, stream: TextIO, patience_s: float | None) -> None:
+        self._stream = stream
+        self._patience_s = patience_s
+        self._encoding: Final = getattr(stream, "encoding", None) or "utf-8"
+        self._fd = descriptor_of(stream)
+        self._file = None if self._fd is None else _identity(self._fd)
+        self.gone = False
+
+    def size(self) -> os.terminal_size:
+        """Return columns and lines of the terminal; 80 and 0 where they are not known."""
+        columns = lines = 0
+        if self._fd is not None and not self.gone:
+            try:
+                columns, lines = os.get_terminal_size(self._fd)
+            except OSError:  # no terminal
+                columns = lines = 0
+        return os.terminal_size((columns or settings.TERMINAL_COLUMNS, lines))
+
+    def write(self, text: str, *, wait: bool = True) -> bool:
+        """Write a text; tell whether it was written.
+
+        Args:
+            text: Whole lines, or a whole picture.
+            wait: Wait for room; otherwise the text is dropped if there is none.
+        """
+        if self.gone:
+            return False
+        try:
+            if self._fd is None:
+                self._stream.write(text)
+                self._stream.flush()
+                return True
+            return self._write(self._fd, text.encode(self._encoding, "replace"), wait=wait)
+        except (OSError, ValueError):  # ValueError: a closed stream
+            self.gone = True
+            return False
+
+    def _write(self, fd: int, data: bytes, *, wait: bool) -> bool:
+        if _identity(fd) != self._file:
+            self.gone = True
+            return False
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT)
+        if not wait and not poller.poll(0):
+            return False
+        deadline_s = time.monotonic() + (self._patience_s or 0.0)
+        while data:
+            if poller.poll(1000):
+                data = data[_write_some(fd, data) :]
+            elif self._patience_s is not None and time.monotonic() > deadline_s:
+                self.gone = True
+                return False
+        return True
+
+
+def descriptor_of(stream: TextIO) -> int | None:
+    """Return the descriptor of a stream, if it has one."""
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _write_some(fd: int, data: bytes) -> int:
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:  # somebody made it non-blocking, and it has less room than that
+        return 0
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    state = os.fstat(fd)
+    return state.st_dev, state.st_ino

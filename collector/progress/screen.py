@@ -1,0 +1,58 @@
+"""What is sent to a terminal so that bars stand in its last rows and all else scrolls above them.
+
+The rows above the bars are made the terminal's scrolling region, as `apt` does. Whatever a job, a
+subprocess, C code or a handler of `logging` writes lands there, at the cursor, which is not ours;
+and each picture is one write, which the kernel does not mix with others. So lines cannot tear, and
+nobody's output has to be redirected (docs/decisions/0011-bars.md has what was rejected).
+
+Runs in:    anywhere: texts in, text out.
+Invariants: I1  a picture leaves the cursor where it was, or as many rows higher as the screen had
+                to scroll to have room for the bars.
+            I2  a picture sets the region itself: whoever has reset it meanwhile (a resize, a full
+                screen program in a stopped shell job) has done no lasting harm.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+_SAVE: Final = "\x1b7"
+_RESTORE: Final = "\x1b8"
+_WHOLE_SCREEN: Final = "\x1b[r"
+_ERASE_BELOW: Final = f"{_SAVE}\x1b[E\x1b[J{_RESTORE}"
+_DOWN: Final = "\x1bD"
+_NO_WRAP: Final = "\x1b[?7l"
+_WRAP: Final = "\x1b[?7h"
+
+TEXT_ROWS: Final = 2
+"""Rows that are left for everything else."""
+
+
+def picture(lines: Sequence[str], rows: int, *, afresh: bool) -> str:
+    """Return what draws the lines in the last of so many rows.
+
+    Args:
+        lines: At least one, and at most `rows - TEXT_ROWS`.
+        rows: Of the terminal.
+        afresh: Also make room, and erase what stands below the cursor: at the beginning, after a
+            resize, with more lines than before.
+    """
+    top = rows - len(lines)
+    parts = [clear(len(lines))] if afresh else []
+    parts += [_SAVE, f"\x1b[1;{top}r", _NO_WRAP]
+    parts += [f"\x1b[{top + number};1H{line}\x1b[K" for number, line in enumerate(lines, 1)]
+    parts += [_WRAP, _RESTORE]
+    return "".join(parts)
+
+
+def clear(room: int = 1) -> str:
+    """Return what gives the whole screen back, without bars, and so many rows below the cursor."""
+    whole = f"{_SAVE}{_WHOLE_SCREEN}{_RESTORE}"
+    return f"{whole}{_DOWN * room}\x1b[{room}A{_ERASE_BELOW}"
+
+
+def own_line(text: str, columns: int) -> str:
+    """Return what writes a text as a line of its own, wherever in a line the cursor is.
+
+    A whole line of blanks ends in the next line unless it began at a margin: as in zsh.
+    """
+    return f"{' ' * columns}\r\x1b[K{text}\r\n"

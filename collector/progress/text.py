@@ -1,0 +1,193 @@
+"""The words of the bars: a line for each batch and for each running job, as wide as there is room.
+
+Runs in:    the drawing thread of the parent, which imports tqdm.
+Owns:       nothing that must be closed.
+Invariants: I1  a line is never wider than it may be, and is not cut: what has no room is left out,
+                the least important first.
+            I2  neither tqdm's lock nor its list of bars is shared with bars of the user's: its
+                default lock is one of `multiprocessing`, and whoever dies with it stops the parent.
+"""
+
+import functools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO, final
+
+from collector import settings
+from collector.progress.batch import RunningJob, View
+
+if TYPE_CHECKING:
+    from tqdm.std import tqdm
+
+_BAR_COLUMNS: Final = 3
+"""A bar that is shorter says nothing."""
+
+_NAME_COLUMNS: Final = 12
+_SHORT_NAME_COLUMNS: Final = 3
+_UNITS: Final = ("B", "KB", "MB", "GB", "TB")
+_TQDM_BAR_COLUMNS: Final = 10
+"""What tqdm makes of `{bar}` while it knows of no width."""
+
+
+@final
+class BatchLine:
+    """The line of one batch, in the manner of tqdm and of its environment variables.
+
+    Args:
+        view: The batch when it begins.
+        stream: Where the line will be written.
+    """
+
+    def __init__(self, view: View, stream: TextIO | None) -> None:
+        self._bar = _private_tqdm()(
+            desc=printable(view.desc), total=view.total, file=stream, gui=True
+        )
+        self._past: deque[tuple[float, int]] = deque([(0.0, 0)])
+
+    @property
+    def disabled(self) -> bool:
+        """Whether the user wants no bar (TQDM_DISABLE)."""
+        return bool(self._bar.disable)
+
+    def text(self, view: View, columns: int, *, final: bool = False) -> str:
+        """Return the line, in so many columns; the final one has the rate of all the time."""
+        rate = view.bytes_total / max(view.elapsed_s, 0.001) if final else self._rate(view)
+        for layout in _layouts(view, size_text(view.bytes_total), f"{size_text(rate)}/s"):
+            width = columns_of(self._format(view, layout))
+            if "{bar}" in layout:
+                width += _BAR_COLUMNS - _TQDM_BAR_COLUMNS
+            if width <= columns:
+                return self._format(view, layout, columns)
+        return ""
+
+    def close(self) -> None:
+        """The batch is over."""
+        self._bar.close()
+
+    def _format(self, view: View, layout: str, columns: int | None = None) -> str:
+        bar = self._bar
+        return str(
+            bar.format_meter(
+                view.done,
+                view.total,  # type: ignore[arg-type]  # None is how tqdm is told of no total
+                view.elapsed_s,
+                ncols=columns,
+                prefix=bar.desc,
+                ascii=bar.ascii,
+                bar_format=layout,
+                colour=bar.colour,
+            )
+        )
+
+    def _rate(self, view: View) -> float:
+        """Bytes per second of the last seconds."""
+        past = self._past
+        past.append((view.elapsed_s, view.bytes_total))
+        while len(past) > 2 and past[0][0] < view.elapsed_s - settings.RATE_WINDOW_S:  # noqa: PLR2004
+            past.popleft()
+        seconds = view.elapsed_s - past[0][0]
+        return max(0, view.bytes_total - past[0][1]) / seconds if seconds else 0.0
+
+
+def job_line(job: RunningJob, columns: int) -> str:
+    """Return the line of a running job; with less room first less of the rest, then of its name."""
+    size, mode = size_text(job.progress.bytes_written), job.progress.mode
+    rate = size_text(job.progress.bytes_written / max(job.elapsed_s, 0.001))
+    minutes, seconds = divmod(int(job.elapsed_s), 60)
+    name = printable(job.name)
+    if job.attempt > 1:
+        name += f" (attempt {job.attempt})"
+    rests = (f": {size} [{minutes:02d}:{seconds:02d}, {rate}/s, {mode}]", f": {size} {mode}")
+    for rest in rests:
+        room = columns - 2 - columns_of(rest)
+        if room >= min(columns_of(name), _NAME_COLUMNS):
+            return f"  {_shortened(name, room)}{rest}"
+    for rest in (f" {size} {mode}", f" {size}"):
+        room = columns - columns_of(rest)
+        if room >= min(columns_of(name), _SHORT_NAME_COLUMNS):
+            return f"{_shortened(name, room)}{rest}"
+    return ""
+
+
+def facts(view: View) -> list[str]:
+    """Return what is told of a batch besides its jobs: bytes, their rate, spilled, failed."""
+    rate = size_text(view.bytes_total / max(view.elapsed_s, 0.001))
+    return [
+        size_text(view.bytes_total),
+        f"{rate}/s",
+        f"{view.spilled} spilled",
+        f"{view.failed} failed",
+    ]
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns a text takes on a terminal, as tqdm reckons."""
+    from tqdm.utils import disp_len
+
+    return int(disp_len(text))
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes in three digits: `118MB`, of 1024 KB each."""
+    if size < 1000:  # noqa: PLR2004 - four digits
+        return f"{size:.0f}B"
+    power = 0
+    while size >= 999.5 and power < len(_UNITS) - 1:  # noqa: PLR2004
+        size, power = size / settings.KIB, power + 1
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2  # noqa: PLR2004
+    return f"{size:.{digits}f}{_UNITS[power]}"
+
+
+def printable(text: str) -> str:
+    """Return a text that moves no cursor and rings no bell."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _shortened(name: str, columns: int) -> str:
+    """Return a name with as much of its end as there is room for: there are the numbers."""
+    if columns_of(name) <= columns:
+        return name
+    while columns_of(name) > columns - 1:
+        name = name[1:]
+    return f"…{name}"
+
+
+def _layouts(view: View, size: str, rate: str) -> Iterator[str]:
+    """Yield formats for the line of a batch, each with less in it than the one before."""
+    counts = [(view.spilled, "spilled"), (view.failed, "failed")]
+    every = [f"{count} {what}" for count, what in counts]
+    some = [f"{count} {what}" for count, what in counts if count]
+    if view.total:
+        bar, done = "{l_bar}{bar}| {n_fmt}/{total_fmt}", "{n_fmt}/{total_fmt}"
+        short, times = "|{bar}| {n_fmt}/{total_fmt}", "{elapsed}<{remaining}"
+    else:
+        bar = "{desc}: {n_fmt} jobs" if view.desc else "{n_fmt} jobs"
+        done = short = "{n_fmt} jobs"
+        times = "{elapsed}"
+    for parts in ([times, size, rate, *every], [times, size, rate, *some], [size, rate, *some]):
+        yield f"{bar} [{', '.join(parts)}]"
+    yield " ".join([short, size, *some])
+    yield " ".join([short, size, *some[-1:]])
+    if view.failed:
+        yield " ".join([done, size, some[-1]])
+        yield " ".join([short, some[-1]])
+        yield " ".join([done, some[-1]])
+    yield f"{short} {size}"
+    yield short
+    yield done
+
+
+@functools.cache
+def _private_tqdm() -> "type[tqdm[Any]]":
+    from tqdm.std import tqdm
+
+    class PrivateTqdm(tqdm):  # type: ignore[type-arg]
+        """A bar that formats and never writes; what tqdm keeps for all bars it has for itself."""
+
+        monitor_interval = 0  # no thread of tqdm's
+        _instances: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
+        _lock = threading.RLock()
+
+    return PrivateTqdm
