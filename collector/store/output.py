@@ -13,9 +13,7 @@ Invariants: I1  what is read is exact and complete, or OutputLostError says why 
 
 import collections.abc
 import io
-import mmap
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar, final, overload
 
-from collector.errors import ClosedError
+from collector.errors import ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.mode import Mode
-from collector.store.place import Closed, Held, Place, Saved, Spilled
-from collector.store.reader import open_file, open_memory
+from collector.store.place import Closed, Held, Place, Saved, Spilled, spill_bytes
+from collector.store.reader import iterate_lines, map_file, open_file, open_memory
 from collector.store.rundir import RunDirectory
 from collector.store.save import Openable, copy_to, rename_to, send_to
 from collector.store.spillfile import SpillFile
@@ -65,14 +63,13 @@ class Output:
         "_temp_root",
     )
 
-    def __init__(  # noqa: PLR0913 - nobody calls this but the three constructors below
+    def __init__(
         self,
         place: Place,
         *,
         size: int,
         chunks: int,
         complete: bool,
-        mode: Mode,
         temp_root: str | os.PathLike[str] | None,
         on_close: Callable[[], None] | None,
     ) -> None:
@@ -80,9 +77,9 @@ class Output:
         self._size = size
         self._chunks = chunks
         self._complete = complete
-        self._mode = mode
+        self._mode = Mode.MEMORY if isinstance(place, Held) else Mode.STREAMING
         self._temp_root = temp_root
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._on_close = (
             None if on_close is None else weakref.finalize(self, _at_home, on_close, os.getpid())
         )
@@ -112,7 +109,6 @@ class Output:
             size=len(data),
             chunks=chunks,
             complete=complete,
-            mode=Mode.MEMORY,
             temp_root=temp_root,
             on_close=on_close,
         )
@@ -157,7 +153,6 @@ class Output:
             size=size,
             chunks=chunks,
             complete=complete,
-            mode=Mode.STREAMING,
             temp_root=None,
             on_close=on_close,
         )
@@ -220,7 +215,8 @@ class Output:
         place = self._open_place()
         if isinstance(place, Held):
             return open_memory(place.data)
-        return open_file(place.open(self._size), self._size, str(place.path))
+        fd, path = self._open_file(place)
+        return open_file(fd, self._size, path)
 
     def lines(self, encoding: str = "utf-8", errors: str = "strict") -> Iterator[str]:
         r"""Iterate over its lines, without their ends (`\n` or `\r\n`), reading as it goes.
@@ -228,7 +224,7 @@ class Output:
         Raises:
             UnicodeDecodeError: As `text`, when reading comes to it, which is some lines ahead.
         """
-        return _lines(io.TextIOWrapper(self.open(), encoding, errors, newline="\n"))
+        return iterate_lines(self.open(), encoding, errors)
 
     if TYPE_CHECKING:
 
@@ -295,13 +291,7 @@ class Output:
         place = self._open_place()
         if isinstance(place, Held):
             return memoryview(place.data).toreadonly()
-        if not self._size:
-            return memoryview(b"")
-        fd = place.open(self._size)
-        try:
-            return memoryview(_map(fd, self._size))
-        finally:
-            os.close(fd)
+        return map_file(self._open_file(place)[0], self._size)
 
     def close(self) -> None:
         """Let go of the bytes or remove the file, unless it was saved; any number of times."""
@@ -337,7 +327,7 @@ class Output:
         with self._lock:
             place = self._open_place()
             if isinstance(place, Held):
-                spilled = self._spill(place.data)
+                spilled = spill_bytes(place.data, self._temp_root)
                 self._leave(place, spilled)
                 return str(spilled.path)
             os.close(place.open(self._size))
@@ -360,6 +350,17 @@ class Output:
             raise ClosedError("this output is closed; read or save it before close()")
         return place
 
+    def _open_file(self, place: Spilled | Saved) -> tuple[int, str]:
+        """Open the file, also if another thread is just saving the output elsewhere."""
+        try:
+            return place.open(self._size), str(place.path)
+        except OutputLostError:
+            with self._lock:
+                moved = self._open_place()
+                if isinstance(moved, Held) or moved is place:
+                    raise
+                return moved.open(self._size), str(moved.path)
+
     def _move(self, place: Place, target: str, overwrite: bool) -> Saved | None:
         """Rename the file, if it is ours and lies on the target's file system."""
         if not isinstance(place, Spilled) or not place.file.owned:
@@ -377,12 +378,6 @@ class Output:
         with self.open() as reader:
             return Saved(Path(target), copy_to(reader, target, overwrite=overwrite))
 
-    def _spill(self, data: bytes | bytearray) -> Spilled:
-        file = SpillFile.create(None, self._temp_root)
-        file.fill(data)
-        file.seal(len(data))
-        return Spilled(file)
-
     def _leave(self, place: Place, new: Place) -> None:
         """Go on at `new`, and let go of what is held at `place`."""
         self._place = new
@@ -390,18 +385,6 @@ class Output:
             place.file.remove()
         if self._on_close is not None:
             self._on_close()
-
-
-def _map(fd: int, size: int) -> mmap.mmap:
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(fd, size, access=mmap.ACCESS_READ, trackfd=False)
-    return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-
-
-def _lines(reader: io.TextIOWrapper) -> Iterator[str]:
-    with reader:
-        for line in reader:
-            yield line[:-1].removesuffix("\r") if line.endswith("\n") else line
 
 
 def _at_home(on_close: Callable[[], None], pid: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
+from collector.errors import CollectorError, spill_error
 from collector.store.spillfile import Identity, SpillFile, lost_error
 
 
@@ -87,3 +88,21 @@ def _checked(open_fd: Callable[[], int], path: Path, identity: Identity, size: i
         reason = f"its file has {status.st_size} bytes where {size} were written"
         raise lost_error(errno.EIO, reason, path)
     raise lost_error(errno.ESTALE, "somebody replaced its file", path)
+
+
+def spill_bytes(data: bytes | bytearray, temp_root: str | os.PathLike[str] | None) -> Spilled:
+    """Write bytes to a new file of this process.
+
+    Raises:
+        SpillError: They cannot be written; no file is left.
+    """
+    file = SpillFile.create(None, temp_root)
+    try:
+        file.fill(data)
+        file.seal(len(data))
+    except BaseException as error:
+        file.remove()
+        if isinstance(error, OSError) and not isinstance(error, CollectorError):
+            raise spill_error(error, file.path) from error
+        raise
+    return Spilled(file)

@@ -9,8 +9,11 @@ Invariants: I1  a reader gives the output's size in bytes or raises OutputLostEr
 
 import errno
 import io
+import mmap
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
 from collector.store.spillfile import lost_error, write_all
@@ -30,6 +33,25 @@ def open_file(fd: int, size: int, path: str) -> io.BufferedReader:
 def open_memory(data: bytes | bytearray) -> io.BufferedReader:
     """Read bytes that are held in memory."""
     return io.BufferedReader(_MemoryReader(data), READ_AHEAD_BYTES)
+
+
+def iterate_lines(reader: io.BufferedReader, encoding: str, errors: str) -> Iterator[str]:
+    """Give the lines of `reader` without their ends, and close it after the last one."""
+    return _lines(io.TextIOWrapper(reader, encoding, errors, newline="\n"))
+
+
+def map_file(fd: int, size: int) -> memoryview:
+    """Show the `size` bytes of the file behind `fd` where they are, and close `fd`."""
+    try:
+        if not size:
+            return memoryview(b"")
+        if sys.version_info >= (3, 13):  # before, a mapping keeps a descriptor as long as it lives
+            mapped = mmap.mmap(fd, size, access=mmap.ACCESS_READ, trackfd=False)
+        else:
+            mapped = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        return memoryview(mapped)
+    finally:
+        os.close(fd)
 
 
 class _Reader(io.RawIOBase):
@@ -137,6 +159,12 @@ class _MemoryReader(_Reader):
     def _move(self, position: int) -> int:
         self._position = position
         return position
+
+
+def _lines(reader: io.TextIOWrapper) -> Iterator[str]:
+    with reader:
+        for line in reader:
+            yield line[:-1].removesuffix("\r") if line.endswith("\n") else line
 
 
 def _unlinked_copy(data: memoryview, position: int) -> int:

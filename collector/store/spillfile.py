@@ -162,7 +162,7 @@ class SpillFile:
     def identity(self) -> Identity:
         """Tell which file the name leads to now; nothing at all if there is none."""
         try:
-            return identity_of(os.stat(self.path, follow_symlinks=False))
+            return identity_of(os.stat(self.name, dir_fd=self.directory_fd, follow_symlinks=False))
         except OSError:
             return (0, 0)
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,8 +48,9 @@ def make(request: pytest.FixtureRequest) -> Maker:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path, 2 * MIB) as mounted:
+def disk() -> Iterator[Path]:
+    # Not below tmp_path: later runs clean up there, and fail on a mount that a killed one left.
+    with small_disk(Path(tempfile.gettempdir()), 2 * MIB) as mounted:
         yield mounted
 
 
@@ -247,6 +249,65 @@ def test_one_output_may_be_saved_by_many_at_once(make: Maker, tmp_path: Path) ->
     for thread in threads:
         thread.join()
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"abc" * KIB] * 10
+
+
+def test_it_can_be_read_while_it_is_saved(make: Maker, tmp_path: Path) -> None:
+    data = os.urandom(10 * KIB)
+    output = make(data)
+    start = threading.Barrier(5)
+    found: list[bool] = []
+
+    def work() -> None:
+        start.wait()
+        for _ in range(200):
+            found.append(output.read() == data == bytes(output.view()))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    for number in range(50):
+        before = output.path
+        output.save(tmp_path / str(number))
+        if number:
+            assert before is not None
+            before.unlink()  # the one before: only the newest is left
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 800
+
+
+def test_a_reader_that_comes_between_two_steps_of_a_rename_waits_for_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = on_disk(b"abc")
+    read: list[bytes] = []
+    thread = threading.Thread(target=lambda: read.append(output.read()))
+    asked = threading.Event()
+
+    class Watched:
+        lock = output._lock
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is thread:
+                asked.set()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    class Between(FaultyOs):
+        def unlink(self, *args: Any, **kwargs: Any) -> None:
+            os.unlink(*args, **kwargs)
+            thread.start()  # the old name is gone, and the output does not know the new one yet
+            self.fired += asked.wait(60)
+
+    monkeypatch.setattr(output, "_lock", Watched())
+    faulty = Between(monkeypatch, save)
+    output.save(tmp_path / "saved")
+    thread.join()
+    assert faulty.fired == 1
+    assert read == [b"abc"]
 
 
 # -- what can go wrong ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,9 @@ def _process_ends() -> Iterator[None]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path, 2 * MIB) as mounted:
+def disk() -> Iterator[Path]:
+    # Not below tmp_path: later runs clean up there, and fail on a mount that a killed one left.
+    with small_disk(Path(tempfile.gettempdir()), 2 * MIB) as mounted:
         yield mounted
         end_of_process()
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +15,13 @@ def small_disk(place: Path, size_bytes: int) -> Iterator[Path]:
     """Mount a tmpfs of `size_bytes` below `place` for as long as the block takes; needs root."""
     if os.geteuid() != 0:
         pytest.skip("mounting a file system needs root")
-    disk = place / "disk"
-    disk.mkdir()
+    disk = Path(tempfile.mkdtemp(prefix="disk-", dir=place))
     options = f"size={size_bytes},mode=0700"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
     try:
         yield disk
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
         disk.rmdir()
 
 
