@@ -26,7 +26,8 @@ class Goal:
     """A ratio to be reached: of `collector`'s figure to the one of `against`.
 
     Attributes:
-        against: Name of a contender; "" where `ratio` is a bound of the figure itself.
+        against: Name of a contender; "" where `ratio` is not one, but the most that the figure
+            may be, which then stands for the limit.
         ratio: At least that much, or at most where less is better.
         part: Which of several figures.
         what: Words behind the name of the case.
@@ -50,7 +51,8 @@ class Case:
         limit: Name of the contender that nothing can beat; "" if there is none.
         goals: Each makes a row; without any there is one row that has no goal.
         less_is_better: For times and memory.
-        repetitions: The fewest that make sense, if not the usual number.
+        repetitions: How many, if not the usual number.
+        warm_up: Whether the first repetition does not count.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Case:
     goals: tuple[Goal, ...] = field(default=())
     less_is_better: bool = False
     repetitions: int | None = None
+    warm_up: bool = True
 
 
 @dataclass(frozen=True, slots=True)

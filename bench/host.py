@@ -39,7 +39,7 @@ class Host:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,
-            env=os.environ | {"COLLECTOR_BENCH_DIR": directory, "PYTHONPATH": os.fspath(_ROOT)},
+            env=_environment(directory),
             start_new_session=True,
         )
         self._buffered = b""
@@ -84,6 +84,16 @@ class Host:
             os.killpg(self._process.pid, signal.SIGKILL)
             return b""
         return stdout.readline()
+
+
+def _environment(directory: str) -> dict[str, str]:
+    """Let a contender work in `directory`, and find compiled modules as an installed one does."""
+    mine = {
+        "COLLECTOR_BENCH_DIR": directory,
+        "COLLECTOR_TMPDIR": os.path.join(directory, "root"),
+        "PYTHONPATH": os.fspath(_ROOT),
+    }
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | mine
 
 
 def main() -> None:

@@ -35,11 +35,8 @@ class Pool:
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[Pool]:
-    """Make a pool whose run directory is on the disk that is measured."""
-    with (
-        target.directory() as root,
-        Collector(workers, temp_root=root, progress=False) as collector,
-    ):
+    """Make a pool; its run directory is in `$COLLECTOR_TMPDIR`."""
+    with Collector(workers) as collector:
         yield Pool(collector)
 
 

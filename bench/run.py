@@ -71,7 +71,7 @@ def measure(case: Case, scale: Scale, directory: str) -> Figures:
     try:
         for name, contender in case.contenders.items():
             hosts[name] = Host(contender, directory)
-        for turn in range(1 + (case.repetitions or scale.repetitions)):
+        for turn in range(case.warm_up + (case.repetitions or scale.repetitions)):
             for name in _rotated(list(hosts), turn):
                 try:
                     found = hosts[name].measure()
@@ -79,7 +79,7 @@ def measure(case: Case, scale: Scale, directory: str) -> Figures:
                     print(f"  {name} is left out: {error}", file=sys.stderr)
                     hosts.pop(name).close()
                     continue
-                for part, value in found.items() if turn else ():
+                for part, value in found.items() if turn >= case.warm_up else ():
                     figures[name].setdefault(part, []).append(case.figure(value))
     finally:
         for host in hosts.values():
@@ -108,13 +108,18 @@ def rows_of(case: Case, figures: Figures) -> Iterator[dict[str, Any]]:
 def _row(case: Case, goal: Goal | None, middle: dict[str, float]) -> dict[str, Any]:
     ours = middle.get(OURS)
     limit = middle.get(case.limit)
+    wanted = goal.ratio if goal else None
     ratio, met, title = None, None, case.name
     if goal is not None:
-        title = " ".join(filter(None, (case.name, goal.part, f"/ {goal.against}", goal.what)))
         other = middle.get(goal.against)
-        if ours is not None and other:
+        if not goal.against:
+            limit = other = goal.ratio
+            wanted = 1.0
+        against = f"/ {goal.against}" if goal.against else ""
+        title = " ".join(filter(None, (case.name, goal.part, against, goal.what)))
+        if ours is not None and other and wanted is not None:
             ratio = ours / other
-            met = ratio <= goal.ratio if case.less_is_better else ratio >= goal.ratio
+            met = ratio <= wanted if case.less_is_better else ratio >= wanted
     peers = {name: value for name, value in middle.items() if name not in (OURS, case.limit)}
     return _rounded(
         {
@@ -124,7 +129,7 @@ def _row(case: Case, goal: Goal | None, middle: dict[str, float]) -> dict[str, A
             "peers": peers,
             "limit": limit,
             "ratio": ratio,
-            "goal": goal.ratio if goal else None,
+            "goal": wanted,
             "met": met,
         }
     )

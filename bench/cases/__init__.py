@@ -5,7 +5,17 @@ from importlib import import_module
 
 from bench.case import Case, Scale
 
-FILES = ("chunks", "small_chunks", "big_outputs", "tiny_jobs", "latency", "startup")
+FILES = (
+    "chunks",
+    "small_chunks",
+    "chunk_sizes",
+    "big_outputs",
+    "tiny_jobs",
+    "latency",
+    "startup",
+    "orphans",
+    "memory",
+)
 
 
 def all_cases(scale: Scale) -> Iterator[Case]:

@@ -16,18 +16,23 @@ SCRIPT = os.fspath(Path(__file__).parents[1] / "first_result.py")
 
 
 def first_result(peer: str, function: str) -> Iterator[float]:
-    """Yield the seconds from starting an interpreter to the byte that says that the job is done."""
+    """Yield the seconds to a first result."""
     with target.directory() as path:
-        environment = os.environ | {"COLLECTOR_BENCH_DIR": path}
         while True:
-            command = [sys.executable, SCRIPT, peer, function]
-            start = perf_counter()
-            with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as program:
-                said = os.read(program.stdout.fileno(), 1) if program.stdout else b""
-                seconds = perf_counter() - start
-            if not said:
-                raise MissingError("it ended without a result")
-            yield seconds
+            yield time_of_first_result(peer, function, path)
+
+
+def time_of_first_result(peer: str, function: str, root: str) -> float:
+    """Return the seconds from starting an interpreter to the byte that says: the job is done."""
+    command = [sys.executable, SCRIPT, peer, function]
+    environment = os.environ | {"COLLECTOR_TMPDIR": root}
+    start = perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as program:
+        said = os.read(program.stdout.fileno(), 1) if program.stdout else b""
+        seconds = perf_counter() - start
+    if not said:
+        raise MissingError("it ended without a result")
+    return seconds
 
 
 def cases(scale: Scale) -> Iterator[Case]:
