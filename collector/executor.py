@@ -249,7 +249,6 @@ class _Core:
         self.numbers = itertools.count(1)
         self.lock = threading.Lock()
         self.closed = False
-        self.waiting: weakref.WeakValueDictionary[int, Job[Any]] = weakref.WeakValueDictionary()
         # Dropped without shutdown: what was submitted still runs, as with the standard executors.
         weakref.finalize(self, pool.stop).atexit = False
         _open_pools.add(pool)
@@ -264,7 +263,7 @@ def _finish_at_exit() -> None:
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for pool in list(_open_pools):
         if pool.owner_pid == os.getpid():
-            pool.stop(kill=interrupted)
+            pool.stop(cancel=interrupted, kill=interrupted)
             pool.join()
 
 
@@ -402,7 +401,6 @@ class Collector(Executor):
             name = options.name or f"{ship.call_name(fn)}-{job_id}"
             watchers = core.board.watchers(batch(), options.on_progress)
             job: Job[Any] = Job(core.pool, job_id, args, kwargs, name, watchers)
-            core.waiting[job_id] = job
             entry = Entry(job_id, options.retries, options.timeout)
             core.pool.submit(
                 Work(entry, job, name, call, options.memory_threshold, options.capture)
@@ -574,10 +572,7 @@ class Collector(Executor):
             return
         with core.lock:
             core.closed = True
-        if cancel or kill:
-            for job in list(core.waiting.values()):
-                job.cancel()
-        core.pool.stop(kill=kill)
+        core.pool.stop(cancel=cancel or kill, kill=kill)
         if wait:
             core.pool.join()
             core.board.wait()

@@ -10,43 +10,14 @@ Source:     dropping `init_main_from_*` from the preparation data is what loky d
 import contextlib
 import io
 import os
-import pickle
-import signal
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any
 
 import multiprocess
 from multiprocess import popen_spawn_posix, reduction, spawn, util
 from multiprocess.context import set_spawning_popen
 
 from collector.process.engine import Child, Role, open_pidfd
-
-METHODS: Final = ("forkserver", "spawn", "fork")
-
-
-def method_of(mp_context: object) -> str:
-    """Return the start method that a context of multiprocess(ing), or a name, asks for.
-
-    Raises:
-        ValueError: No start method of that name.
-        TypeError: Neither a name nor a context.
-    """
-    if mp_context is None:
-        return METHODS[0]
-    if isinstance(mp_context, str):
-        name = mp_context
-    else:
-        ask = getattr(mp_context, "get_start_method", None)
-        if ask is None:
-            raise TypeError(
-                f"mp_context must be a context of multiprocess or multiprocessing, or one of "
-                f"{', '.join(METHODS)}, not {type(mp_context).__name__}"
-            )
-        name = ask()
-    if name not in METHODS:
-        raise ValueError(f"mp_context must be one of {', '.join(METHODS)}, not {name!r}")
-    return name
 
 
 class _SpawnPopen(popen_spawn_posix.Popen):  # type: ignore[misc]
@@ -130,44 +101,6 @@ class DirectLauncher:
         return []
 
 
-class Forked(Protocol):
-    """What is used of a forked process of `multiprocess`."""
-
-    pid: int
-
-    @property
-    def exitcode(self) -> int | None:
-        """None while it runs; collects it once it is dead."""
-
-    def close(self) -> None:
-        """Close its descriptors."""
-
-
-def fork(target: Callable[..., None], arguments: tuple[object, ...]) -> Forked:
-    """Fork a child that runs `target`; for a process with one thread."""
-    process: Any = multiprocess.get_context("fork").Process(target=target, args=arguments)
-    process.start()
-    forget(process)
-    return cast("Forked", process)
-
-
-def stand_apart() -> None:
-    """Lead a process group of its own and leave SIGINT to the parent: first lines of every child.
-
-    A Ctrl-C goes to the group of the terminal, thus to the parent alone. Whoever sends SIGINT to a
-    child by its pid interrupts nothing; programs that a job starts find the default action, since a
-    handler does not survive exec.
-    """
-    with contextlib.suppress(PermissionError):  # it leads a session, hence a group, already
-        os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, _left_to_the_parent)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _left_to_the_parent(_number: int, _frame: object) -> None:
-    pass
-
-
 def forget(process: Any) -> None:
     """Take a process of ours from the list that `multiprocess` joins at exit."""
     multiprocess.process._children.discard(process)  # noqa: SLF001 - there is no public way
@@ -179,20 +112,3 @@ def _run(
     for fd in not_for_it:
         os.close(fd)
     role(descriptors, arguments)
-
-
-def surroundings() -> bytes:
-    """Return what a child of a forkserver must be told about this process."""
-    return pickle.dumps((os.getcwd(), sys.path, sys.argv, dict(os.environ)))
-
-
-def settle(told: bytes) -> None:
-    """Take over, in a child, what `surroundings` told."""
-    directory, path, argv, environment = pickle.loads(told)
-    with contextlib.suppress(OSError):  # removed meanwhile: the child stays where it is
-        os.chdir(directory)
-    sys.path[:] = [directory if entry == "" else entry for entry in path]
-    sys.argv[:] = argv
-    if environment != dict(os.environ):
-        os.environ.clear()
-        os.environ.update(environment)

@@ -18,7 +18,6 @@ from collector import settings
 from collector.process import records, sink, worker
 from collector.process.actions import Entry
 from collector.process.channel import Channel
-from collector.process.context import DirectLauncher
 from collector.process.engine import Child, Launcher, Life
 from collector.process.forkserver import ForkServer
 from collector.process.queue import make_queue
@@ -29,6 +28,8 @@ def launcher_for(method: str) -> Launcher:
     """Return what starts processes by this method."""
     if method == ForkServer.method:
         return ForkServer(preload=(sink.main, worker.main), spare=sink.main)
+    from collector.process.context import DirectLauncher  # noqa: PLC0415 - multiprocess: 60 ms
+
     return DirectLauncher(method)
 
 

@@ -14,7 +14,9 @@ Invariants: I1  the server has one thread and imports no code of the user's, so 
             I3  the server's own death harms no process; the next start makes a new server.
 """
 
+import atexit
 import contextlib
+import errno
 import gc
 import os
 import pickle
@@ -22,19 +24,15 @@ import select
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
+import traceback
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from collector import settings
-from collector.process.context import (
-    DirectLauncher,
-    Forked,
-    fork,
-    settle,
-    stand_apart,
-    surroundings,
-)
+from collector.process.birth import settle, stand_apart, surroundings
 from collector.process.engine import Child, Role, open_pidfd
 
 _REQUEST: Final = struct.Struct("<Q")
@@ -75,8 +73,9 @@ class ForkServer:
                 pid = self._ask(role, descriptors, arguments)
             death_fd = open_pidfd(pid)
             link = self._link
-        if death_fd is None:
-            raise OSError("the forkserver needs pidfds; use mp_context='spawn'")
+        if death_fd is None:  # it has been collected already: as dead as can be
+            death_fd, end = os.pipe()
+            os.close(end)
         return Child(pid, death_fd, lambda: self._exitcode(pid, link))
 
     def close(self) -> None:
@@ -91,8 +90,9 @@ class ForkServer:
         link = self._link or self._start_server()
         spared = role is self._spare
         body = pickle.dumps((role, arguments, surroundings(), spared))
-        socket.send_fds(link, [_REQUEST.pack(len(body))], descriptors)
-        link.sendall(body)
+        request = _frame(body)
+        sent = socket.send_fds(link, [request], descriptors)
+        link.sendall(request[sent:])
         pid = self._receive(b"p")
         if pid < 0:
             raise OSError(-pid, f"cannot start a process: {os.strerror(-pid)}")
@@ -102,9 +102,23 @@ class ForkServer:
     def _start_server(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
-            arguments = pickle.dumps(self._preload)
-            self._server = DirectLauncher("spawn").start(main, [theirs.fileno()], arguments, ())
+            pid = os.posix_spawn(
+                sys.executable,
+                _command(),
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
+                setpgroup=0,
+                setsigmask=[signal.SIGINT],
+            )
+        death_fd = open_pidfd(pid)
+        if death_fd is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            ours.close()
+            raise OSError(errno.ENOSYS, "a forkserver needs pidfds: use mp_context='spawn'")
+        self._server = Child(pid, death_fd, lambda: _collect(pid))
         self._link = ours
+        ours.sendall(_frame(pickle.dumps(self._preload)))
         return ours
 
     def _receive(self, kind: bytes, pid: int = 0) -> int:
@@ -154,18 +168,37 @@ class ForkServer:
         return fds if self._server is None else [*fds, self._server.death_fd]
 
 
-def main(descriptors: Sequence[int], arguments: bytes) -> None:
-    """Serve one parent until it closes its end."""
+def _command() -> list[str]:
+    """Return the command line of a server: our import path, and nothing of the script's."""
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    path = [entry or os.getcwd() for entry in sys.path]
+    start = "from collector.process.forkserver import main; main()"
+    return [sys.executable, *flags, "-c", f"import sys; sys.path[:] = {path!r}; {start}"]
+
+
+def _collect(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _frame(body: bytes) -> bytes:
+    return _REQUEST.pack(len(body)) + body
+
+
+def main() -> None:
+    """Serve the parent, whose socket is descriptor 0, until it closes its end."""
     stand_apart()
-    link = socket.socket(fileno=descriptors[0])
-    os.set_inheritable(link.fileno(), False)
+    link = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_w, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-    pickle.loads(arguments)  # the roles: loading them imports their modules
-    gc.freeze()
-    with link:
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone before it began
+        (length,) = _REQUEST.unpack(_read(link, _REQUEST.size))
+        pickle.loads(_read(link, length))  # the roles: loading them imports their modules
+        gc.freeze()
         _Server(link, wake_r, wake_w).serve()
 
 
@@ -174,7 +207,7 @@ class _Server:
         self._link = link
         self._wake_r = wake_r
         self._own = (link.fileno(), wake_r, wake_w)
-        self._children: dict[int, tuple[Forked, bool]] = {}
+        self._children: dict[int, bool] = {}
 
     def serve(self) -> None:
         poller = select.poll()
@@ -204,28 +237,30 @@ class _Server:
             return False
         role, told, where, spared = pickle.loads(_read(self._link, length))
         try:
-            child = fork(_become, (self._own, role, received, told, where))
+            pid = os.fork()
         except OSError as error:
             reply = _REPLY.pack(b"p", -(error.errno or 1), 0)
         else:
-            self._children[child.pid] = (child, spared)
-            reply = _REPLY.pack(b"p", child.pid, 0)
+            if not pid:
+                _become(self._own, role, received, told, where)
+            self._children[pid] = spared
+            reply = _REPLY.pack(b"p", pid, 0)
         for fd in received:
             os.close(fd)
         self._link.sendall(reply)
         return True
 
     def _report_dead(self) -> None:
-        for pid, (child, _) in list(self._children.items()):
-            code = child.exitcode
-            if code is not None:
+        for pid in list(self._children):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
                 del self._children[pid]
-                child.close()
+                code = os.waitstatus_to_exitcode(status)
                 with contextlib.suppress(OSError):  # the parent is gone: the next read says so
                     self._link.sendall(_REPLY.pack(b"x", pid, code))
 
     def _kill_workers(self) -> None:
-        for pid, (_, spared) in self._children.items():
+        for pid, spared in self._children.items():
             for kill in () if spared else (os.killpg, os.kill):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     kill(pid, signal.SIGKILL)
@@ -243,10 +278,23 @@ def _read(link: socket.socket, length: int) -> bytes:
 
 def _become(
     servers: Sequence[int], role: Role, descriptors: Sequence[int], arguments: bytes, where: bytes
-) -> None:
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for fd in servers:
-        os.close(fd)
-    settle(where)
-    role(descriptors, arguments)
+) -> NoReturn:
+    """Run a role in a child, and end it as a script ends: with its threads and exit functions."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in servers:
+            os.close(fd)
+        settle(where)
+        role(descriptors, arguments)
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocess does
+        atexit._run_exitfuncs()  # noqa: SLF001 - as above
+        status = 0
+    except BaseException:  # noqa: BLE001 - nothing is left above a child but its exit status
+        traceback.print_exc()
+    finally:
+        for printed in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                printed.flush()
+        os._exit(status)

@@ -32,6 +32,9 @@ class Owner(Protocol):
     def claim(self) -> bool:
         """The job is about to run: False if it was cancelled."""
 
+    def cancel(self) -> bool:
+        """The job will not run: it was not sent to a worker yet."""
+
     def attempted(self, attempt: int) -> None:
         """A further attempt begins."""
 
@@ -94,8 +97,8 @@ class JobTable:
         self._directory = directory
         self._held = held
         self._work: dict[int, Work] = {}
-        self._endings: queue.SimpleQueue[list[Callable[[], None]] | None] = queue.SimpleQueue()
-        self._round: list[Callable[[], None]] = []
+        self._endings: queue.SimpleQueue[list[Callable[[], object]] | None] = queue.SimpleQueue()
+        self._round: list[Callable[[], object]] = []
         self._records = Records(self.later)
 
     def add(self, work: Work) -> None:
@@ -105,6 +108,14 @@ class JobTable:
     def forget(self, job_id: int) -> None:
         """Drop a job whose owner has cancelled it."""
         self._work.pop(job_id, None)
+
+    def cancel_unclaimed(self) -> list[int]:
+        """Have every job cancelled that has not been sent to a worker; return their numbers."""
+        unclaimed = [work for work in self._work.values() if not work.claimed]
+        for work in unclaimed:
+            self.forget(work.entry.job_id)
+            self.later(work.owner.cancel)
+        return [work.entry.job_id for work in unclaimed]
 
     def claim(self, entry: Entry) -> RunJob | None:
         """Return what a worker is to be told; None if the owner has cancelled the job."""
@@ -193,7 +204,7 @@ class JobTable:
 
         self.later(remove)
 
-    def later(self, act: Callable[[], None]) -> None:
+    def later(self, act: Callable[[], object]) -> None:
         """Have something done by the settling thread, after `flush`."""
         self._round.append(act)
 

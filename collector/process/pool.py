@@ -65,9 +65,9 @@ class Pool:
         """Have a job's output in a file while it runs, and its progress told more often."""
         self._supervisor.note(lambda: self._supervisor.follow(job_id))
 
-    def stop(self, *, kill: bool = False) -> None:
-        """Take no further job, end with the last one; with `kill`, end the running ones now."""
-        self._supervisor.note(lambda: self._supervisor.stop(kill=kill))
+    def stop(self, *, cancel: bool = False, kill: bool = False) -> None:
+        """Take no further job, end with the last one; or cancel those that wait, or kill all."""
+        self._supervisor.note(lambda: self._supervisor.stop(cancel=cancel, kill=kill))
         with self._lock:
             if not self._threads and not self._over:
                 self._over = True

@@ -28,8 +28,8 @@ from typing import final
 
 from collector import settings
 from collector.errors import ProtocolError, SpillError
+from collector.process.birth import stand_apart
 from collector.process.channel import Channel
-from collector.process.context import stand_apart
 from collector.process.openjob import OpenJob
 from collector.process.queue import QueueReader
 from collector.store.budget import Budget
@@ -41,6 +41,7 @@ from collector.wire.frames import START, Frame, Kind, Outcome, Stream
 _DRAIN_READS = 64
 """Reads of a dead worker's pipe, each of a full pipe: more is a grandchild's garbage."""
 
+_M_MMAP_THRESHOLD = -3
 _BURIED = 64
 """Of so many workers that died last the groups are killed once more when the parent is gone."""
 
@@ -77,6 +78,7 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     stand_apart()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _return_memory()
     for fd in descriptors:
         os.set_inheritable(fd, False)
     told: SinkArguments = pickle.loads(arguments)
@@ -84,6 +86,18 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     directory = RunDirectory.join(told.run_directory)
     with contextlib.closing(control):
         Sink(control, descriptors[1], directory, told).run()
+
+
+def _return_memory() -> None:
+    """Have every buffer of 1 MiB or more mapped on its own: freed, it goes back to the system.
+
+    Without it glibc raises that limit at the first large buffer that is freed, and outputs that
+    grow leave holes: 7 to 12 MiB stayed, and 18 to 22 were the peak where 11 are enough.
+    """
+    import ctypes  # noqa: PLC0415 - 10 ms, while the first worker starts
+
+    with contextlib.suppress(AttributeError, OSError):  # another libc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, settings.MIB)
 
 
 @final

@@ -113,9 +113,12 @@ class Supervisor:
         if ticket and self._sink is not None:
             self._sink.channel.post(messages.FollowJob(ticket=ticket))
 
-    def stop(self, *, kill: bool) -> Iterable[actions.Action]:
-        """No further job will come."""
+    def stop(self, *, cancel: bool, kill: bool) -> Iterable[actions.Action]:
+        """No further job will come; what has not started can be cancelled, what runs be killed."""
         self._stopping = True
+        if cancel:
+            for job_id in self.jobs.cancel_unclaimed():
+                self._do(self._scheduler.withdrawn(job_id))
         return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop()]
 
     # -- the loop --------------------------------------------------------------------------------
@@ -194,7 +197,9 @@ class Supervisor:
             yield self._sink
 
     def _do(self, decided: Iterable[actions.Action]) -> None:  # noqa: C901, PLR0912 - one case an action
-        for action in list(decided):
+        todo = deque(decided)
+        while todo:
+            action = todo.popleft()
             match action:
                 case actions.StartWorker():
                     self._start_worker(action.worker)
@@ -204,7 +209,7 @@ class Supervisor:
                     if action.worker in self._workers:
                         self._workers[action.worker].child.kill()
                 case actions.Dispatch():
-                    self._dispatch(action.worker, action.entry)
+                    todo.extend(self._dispatch(action.worker, action.entry))
                 case actions.Recall():
                     self._workers[action.worker].recall()
                 case actions.RunAgain():
@@ -215,12 +220,12 @@ class Supervisor:
                     assert_never(action)
         self._facts = _NOTHING
 
-    def _dispatch(self, number: int, entry: Entry) -> None:
+    def _dispatch(self, number: int, entry: Entry) -> Iterable[actions.Action]:
         message = self.jobs.claim(entry)
         if message is None:
-            self._do(self._scheduler.unclaimed(entry.ticket))
-        else:
-            self._workers[number].jobs.post(message)
+            return self._scheduler.unclaimed(entry.ticket)
+        self._workers[number].jobs.post(message)
+        return ()
 
     # -- descriptors -----------------------------------------------------------------------------
 

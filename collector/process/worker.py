@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from collector.process import records, ship
+from collector.process.birth import stand_apart
 from collector.process.channel import Channel
-from collector.process.context import stand_apart
 from collector.process.current import CurrentJob, running
 from collector.process.queue import QueueWriter
 from collector.wire.frames import START, Kind, Outcome

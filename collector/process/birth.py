@@ -1,0 +1,72 @@
+"""The first lines of every child, and what it takes over from the parent.
+
+Runs in:    `surroundings` and `method_of` in the parent, the others in each child.
+Owns:       nothing.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+from typing import Final
+
+METHODS: Final = ("forkserver", "spawn", "fork")
+
+
+def method_of(mp_context: object) -> str:
+    """Return the start method that a context of multiprocess(ing), or a name, asks for.
+
+    Raises:
+        ValueError: No start method of that name.
+        TypeError: Neither a name nor a context.
+    """
+    if mp_context is None:
+        return METHODS[0]
+    if isinstance(mp_context, str):
+        name = mp_context
+    else:
+        ask = getattr(mp_context, "get_start_method", None)
+        if ask is None:
+            raise TypeError(
+                f"mp_context must be a context of multiprocess or multiprocessing, or one of "
+                f"{', '.join(METHODS)}, not {type(mp_context).__name__}"
+            )
+        name = ask()
+    if name not in METHODS:
+        raise ValueError(f"mp_context must be one of {', '.join(METHODS)}, not {name!r}")
+    return name
+
+
+def stand_apart() -> None:
+    """Lead a process group of its own and leave SIGINT to the parent: first lines of every child.
+
+    A Ctrl-C goes to the group of the terminal, thus to the parent alone. Whoever sends SIGINT to a
+    child by its pid interrupts nothing; programs that a job starts find the default action, since a
+    handler does not survive exec.
+    """
+    with contextlib.suppress(PermissionError):  # it leads a session, hence a group, already
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, _left_to_the_parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _left_to_the_parent(_number: int, _frame: object) -> None:
+    pass
+
+
+def surroundings() -> bytes:
+    """Return what a child of a forkserver must be told about this process."""
+    return pickle.dumps((os.getcwd(), sys.path, sys.argv, dict(os.environ)))
+
+
+def settle(told: bytes) -> None:
+    """Take over, in a child, what `surroundings` told."""
+    directory, path, argv, environment = pickle.loads(told)
+    with contextlib.suppress(OSError):  # removed meanwhile: the child stays where it is
+        os.chdir(directory)
+    sys.path[:] = [directory if entry == "" else entry for entry in path]
+    sys.argv[:] = argv
+    if environment != dict(os.environ):
+        os.environ.clear()
+        os.environ.update(environment)
