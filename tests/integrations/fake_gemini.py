@@ -194,6 +194,7 @@ class FakeGemini:
         polls: How often an uploaded file is looked at before it is ready.
         final_state: The state that uploaded files come to.
         failure_message: Why, if that is FAILED.
+        late: Whether an upload that broke off becomes a file after somebody tried to delete it.
         files: What it keeps now, by name.
         deleted: Names of the files that were deleted.
         questions: What the model was asked.
@@ -208,6 +209,7 @@ class FakeGemini:
         self.polls = 0
         self.final_state = "ACTIVE"
         self.failure_message = "The file could not be decoded."
+        self.late = False
         self.files: dict[str, StoredFile] = {}
         self.deleted: list[str] = []
         self.questions: list[Question] = []
@@ -254,6 +256,10 @@ class FakeGemini:
             self.calls.append(endpoint)
             waiting = self.faults[endpoint]
             return waiting.popleft() if waiting else None
+
+    def upload_of(self, name: str) -> Upload | None:
+        """The upload that is to become the file of that name."""
+        return next((upload for upload in self.uploads.values() if upload.name == name), None)
 
     def keep(self, upload: Upload) -> StoredFile:
         """Make a file of the pieces that came."""
@@ -410,6 +416,8 @@ class _Handler(BaseHTTPRequestHandler):
             file = self.fake.files.pop(name, None)
         if file is None:
             self._refuse(_NO_FILE)
+            if self.fake.late and (upload := self.fake.upload_of(name)):
+                self.fake.keep(upload)
         else:
             self.fake.deleted.append(name)
             self._send({})

@@ -289,6 +289,18 @@ def test_an_upload_whose_last_word_is_lost_leaves_no_remote_file(
     assert gemini.files == {}
 
 
+def test_a_file_that_comes_to_be_after_its_deletion_is_deleted_once_more(
+    gemini: FakeGemini, video: Path
+) -> None:
+    gemini.late = True
+    gemini.faults["piece"].append(Drop())
+    result = run(video, inline_limit=0)
+    assert answer_of(result) == expected_transcript(video.read_bytes())
+    assert gemini.calls.count("delete") == 3
+    assert len(gemini.deleted) == 2
+    assert gemini.files == {}
+
+
 def test_the_service_may_say_how_long_to_wait(
     gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -633,6 +645,15 @@ def test_the_key_is_told_nowhere_when_the_service_quotes_it(
     told = everything_told(caplog, video, inline_limit=0, attempts=2)
     assert gemini.calls.count(endpoint) >= 1
     assert_not_told(told)
+
+
+def test_no_half_of_the_key_is_told_where_a_long_message_is_cut(
+    gemini: FakeGemini, video: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for length in range(440, 510, 10):
+        refusal = Refuse(400, "STATUS", "x" * length + KEY, retry_s=None)
+        gemini.faults["generate"].append(refusal)
+        assert_not_told(everything_told(caplog, video))
 
 
 @pytest.mark.parametrize(

@@ -562,7 +562,9 @@ print(result.bytes, result.words, result.sha256, growth)
 
 @pytest.mark.parametrize("kind", ["copied", "transformed"])
 @pytest.mark.parametrize(
-    "size", [300 * MIB, pytest.param(2048 * MIB, marks=pytest.mark.campaign)], ids=["300", "2048"]
+    "size",
+    [300 * MIB, pytest.param(2048 * MIB, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])],
+    ids=["300", "2048"],
 )
 def test_memory_stays_flat_over_a_large_output(tmp_path: Path, size: int, kind: str) -> None:
     blocks = -(-size // len(BLOCK))
