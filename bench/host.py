@@ -39,7 +39,7 @@ class Host:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,
-            env=_environment(directory),
+            env=environment(directory),
             start_new_session=True,
         )
         self._buffered = b""
@@ -86,7 +86,7 @@ class Host:
         return stdout.readline()
 
 
-def _environment(directory: str) -> dict[str, str]:
+def environment(directory: str) -> dict[str, str]:
     """Let a contender work in `directory`, and find compiled modules as an installed one does."""
     mine = {
         "COLLECTOR_BENCH_DIR": directory,

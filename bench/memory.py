@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bench.host import MissingError
 
-INTERVAL_S: Final = 0.02
+INTERVAL_S: Final = 0.005
 _KIB: Final = 1024
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import Any, Final
 
+from bench import machine, record
 from bench.case import OURS, Case, Goal, Scale
 from bench.cases import all_cases
 from bench.host import Host, MissingError
@@ -27,6 +28,9 @@ Figures = dict[str, dict[str, list[float]]]
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m bench`."""
     told = _parser().parse_args(arguments)
+    if told.readme:
+        print(record.readme(), end="")
+        return 0
     scale = Scale(told.quick, QUICK_REPETITIONS if told.quick else REPETITIONS)
     cases = [c for c in all_cases(scale) if not told.case or _wanted(c.name, told.case)]
     if told.list:
@@ -36,10 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no such case: {', '.join(told.case)}; --list names them", file=sys.stderr)
         return 2
     rows: list[dict[str, Any]] = []
+    facts = machine.facts(told.dir or tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix="bench-", dir=told.dir) as directory:
         for case in cases:
             print(f"{case.name} ...", file=sys.stderr, flush=True)
             rows.extend(rows_of(case, measure(case, scale, directory)))
+        if told.record:
+            record.keep(rows, facts, directory)
     print_table(rows)
     if told.json:
         with open(told.json, "w", encoding="utf-8") as file:
@@ -55,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         "--case", metavar="NAME", action="append", default=[], help="only this one; repeatable"
     )
     parser.add_argument("--quick", action="store_true", help="two minutes for all")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the results and make docs/benchmarks.md of them"
+    )
+    parser.add_argument(
+        "--readme", action="store_true", help="print the README's table of the kept results"
+    )
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--dir", help="a directory on the disk to be measured; else the temp one")
     return parser
@@ -121,7 +134,7 @@ def _row(case: Case, goal: Goal | None, middle: dict[str, float]) -> dict[str, A
             ratio = ours / other
             met = ratio <= wanted if case.less_is_better else ratio >= wanted
     peers = {name: value for name, value in middle.items() if name not in (OURS, case.limit)}
-    return _rounded(
+    row: dict[str, Any] = _rounded(
         {
             "case": title,
             "unit": case.unit,
@@ -133,6 +146,7 @@ def _row(case: Case, goal: Goal | None, middle: dict[str, float]) -> dict[str, A
             "met": met,
         }
     )
+    return row
 
 
 def _rounded(value: Any) -> Any:

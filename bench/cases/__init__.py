@@ -10,6 +10,7 @@ FILES = (
     "small_chunks",
     "chunk_sizes",
     "big_outputs",
+    "commands",
     "tiny_jobs",
     "latency",
     "startup",
