@@ -115,8 +115,11 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _reclaim_with_bar(roots: list[str] | None, *, dry_run: bool) -> ReclaimReport:
     from tqdm import tqdm
 
+    class Bar(tqdm):  # type: ignore[type-arg]  # generic for mypy only
+        monitor_interval = 0  # no thread of tqdm's
+
     # On a terminal only, and only if it takes longer than the delay.
-    with tqdm(
+    with Bar(
         desc="collector gc", unit=" files", leave=False, disable=None, delay=_BAR_DELAY_S
     ) as bar:
 

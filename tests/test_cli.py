@@ -1,0 +1,295 @@
+"""The `collector` program: `gc` and `ls`, as a user and as a script see them."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+import collector
+from collector import cli
+from collector.cli import main
+from collector.store.reclaim import list_runs, reclaim
+from collector.store.rundir import RunDirectory
+from tests.support.rundirs import NOBODY, REPOSITORY, a_process, immutable, make_orphan, names
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def temp_root(tmp_path: Path) -> Path:
+    path = tmp_path / "root"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def in_dollar_root(temp_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COLLECTOR_TMPDIR", os.fspath(temp_root))
+    return temp_root
+
+
+class TestGc:
+    def test_it_prints_a_table_and_a_line_of_counts(
+        self, in_dollar_root: Path, capsys: Captured
+    ) -> None:
+        orphan = make_orphan(in_dollar_root, files=3, size=1000)
+        live = RunDirectory.create()
+        (in_dollar_root / "unknown").touch()
+        assert main(["gc"]) == 0
+        head, row, counts = capsys.readouterr().out.splitlines()
+        assert head.split() == ["RUN", "PID", "AGE", "FILES", "BYTES"]
+        assert row.split() == [os.fspath(orphan), "4194304", "0", "s", "3", "2.9", "KiB"]
+        assert counts == (
+            "reclaimed 1, live 1, unknown 1, foreign 0, unreadable 0; 3000 bytes freed"
+        )
+        assert not orphan.exists()
+        live.dispose()
+
+    def test_its_json_is_one_object(self, in_dollar_root: Path, capsys: Captured) -> None:
+        orphan = make_orphan(in_dollar_root, files=2, size=5)
+        assert main(["gc", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert list(report) == [
+            "reclaimed",
+            "live",
+            "unknown",
+            "foreign",
+            "unreadable",
+            "bytes",
+            "dry_run",
+        ]
+        (run,) = report["reclaimed"]
+        assert list(run) == ["path", "pid", "age_s", "files", "bytes"]
+        assert (run["path"], run["files"], run["bytes"]) == (os.fspath(orphan), 2, 10)
+        assert (report["bytes"], report["dry_run"]) == (10, False)
+
+    def test_a_dry_run_removes_nothing_and_prints_the_same(
+        self, in_dollar_root: Path, capsys: Captured
+    ) -> None:
+        make_orphan(in_dollar_root)
+        before = sorted(in_dollar_root.rglob("*"))
+        assert main(["gc", "--dry-run"]) == 0
+        rehearsal = capsys.readouterr()
+        assert sorted(in_dollar_root.rglob("*")) == before
+        assert "nothing was removed" in rehearsal.err
+        assert main(["gc"]) == 0
+        assert capsys.readouterr().out == rehearsal.out
+        assert names(in_dollar_root) == []
+
+    def test_named_roots_are_looked_at_and_no_others(
+        self, in_dollar_root: Path, tmp_path: Path, capsys: Captured
+    ) -> None:
+        make_orphan(in_dollar_root)
+        for name in ("a", "b"):
+            make_orphan(tmp_path / name)
+        arguments = ["--root", os.fspath(tmp_path / "a"), "--root", os.fspath(tmp_path / "b")]
+        assert main(["gc", "--json", *arguments]) == 0
+        assert len(json.loads(capsys.readouterr().out)["reclaimed"]) == 2
+        assert len(names(in_dollar_root)) == 1
+        shutil.rmtree(in_dollar_root)
+
+    def test_what_could_not_be_removed_is_named_and_the_status_is_one(
+        self, in_dollar_root: Path, capsys: Captured
+    ) -> None:
+        orphan = make_orphan(in_dollar_root)
+        (orphan / "kept\x1b[31m").touch()
+        with immutable(orphan / "kept\x1b[31m"):
+            assert main(["gc", "--json"]) == 1
+            said = capsys.readouterr()
+            assert json.loads(said.out)["reclaimed"] == []
+            assert "Operation not permitted" in said.err
+            assert "kept\\x1b[31m" in said.err
+            assert "\x1b" not in said.err
+        assert main(["gc"]) == 0
+
+    @pytest.mark.parametrize("command", ["gc", "ls"])
+    def test_a_root_that_cannot_be_used_is_wrong_usage(
+        self, temp_root: Path, command: str, capsys: Captured
+    ) -> None:
+        assert main([command, "--root", os.fspath(temp_root / "missing")]) == 2
+        assert "No such file" in capsys.readouterr().err
+        os.chown(temp_root, NOBODY, NOBODY)
+        assert main([command, "--root", os.fspath(temp_root)]) == 2
+        assert f"belongs to user {NOBODY}" in capsys.readouterr().err
+        os.chown(temp_root, os.geteuid(), -1)
+
+    def test_a_bar_is_drawn_on_a_terminal_where_it_takes_long(
+        self, temp_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for delay, drawn in (("0", True), ("1000", False)):
+            make_orphan(temp_root, files=30)
+            code = f"import collector.cli as cli; cli._BAR_DELAY_S = {delay}; cli.main()"
+            seen = _on_a_terminal([sys.executable, "-c", code, "gc", "--root", str(temp_root)])
+            assert (b"collector gc" in seen) == drawn
+            assert b"reclaimed 1" in seen
+
+    def test_no_bar_is_drawn_where_stderr_is_none(self, temp_root: Path) -> None:
+        make_orphan(temp_root)
+        done = _run("gc", "--root", temp_root)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestLs:
+    def test_it_lists_live_and_stale_runs(self, in_dollar_root: Path, capsys: Captured) -> None:
+        assert main(["ls"]) == 0
+        assert capsys.readouterr().out == ""
+        stale = make_orphan(in_dollar_root, files=2, size=5)
+        code = "run = RunDirectory.create(); say(run.path); wait(); run.dispose()"
+        with a_process(code) as other:
+            live = other.hear()
+            assert main(["ls"]) == 0
+            head, *rows = capsys.readouterr().out.splitlines()
+            assert head.split() == ["RUN", "STATE", "PID", "AGE", "FILES", "BYTES", "COMMAND"]
+            by_path = {row.split()[0]: row.split()[1:] for row in rows}
+            assert by_path[os.fspath(stale)][:2] == ["stale", "4194304"]
+            assert by_path[live][:2] == ["live", str(other.pid)]
+            assert main(["ls", "--json"]) == 0
+            runs = json.loads(capsys.readouterr().out)
+            assert list(runs) == ["runs"]
+            assert {run["path"]: run["state"] for run in runs["runs"]} == {
+                os.fspath(stale): "stale",
+                live: "live",
+            }
+            for run in runs["runs"]:
+                assert list(run) == ["path", "state", "pid", "age_s", "files", "bytes", "command"]
+            other.tell()
+            assert other.end() == 0
+        assert main(["gc"]) == 0
+
+    def test_what_others_wrote_cannot_steer_the_terminal(
+        self, in_dollar_root: Path, capsys: Captured
+    ) -> None:
+        orphan = make_orphan(in_dollar_root)
+        command = "evil \x1b]0;title\x07 \n new line \u202e right to left \ud800"
+        (orphan / "owner.json").write_text(json.dumps({"pid": 1, "command": command}))
+        assert main(["ls"]) == 0
+        printed = capsys.readouterr().out
+        assert len(printed.splitlines()) == 2
+        assert all(char.isprintable() for char in printed.replace("\n", ""))
+        assert "\\x1b]0;title\\x07" in printed
+        assert "\\u202e" in printed
+        shutil.rmtree(orphan)
+
+    def test_a_root_whose_name_is_no_utf8_is_printed_escaped(self, tmp_path: Path) -> None:
+        root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff\n"))
+        make_orphan(root)
+        for environment in ({}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}):
+            done = _run("ls", "--root", root, **environment)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert "/r\\udcff\\n/run-" in done.stdout
+        shown = json.loads(_run("ls", "--json", "--root", root).stdout)
+        assert shown["runs"][0]["path"].startswith(os.fspath(root))
+        shutil.rmtree(os.fsencode(root))
+
+
+class TestTheProgram:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ([], "COMMAND"),
+            (["nonsense"], "invalid choice"),
+            (["gc", "--nonsense"], "unrecognized arguments"),
+            (["gc", "--root"], "expected one argument"),
+        ],
+    )
+    def test_wrong_usage_is_status_two(
+        self, arguments: list[str], said: str, capsys: Captured
+    ) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert said in capsys.readouterr().err
+
+    def test_help_tells_what_there_is(self, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["--help"])
+        assert caught.value.code == 0
+        told = capsys.readouterr().out
+        assert "gc" in told
+        assert "ls" in told
+
+    def test_python_m_collector_is_the_same_program(self, temp_root: Path) -> None:
+        make_orphan(temp_root)
+        assert json.loads(_run("gc", "--json", "--root", temp_root).stdout)["live"] == 0
+        assert names(temp_root) == []
+        assert _run("nonsense").returncode == 2
+
+    def test_a_reader_that_goes_away_is_no_error(self, temp_root: Path) -> None:
+        for _ in range(200):
+            make_orphan(temp_root, files=0)
+        program = f"{sys.executable} -m collector ls --root {temp_root}"
+        done = subprocess.run(
+            ["bash", "-c", f"{program} | head -1; echo ${{PIPESTATUS[0]}}"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY), "PYTHONUNBUFFERED": "1"},
+        )
+        assert done.stdout.splitlines()[-1] == "0"
+        assert done.stderr == ""
+        shutil.rmtree(temp_root)
+
+    def test_ctrl_c_ends_it_without_a_traceback(
+        self, temp_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    ) -> None:
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("collector.cli.list_runs", interrupt)
+        assert main(["ls"]) == 130
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize(
+        ("age_s", "said"),
+        [(0, "0 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (864000, "10 d")],
+    )
+    def test_ages_are_readable(self, age_s: float, said: str) -> None:
+        assert cli._age(age_s) == said
+
+    @pytest.mark.parametrize(
+        ("size", "said"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
+    )
+    def test_sizes_are_readable(self, size: int, said: str) -> None:
+        assert cli._size(size) == said
+
+
+def test_the_functions_are_exported() -> None:
+    assert collector.reclaim is reclaim
+    assert collector.list_runs is list_runs
+
+
+def _run(
+    *arguments: str | os.PathLike[str], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "collector", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)} | environment,
+    )
+
+
+def _on_a_terminal(command: list[str]) -> bytes:
+    """Run a command on a pseudo-terminal; all that it showed there."""
+    primary, secondary = pty.openpty()
+    termios.tcsetwinsize(secondary, (24, 100))
+    environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
+    with subprocess.Popen(
+        command, stdin=secondary, stdout=secondary, stderr=secondary, env=environment
+    ):
+        os.close(secondary)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(primary, 10_000)
+            except OSError:
+                break  # EIO: the other side is closed
+    os.close(primary)
+    return seen
