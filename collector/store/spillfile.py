@@ -252,12 +252,13 @@ def write_all(fd: int, data: Buffer) -> None:
     written = os.write(fd, data)
     if written == len(data):
         return
-    rest = memoryview(data)
-    while written < len(rest):
-        rest = rest[written:]
-        written = os.write(fd, rest)
-        if not written:
-            raise OSError(errno.EIO, "the file system takes no more bytes")
+    with memoryview(data) as rest:
+        while written < len(rest):
+            # The slice has no name: an error keeps this frame, and with it the owner's bytes locked.
+            taken = os.write(fd, rest[written:])
+            if not taken:
+                raise OSError(errno.EIO, "the file system takes no more bytes")
+            written += taken
 
 
 def identity_of(status: os.stat_result) -> Identity:

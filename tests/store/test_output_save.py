@@ -259,8 +259,7 @@ def test_it_can_be_read_while_it_is_saved(make: Maker, tmp_path: Path) -> None:
 
     def work() -> None:
         start.wait()
-        for _ in range(200):
-            found.append(output.read() == data == bytes(output.view()))
+        found.extend(output.read() == data == bytes(output.view()) for _ in range(200))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

@@ -138,6 +138,20 @@ def test_a_switch_that_fails_with_the_new_chunk_is_no_switch(disk: Path) -> None
         assert manager.finalize().read() == b"x" * 90 * KIB + b"z" * 20 * KIB
 
 
+def test_memory_is_written_to_again_while_the_error_of_a_switch_is_still_held(disk: Path) -> None:
+    fill(disk, spare_bytes=150 * KIB)
+    errors = []
+    with SpillManager(200 * KIB, temp_root=disk) as manager:
+        manager.write(b"x" * 190 * KIB)
+        for _ in range(3):
+            with pytest.raises(SpillError) as caught:
+                manager.write(b"y" * 20 * KIB)
+            errors.append(caught.value)  # a traceback holds all that lay on the way
+            manager.write(b"z")
+        assert manager.finalize().read() == b"x" * 190 * KIB + b"zzz"
+    assert len(errors) == 3
+
+
 def test_a_full_disk_of_one_output_spares_the_others(disk: Path, tmp_path: Path) -> None:
     with (
         SpillManager(KIB, temp_root=disk) as failing,
