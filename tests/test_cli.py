@@ -16,7 +16,15 @@ from collector import cli
 from collector.cli import main
 from collector.store.reclaim import list_runs, reclaim
 from collector.store.rundir import RunDirectory
-from tests.support.rundirs import NOBODY, REPOSITORY, a_process, immutable, make_orphan, names
+from tests.support.rundirs import (
+    NOBODY,
+    REPOSITORY,
+    a_process,
+    immutable,
+    make_orphan,
+    names,
+    needs_root,
+)
 
 Captured = pytest.CaptureFixture[str]
 
@@ -109,6 +117,7 @@ class TestGc:
         assert main(["gc"]) == 0
 
     @pytest.mark.parametrize("command", ["gc", "ls"])
+    @needs_root
     def test_a_root_that_cannot_be_used_is_wrong_usage(
         self, temp_root: Path, command: str, capsys: Captured
     ) -> None:

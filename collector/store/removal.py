@@ -155,11 +155,7 @@ def _open_any(name: str, dir_fd: int) -> int:
     try:
         fd = open_private(name, dir_fd=dir_fd)
     except PermissionError:
-        handle = open_private(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=dir_fd)
-        try:
-            os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)
-        finally:
-            close_private(handle)
+        _permit(name, dir_fd)
         fd = open_private(name, dir_fd=dir_fd)
     try:
         _open_up(fd)
@@ -167,6 +163,18 @@ def _open_any(name: str, dir_fd: int) -> int:
         close_private(fd)
         raise
     return fd
+
+
+def _permit(name: str, dir_fd: int) -> None:
+    """Let ourselves into a directory of ours; a link is not followed."""
+    if os.chmod in os.supports_follow_symlinks:
+        os.chmod(name, stat.S_IRWXU, dir_fd=dir_fd, follow_symlinks=False)
+        return
+    handle = open_private(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=dir_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", stat.S_IRWXU)
+    finally:
+        close_private(handle)
 
 
 def _open_up(fd: int) -> None:

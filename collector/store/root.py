@@ -93,23 +93,23 @@ def open_known_roots() -> Iterator[Root]:
         yield from _opened(root, seen)
 
 
-def filesystem_type(root: Root) -> str:
-    """Tell the type of the file system that the root lies on; empty where it cannot be learned."""
-    device = f"{os.major(root.device)}:{os.minor(root.device)}"
+def filesystem_type_of(device: int) -> str:
+    """Tell the type of a file system by its number; empty where it cannot be learned."""
+    numbers = f"{os.major(device)}:{os.minor(device)}"
     with (
         contextlib.suppress(OSError),
         open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table,
     ):
         for line in table:
             mount, _, source = line.partition(" - ")
-            if mount.split(" ", 3)[2] == device:
+            if mount.split(" ", 3)[2] == numbers:
                 return source.split(" ", 1)[0]
     return ""
 
 
 def on_network(root: Root) -> bool:
     """Tell whether other machines may use the root, whose locks the kernel here cannot see."""
-    return _NETWORK_TYPES.fullmatch(filesystem_type(root)) is not None
+    return _NETWORK_TYPES.fullmatch(filesystem_type_of(root.device)) is not None
 
 
 def mount_of(fd: int) -> bytes:
@@ -132,7 +132,7 @@ def advise(root: Root) -> None:
     if ("type", root.device) in _advised:
         return
     _advised.add(("type", root.device))
-    kind = filesystem_type(root)
+    kind = filesystem_type_of(root.device)
     if kind in _MEMORY_TYPES:
         _logger.warning(
             "%s is on %s: outputs that spill there still take memory. Give a directory on a disk, "

@@ -34,6 +34,7 @@ from tests.support.rundirs import (
     is_held,
     make_orphan,
     names,
+    needs_root,
     place,
 )
 
@@ -584,6 +585,7 @@ def test_r16_a_reader_that_opens_while_the_owner_disposes_gets_all_or_a_clear_er
 
 
 class TestR17OtherUsers:
+    @needs_root
     def test_nothing_of_others_is_opened_for_deletion(self, temp_root: Path) -> None:
         theirs = make_orphan(temp_root)
         mine = make_orphan(temp_root)
@@ -593,6 +595,7 @@ class TestR17OtherUsers:
         assert report.foreign == 1
         assert len(names(theirs)) == 3
 
+    @needs_root
     def test_a_root_of_others_is_refused_whoever_asks(self, temp_root: Path) -> None:
         make_orphan(temp_root)
         os.chown(temp_root, NOBODY, NOBODY)
@@ -605,7 +608,7 @@ class TestR17OtherUsers:
 class TestR18TwoMachinesOnOneDirectory:
     @pytest.fixture(autouse=True)
     def _network(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(root, "filesystem_type", lambda _: "nfs4")
+        monkeypatch.setattr(root, "filesystem_type_of", lambda _: "nfs4")
 
     def test_nothing_is_swept_at_start(
         self, temp_root: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ import pytest
 from collector.store import cleanup
 from collector.store.cleanup import clean_up, deferred, on_exit
 from collector.store.reclaim import reclaim
-from tests.support.rundirs import PRELUDE, REPOSITORY, a_process, names, run_code
+from tests.support.rundirs import PRELUDE, REPOSITORY, a_process, names, needs_root, run_code
 
 MAKE = """
 run = process_run_directory(sys.argv[1])
@@ -189,6 +189,7 @@ say(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
         assert done.stdout == "True\n", done.stderr
         assert names(temp_root) == []
 
+    @needs_root
     def test_the_first_process_of_a_container_installs_none(self, temp_root: Path) -> None:
         code = MAKE + "say(os.getpid(), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
         wrapper = ("unshare", "--pid", "--fork", "--kill-child")

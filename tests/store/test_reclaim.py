@@ -27,6 +27,7 @@ from tests.support.rundirs import (
     make_orphan,
     mounted,
     names,
+    needs_root,
     run_code,
 )
 
@@ -64,6 +65,7 @@ def wait_for_sweep() -> None:
 
 
 class TestTheReport:
+    @needs_root
     def test_it_is_exactly_what_gc_prints_as_json(self, temp_root: Path) -> None:
         orphan = make_orphan(temp_root, files=3, size=100)
         (orphan / "scratch-0123456789abcdef" / "deep").mkdir(parents=True)
@@ -365,6 +367,7 @@ class TestAHostileRoot:
                 assert reclaim.reclaim([temp_root], dry_run=dry_run).foreign == 1
         assert len(reclaim.reclaim([temp_root]).reclaimed) == 1
 
+    @needs_root
     def test_what_another_real_user_put_there_is_left(self) -> None:
         code = (
             BECOME
@@ -395,6 +398,7 @@ shutil.rmtree(base)
         left = ["run-0000000000000001", "run-0000000000000002"]
         assert done.stdout == f"1 2 0 {left}\n", done.stderr
 
+    @needs_root
     def test_directories_that_a_job_closed_to_itself_go_too(self) -> None:
         code = (
             BECOME
@@ -584,8 +588,9 @@ class TestTheSweepAtStart:
     def test_it_is_silent_if_there_was_nothing(
         self, temp_root: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.INFO, "collector")
         live = RunDirectory.create(temp_root)
+        caplog.clear()
+        caplog.set_level(logging.INFO, "collector")
         (temp_root / "unknown").touch()
         (temp_root / "run-0000000000000000").touch()
         start_sweep(temp_root)

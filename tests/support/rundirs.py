@@ -21,6 +21,10 @@ from collector.store.rundir import RunDirectory
 NOBODY: Final = 65534
 REPOSITORY: Final = Path(__file__).parents[2]
 
+needs_root: Final = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: mounts, or what belongs to another user"
+)
+
 PRELUDE: Final = """
 import os, signal, sys, time
 from pathlib import Path
@@ -212,7 +216,9 @@ def is_held(directory: RunDirectory | Path) -> bool:
 
 @contextlib.contextmanager
 def mounted(place: Path, options: str) -> Iterator[Path]:
-    """Mount a fresh tmpfs at `place`."""
+    """Mount a fresh tmpfs at `place`; needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
     place.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
     with _unmounting(place):
@@ -221,7 +227,9 @@ def mounted(place: Path, options: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def bound(place: Path, source: Path) -> Iterator[Path]:
-    """Mount the directory `source` at `place` too."""
+    """Mount the directory `source` at `place` too; needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
     place.mkdir(exist_ok=True)
     subprocess.run(["mount", "--bind", source, place], check=True)
     with _unmounting(place):
@@ -242,13 +250,17 @@ def _unmounting(place: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def immutable(path: Path) -> Iterator[None]:
-    """Set the immutable flag; it is taken off the inode, wherever that is by then."""
+    """Set the immutable flag (needs root); taken off the inode, wherever that is by then."""
     get_flags, set_flags, immutable_flag = 0x80086601, 0x40086602, 0x10  # linux/fs.h
     fd = os.open(path, os.O_RDONLY)
     try:
         before = fcntl.ioctl(fd, get_flags, bytes(8))
         flags = int.from_bytes(before, sys.byteorder) | immutable_flag
         fcntl.ioctl(fd, set_flags, flags.to_bytes(8, sys.byteorder))
+    except OSError as error:
+        os.close(fd)
+        pytest.skip(f"no immutable flag to be had here: {error.strerror}")
+    try:
         yield
     finally:
         fcntl.ioctl(fd, set_flags, before)
