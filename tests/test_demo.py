@@ -57,6 +57,28 @@ def test_the_demo_tokenizes_the_library_survives_a_crash_and_compares_every_byte
     assert list(tmp_path.iterdir()) == []
 
 
+def test_on_a_terminal_it_draws_a_bar(library: Path) -> None:
+    place = os.fspath(library)
+    script = (
+        f"import sysconfig, sys; sysconfig.get_path = lambda _name: {place!r}\n"
+        "from collector.cli import main; sys.exit(main(['demo']))"
+    )
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONPATH": os.fspath(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            check=False,
+        )
+        os.close(theirs)
+        shown = screen.read(2**16)
+    assert done.returncode == 0
+    assert b"tokenize: 100%" in shown
+    assert b"2/2" in shown
+
+
 def test_an_output_that_differs_is_named_and_the_status_is_1(
     library: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
