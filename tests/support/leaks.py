@@ -24,6 +24,7 @@ PATIENCE_S: Final = 10.0
 """How long processes and threads that are on their way out may take, on a loaded machine."""
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_SIGNALS: Final = [(f"handler of {number.name}", number) for number in signal.Signals]
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _OURS_IN_SHARED_MEMORY: Final = re.compile(r"sem\.|psm_|mp-|pymp-|.*collector")
 _LEFT_DIRECTORY: Final = re.compile(r"(run|trash|scratch|pymp)-")
@@ -38,10 +39,10 @@ class ProcessInfo:
     parent: int
     state: str
     started: int
-    command: str
 
     def __str__(self) -> str:
-        return f"{self.pid} ({self.state}) {self.command}"
+        command = _read(f"/proc/{self.pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")
+        return f"{self.pid} ({self.state}) {command or _read(f'/proc/{self.pid}/comm').decode()}"
 
 
 @final
@@ -73,19 +74,16 @@ class Snapshot:
 
         Zombies that came to us as orphans are reaped on the way: their parent is dead.
         """
-        reap_adopted(self.processes)
-        now = Snapshot.take(temp)
-        new = now.processes - self.processes
-        found = [f"process {p}" for p in descendants() if (p.pid, p.started) in new]
-        found += [f"descriptor {name}" for name in (now.descriptors - self.descriptors).elements()]
-        found += [f"thread {thread!r}" for thread in now.threads - self.threads]
-        found += [
-            f"shared memory {name}" for name in sorted(now.shared_memory - self.shared_memory)
-        ]
-        found += [f"file {name}" for name in sorted(now.files - self.files)]
+        new = [p for p in descendants() if (p.pid, p.started) not in self.processes]
+        found = [f"process {process}" for process in new if not _reap_if_adopted(process)]
+        now = _descriptors()
+        found += [f"descriptor {name}" for name in (now - self.descriptors).elements()]
+        found += [f"thread {t!r}" for t in threading.enumerate() if t not in self.threads]
+        found += [f"shared memory {name}" for name in _shared_memory() - self.shared_memory]
+        found += [f"file {name}" for name in _left_below(temp) if name not in self.files]
         found += [
             f"{name}: {self.handlers.get(name)!r} became {handler!r}"
-            for name, handler in now.handlers.items()
+            for name, handler in _handlers().items()
             if handler != self.handlers.get(name)
         ]
         return found
@@ -159,18 +157,18 @@ def descendants(root: int | None = None) -> list[ProcessInfo]:
     return found
 
 
-def reap_adopted(known: frozenset[tuple[int, int]]) -> None:
-    """Reap the zombies among our new children, but those whose `Process` object still waits for it.
+def _reap_if_adopted(process: ProcessInfo) -> bool:
+    """Reap a new zombie, unless its `Process` object still waits for it; tell whether it is gone.
 
     An adopted orphan and a child of `os.fork` look alike; a zombie that a `Process` object was made
     for is our own, and leaving it unjoined is a leak, so it stays and is reported.
     """
-    own = {child.pid for child in _started_by_us()}
-    for process in descendants():
-        if process.state != "Z" or process.parent != os.getpid() or process.pid in own:
-            continue
-        if (process.pid, process.started) not in known:
-            _reap(process.pid)
+    if process.state != "Z" or process.parent != os.getpid():
+        return False
+    if process.pid in {child.pid for child in _started_by_us()}:
+        return False
+    _reap(process.pid)
+    return True
 
 
 def _started_by_us() -> Iterator["_HasPid"]:
@@ -198,20 +196,26 @@ def _kill(pid: int) -> None:
 
 
 def _process(pid: int) -> ProcessInfo | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    if not fields:
         return None
-    name, _, rest = stat.partition("(")[2].rpartition(")")
-    fields = rest.split()
     return ProcessInfo(
-        pid=pid,
-        parent=int(fields[1]),
-        state=fields[0],
-        started=int(fields[19]),
-        command=command.replace("\0", " ").strip() or name,
+        pid=pid, parent=int(fields[1]), state=fields[0].decode(), started=int(fields[19])
     )
+
+
+def _read(path: str) -> bytes:
+    """The content of a small file of `/proc`; empty if the process is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.read(fd, 4096)
+    except ProcessLookupError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _descriptors() -> Counter[str]:
@@ -225,11 +229,7 @@ def _descriptors() -> Counter[str]:
 
 
 def _handlers() -> dict[str, object]:
-    found: dict[str, object] = {
-        f"handler of {signal.Signals(number).name}": signal.getsignal(number)
-        for number in signal.valid_signals()
-        if number in signal.Signals.__members__.values()
-    }
+    found: dict[str, object] = {name: signal.getsignal(number) for name, number in _SIGNALS}
     return found | {"blocked signals": signal.pthread_sigmask(signal.SIG_BLOCK, [])}
 
 
