@@ -113,7 +113,8 @@ class Batch:
         self._sink = sink
         self._reporter = reporter
         self._lock = threading.RLock()
-        self._submitted = self._done = self._failed = self._spilled = self._bytes = 0
+        self._submitted = self._cancelled = self._done = 0
+        self._failed = self._spilled = self._bytes = 0
         self._running: dict[int, tuple[Watched, float]] = {}
         self._complete = self._left = False
         self._begun_s = time.monotonic()
@@ -155,11 +156,12 @@ class Batch:
         progress = job.progress
         with self._lock:
             self._running.pop(job.id, None)
-            self._done += 1
-            self._failed += failed
+            self._cancelled += failed is None
+            self._done += failed is not None
+            self._failed += bool(failed)
             self._bytes += progress.bytes_written
             self._spilled += progress.mode is Mode.STREAMING
-            self._tell(Happening.ENDED, job, failed=failed)
+            self._tell(Happening.ENDED, job, failed=bool(failed))
             self._tell_if_closed()
 
     def view(self) -> View:
@@ -176,7 +178,7 @@ class Batch:
                 batch=self.number,
                 desc=self._desc,
                 done=self._done,
-                total=self._submitted if self._complete else self._total,
+                total=self._submitted - self._cancelled if self._complete else self._total,
                 failed=self._failed,
                 spilled=self._spilled + sum(r.progress.mode is Mode.STREAMING for r in running),
                 bytes_total=self._bytes + sum(r.progress.bytes_written for r in running),
@@ -185,7 +187,7 @@ class Batch:
             )
 
     def _tell_if_closed(self) -> None:
-        if self._left and self._done == self._submitted:
+        if self._left and self._done + self._cancelled == self._submitted:
             self._tell(Happening.CLOSED)
 
     def _tell(
@@ -243,8 +245,9 @@ class Callback:
         return Call(call, job.id, lambda: call(job, progress))
 
 
-def _has_failed(job: Watched) -> bool:
+def _has_failed(job: Watched) -> bool | None:
+    """Tell how a job has ended; None if it was cancelled."""
     try:
         return job.exception(0) is not None
     except CancelledError:
-        return False
+        return None

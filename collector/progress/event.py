@@ -47,7 +47,7 @@ class ProgressEvent:
         bytes_written: Bytes that this attempt has written.
         mode: Where they are.
         failed: Whether the job is over and has failed.
-        jobs_done: Jobs that are over, cancelled ones too.
+        jobs_done: Jobs that are over, without cancelled ones.
         jobs_total: Jobs that there will be; None while that is not known.
         jobs_failed: Jobs that have failed.
         bytes_total: Bytes that all jobs have written.

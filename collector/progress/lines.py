@@ -4,7 +4,7 @@ Runs in:    the drawing thread of the parent.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TextIO, final
 
 from collector import settings
@@ -57,12 +57,21 @@ class BatchLines:
 
 @final
 class Plain:
-    """A whole line of each batch after 1, 2, 4, 8 seconds, then every ten, and at its end."""
+    """A whole line of each batch after 1, 2, 4, 8 seconds, then every ten, and at its end.
 
-    def __init__(self, outlet: Outlet, lines: BatchLines) -> None:
+    Args:
+        outlet: Where to.
+        lines: Of the batches.
+        ended: Makes a line of a text.
+    """
+
+    def __init__(
+        self, outlet: Outlet, lines: BatchLines, ended: Callable[[str], str] = "{}\n".format
+    ) -> None:
         self.pause_s = settings.DRAW_INTERVAL_S
         self._outlet = outlet
         self._lines = lines
+        self._ended = ended
         self._next_s: dict[int, float] = {}
 
     def paint(self, views: Sequence[View]) -> None:
@@ -87,7 +96,7 @@ class Plain:
 
     def _write(self, text: str | None, *, wait: bool) -> None:
         if text is not None:
-            self._outlet.write(f"{text}\n", wait=wait)
+            self._outlet.write(self._ended(text), wait=wait)
 
 
 @final

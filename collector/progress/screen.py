@@ -50,9 +50,11 @@ def clear(room: int = 1) -> str:
     return f"{whole}{_DOWN * room}\x1b[{room}A{_ERASE_BELOW}"
 
 
-def own_line(text: str, columns: int) -> str:
-    """Return what writes a text as a line of its own, wherever in a line the cursor is.
+def line_above(text: str) -> str:
+    """Return what puts a line above the one that the cursor is in, wherever in it that is.
 
-    A whole line of blanks ends in the next line unless it began at a margin: as in zsh.
+    So a bar of the user's, or a line that somebody has not ended, stays in one piece. Nothing here
+    needs to know the size of the screen.
     """
-    return f"{' ' * columns}\r\x1b[K{text}\r\n"
+    room = f"{_DOWN}\x1b[A"
+    return f"{room}{_SAVE}\x1b[L\r{_NO_WRAP}{text}{_RESTORE}{_WRAP}\x1b[B"

@@ -30,7 +30,7 @@ class Terminal:
         self.pause_s = settings.DRAW_INTERVAL_S
         self._outlet = Outlet(stream, patience_s=None)
         self._lines = BatchLines(stream)
-        self._plain = Plain(self._outlet, self._lines)
+        self._plain = Plain(self._outlet, self._lines, screen.line_above)
         self._seats: list[tuple[int, int] | None] = []
         self._drawn: tuple[int, tuple[int, int]] | None = None
         self._afresh_s = 0.0
@@ -54,15 +54,12 @@ class Terminal:
 
     def finish(self, view: View, *, last: bool) -> None:
         """See `Painter.finish`."""
-        size = self._outlet.size()
-        text = self._lines.last_text(view, size.columns - (size.lines == 0))
-        line = f"{text}\n" if size.lines == 0 else screen.own_line(text or "", size.columns)
-        if text is None:
-            return
+        text = self._lines.last_text(view, self._outlet.size().columns)
+        before = ""
         if last and self._drawn is not None:
-            line = screen.clear() + line
-            self._drawn = None
-        self._outlet.write(line)
+            before, self._drawn = screen.clear(), None
+        if text is not None:
+            self._outlet.write(before + screen.line_above(text))
 
     def abandon(self) -> None:
         """See `Painter.abandon`; also the way out when the screen becomes too small."""
