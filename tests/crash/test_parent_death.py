@@ -1,0 +1,155 @@
+"""Faults 13 to 17: the parent is killed, alone or with others; nothing outlives it."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from collector import Collector, reclaim
+from tests.support.jobs import METHODS
+from tests.support.leaks import wait_until
+from tests.support.tree import Script, script
+
+each_method = pytest.mark.parametrize("method", METHODS)
+
+PARENT = """
+import ctypes, os, signal, subprocess, sys, time
+from collector import Collector, current_job
+
+def spilling():
+    current_job().write(bytes(6 << 20))
+
+def computing():
+    spilling(); tell(); time.sleep(1000)
+
+def in_c():
+    spilling(); tell(); ctypes.PyDLL(None).sleep(1000)     # holds the GIL
+
+def stopped():
+    spilling(); tell(); os.kill(os.getpid(), signal.SIGSTOP); time.sleep(1000)
+
+def with_a_program():
+    spilling(); program = subprocess.Popen(["sleep", "1000"]); tell(); program.wait()
+
+def with_a_grandchild():
+    if not os.fork():
+        time.sleep(1000)
+    spilling(); tell(); time.sleep(1000)
+
+def tell():
+    current_job().flush()
+    open(os.path.join(sys.argv[2], current_job().name), "w").close()
+
+jobs = [globals()[name] for name in sys.argv[3:]]
+with Collector(len(jobs), sys.argv[1]) as collector:
+    for job in jobs:
+        collector.with_options(name=job.__name__).submit(job)
+    while len(os.listdir(sys.argv[2])) < len(jobs):
+        time.sleep(0.01)
+    print("ready", collector._core.pool._supervisor._sink.child.pid, flush=True)
+    time.sleep(1000)
+"""
+ALL = ("computing", "in_c", "stopped", "with_a_program", "with_a_grandchild")
+
+
+def run(root: Path) -> list[str]:
+    return os.listdir(root)
+
+
+@each_method
+@pytest.mark.parametrize("jobs", [(job,) for job in ALL] + [ALL], ids="+".join)
+def test_nothing_outlives_a_parent_that_is_killed(
+    method: str, jobs: tuple[str, ...], tmp_path: Path
+) -> None:
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    with script(PARENT, method, os.fspath(tmp_path), *jobs) as parent:
+        assert parent.hear().startswith("ready")
+        assert len(run(root)) == 1
+        os.kill(parent.process.pid, signal.SIGKILL)
+        assert parent.gone()
+        assert wait_until(lambda: not run(root))
+
+
+@each_method
+def test_workers_do_not_outlive_parent_and_sink_and_the_next_sweep_reclaims(
+    method: str, tmp_path: Path
+) -> None:
+    jobs = ("computing", "stopped") if method == "forkserver" else ("computing", "in_c", "stopped")
+    _kill_some_then_sweep(method, jobs, tmp_path, everything=False)
+
+
+@each_method
+def test_killing_everything_leaves_one_directory_and_nothing_else(
+    method: str, tmp_path: Path
+) -> None:
+    _kill_some_then_sweep(method, ALL, tmp_path, everything=True)
+
+
+def _kill_some_then_sweep(
+    method: str, jobs: tuple[str, ...], tmp_path: Path, *, everything: bool
+) -> None:
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    with script(PARENT, method, os.fspath(tmp_path), *jobs) as parent:
+        sink = int(parent.hear().split()[1])
+        shared = set(os.listdir("/dev/shm"))
+        victims = parent.tree() if everything else [parent.process.pid, sink]
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        assert parent.gone()
+        assert len(run(root)) == 1
+        assert set(os.listdir("/dev/shm")) <= shared
+        assert not list(Path(os.environ["TMPDIR"]).glob("pymp-*"))
+    report = reclaim([root])
+    assert len(report.reclaimed) == 1
+    assert not run(root)
+
+
+def test_the_next_collector_reclaims_what_a_killed_tree_has_left(tmp_path: Path) -> None:
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    with script(PARENT, "forkserver", os.fspath(tmp_path), "computing") as parent:
+        parent.hear()
+        for victim in parent.tree():
+            os.kill(victim, signal.SIGKILL)
+        assert parent.gone()
+    (orphan,) = run(root)
+    with Collector(1):
+        assert wait_until(lambda: orphan not in run(root))
+
+
+ENDS = """
+import sys, time, signal, os
+from collector import Collector
+collector = Collector(2)
+job = collector.submit(time.sleep, 1000)
+while not job.running(): time.sleep(0.01)
+print("ready", flush=True)
+{how}
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(s, -s) for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_signal_that_ends_the_parent_ends_everything_and_is_its_status(
+    number: int, status: int
+) -> None:
+    with script(ENDS.format(how="time.sleep(1000)")) as parent:
+        assert parent.hear() == "ready"
+        os.kill(parent.process.pid, number)
+        assert parent.process.wait(30) == status
+        assert parent.gone()
+    assert wait_until(lambda: not run(Path(os.environ["COLLECTOR_TMPDIR"])))
+
+
+def test_exec_in_the_parent_frees_everything() -> None:
+    with script(ENDS.format(how="os.execv('/bin/sleep', ['sleep', '1000'])")) as parent:
+        assert parent.hear() == "ready"
+        assert _only_itself(parent)
+        assert wait_until(lambda: not run(Path(os.environ["COLLECTOR_TMPDIR"])))
+
+
+def _only_itself(parent: Script) -> bool:
+    return wait_until(lambda: parent.tree() == [parent.process.pid], 20)

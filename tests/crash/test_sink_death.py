@@ -1,0 +1,137 @@
+"""Faults 10 to 12 and 20: the sink, or the forkserver, is killed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from collector import BrokenCollectorError, Collector, current_job
+from tests.support.jobs import METHODS, MIB, numbered, pid, sha256, square, wait_for
+from tests.support.leaks import wait_until
+from tests.support.tree import kill, server_pid, sink_pid
+
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def spill_then_wait(number: int, directory: str) -> int:
+    for chunk in numbered(6 * MIB):
+        current_job().write(chunk)
+    current_job().flush()
+    Path(directory, f"begun-{number}").touch()
+    wait_for(os.path.join(directory, "until"))
+    return number
+
+
+@each_method
+def test_an_idle_sink_that_is_killed_costs_no_job(method: str) -> None:
+    with Collector(2, method) as collector:
+        assert collector.submit(square, 2).result() == 4
+        first = sink_pid(collector)
+        kill(first)
+        assert wait_until(lambda: sink_pid(collector) != first)
+        jobs = [collector.submit(numbered, 6 * MIB) for _ in range(4)]
+        assert {sha256(job.output()) for job in jobs} == {sha256(numbered(6 * MIB))}
+        for job in jobs:
+            job.output().close()
+
+
+@each_method
+def test_the_jobs_that_a_sink_had_open_fail_and_the_others_run(method: str, tmp_path: Path) -> None:
+    with Collector(2, method) as collector:
+        sealed = [collector.submit(numbered, size) for size in (MIB, 7 * MIB)]
+        assert all(job.exception() is None for job in sealed)
+        opened = [collector.submit(spill_then_wait, n, os.fspath(tmp_path)) for n in range(2)]
+        pending = [collector.submit(numbered, 6 * MIB) for _ in range(4)]
+        for number in range(2):
+            wait_for(tmp_path / f"begun-{number}")
+        kill(sink_pid(collector))
+        for job in opened:
+            error = job.exception(30)
+            assert isinstance(error, BrokenCollectorError)
+            assert job.name in str(error)
+            assert not job.output().complete
+            kept = job.output().read()
+            assert b"".join(numbered(6 * MIB)).startswith(kept)
+            job.output().close()
+        for job in pending:
+            assert sha256(job.output()) == sha256(numbered(6 * MIB))
+            job.output().close()
+        for job, size in zip(sealed, (MIB, 7 * MIB), strict=True):
+            assert sha256(job.output()) == sha256(numbered(size))
+            job.output().close()
+        assert collector.submit(square, 5).result() == 25
+
+
+@each_method
+def test_with_retries_the_jobs_that_a_sink_had_open_are_run_again(
+    method: str, tmp_path: Path
+) -> None:
+    with Collector(2, method, retries=1) as collector:
+        jobs = [collector.submit(spill_then_wait, n, os.fspath(tmp_path)) for n in range(2)]
+        for number in range(2):
+            wait_for(tmp_path / f"begun-{number}")
+        kill(sink_pid(collector))
+        (tmp_path / "until").touch()
+        for number, job in enumerate(jobs):
+            assert job.result(60) == number
+            assert job.attempt == 2
+            assert sha256(job.output()) == sha256(numbered(6 * MIB))
+            job.output().close()
+
+
+@each_method
+def test_a_sink_that_dies_again_and_again_breaks_the_collector_and_says_so(method: str) -> None:
+    with Collector(1, method, retries=100) as collector:
+        job = collector.submit(kill_the_sink_for_ever)
+        error = job.exception(60)
+        assert isinstance(error, BrokenCollectorError)
+        assert "died 5 times" in str(error)
+        assert "SIGKILL" in str(error)
+        with pytest.raises(BrokenCollectorError, match="died 5 times"):
+            collector.submit(square, 1)
+
+
+def kill_the_sink_for_ever() -> None:
+    """Kill the other process that has the run directory open: the sink."""
+    writer = current_job()
+    writer.write(bytes(6 * MIB))
+    writer.flush()
+    import signal
+
+    parent = _the_parent()
+    while True:
+        for number in filter(str.isdigit, os.listdir("/proc")):
+            if int(number) not in (os.getpid(), parent) and _holds_a_spill_file(number):
+                os.kill(int(number), signal.SIGKILL)
+
+
+def _the_parent() -> int:
+    return int(os.environ["COLLECTOR_TEST_PARENT"])
+
+
+def _holds_a_spill_file(process: str) -> bool:
+    root = os.environ["COLLECTOR_TMPDIR"]
+    try:
+        links = [
+            os.readlink(f"/proc/{process}/fd/{fd}") for fd in os.listdir(f"/proc/{process}/fd")
+        ]
+    except OSError:
+        return False
+    return any(link.startswith(root) and link.endswith(".spill") for link in links)
+
+
+@pytest.fixture(autouse=True)
+def _known_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLECTOR_TEST_PARENT", str(os.getpid()))
+
+
+def test_the_death_of_the_forkserver_harms_no_process_and_the_next_start_makes_one() -> None:
+    with Collector(1, "forkserver") as collector:
+        worker = collector.submit(pid).result()
+        first = server_pid(collector)
+        kill(first)
+        assert collector.submit(pid).result() == worker
+        kill(worker)
+        again = collector.submit(pid).result()
+        assert again != worker
+        assert server_pid(collector) not in (None, first)

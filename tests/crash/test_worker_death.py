@@ -1,0 +1,235 @@
+"""Faults 1 to 9 and 18: a worker dies, is stopped, or leaves processes behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from collector import Collector, WorkerCrashError, current_job
+from tests.support.jobs import (
+    METHODS,
+    MIB,
+    begun_then_wait,
+    kept_busy,
+    numbered,
+    pid,
+    sha256,
+    square,
+    wait_for,
+    write_then_die,
+)
+from tests.support.leaks import is_running, wait_until
+from tests.support.tree import kill, worker_pids
+
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+@each_method
+def test_an_idle_worker_that_is_killed_fails_no_job_and_is_replaced(method: str) -> None:
+    with Collector(1, method) as collector:
+        first = collector.submit(pid).result()
+        kill(first)
+        assert wait_until(lambda: first not in worker_pids(collector))
+        assert collector.submit(pid).result() != first
+
+
+@each_method
+def test_a_worker_killed_while_it_computes_fails_its_job_only(method: str, tmp_path: Path) -> None:
+    begun, until = str(tmp_path / "begun"), str(tmp_path / "until")
+    with Collector(2, method) as collector:
+        doomed = collector.submit(pid_and_wait, begun, until)
+        other = collector.submit(numbered, 8 * MIB)
+        wait_for(begun)
+        victim = int(Path(begun).read_text())
+        kill(victim)
+        error = doomed.exception(20)
+        assert isinstance(error, WorkerCrashError)
+        assert error.signal == signal.SIGKILL
+        assert "possibly out of memory" in str(error)
+        assert sha256(other.output()) == sha256(numbered(8 * MIB))
+        assert collector.submit(square, 3).result() == 9
+
+
+def pid_and_wait(begun: str, until: str) -> None:
+    Path(begun + ".part").write_text(str(os.getpid()))
+    os.rename(begun + ".part", begun)
+    wait_for(until)
+
+
+@each_method
+def test_dying_between_the_last_chunk_and_the_end_is_never_a_short_success(method: str) -> None:
+    with Collector(1, method) as collector:
+        job = collector.submit(write_then_die, 3 * MIB)
+        assert isinstance(job.exception(), WorkerCrashError)
+        assert not job.output().complete
+        assert job.output().size == 3 * MIB
+        job.output().close()
+
+
+@each_method
+def test_a_worker_that_was_stopped_and_goes_on_finishes_exactly(
+    method: str, tmp_path: Path
+) -> None:
+    begun, until = str(tmp_path / "begun"), str(tmp_path / "until")
+    with Collector(1, method) as collector:
+        job = collector.submit(stop_then_write, begun, until, 6 * MIB)
+        wait_for(begun)
+        Path(until).touch()
+        (worker,) = worker_pids(collector)
+        assert wait_until(lambda: _state(worker) == "T")
+        os.kill(worker, signal.SIGCONT)
+        assert sha256(job.output()) == sha256(numbered(6 * MIB))
+        job.output().close()
+
+
+def stop_then_write(begun: str, until: str, size: int) -> None:
+    begun_then_wait(begun, until)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    for chunk in numbered(size):
+        current_job().write(chunk)
+
+
+def _state(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@each_method
+def test_an_idle_worker_that_is_stopped_is_killed_at_the_deadline_of_shutdown(method: str) -> None:
+    with Collector(1, method) as collector:
+        worker = collector.submit(pid).result()
+        os.kill(worker, signal.SIGSTOP)
+    assert not is_running(worker)
+
+
+LEAVES_A_GRANDCHILD = """
+import os, sys, time
+print(os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+
+def leave_a_grandchild(begun: str) -> None:
+    """Start a process in a session of its own that keeps every descriptor, then be killed."""
+    child = os.fork()
+    if not child:
+        os.setsid()
+        time.sleep(1000)
+        os._exit(0)
+    Path(begun + ".part").write_text(str(child))
+    os.rename(begun + ".part", begun)
+    time.sleep(1000)
+
+
+@each_method
+def test_a_death_is_noticed_though_a_grandchild_keeps_every_descriptor(
+    method: str, tmp_path: Path
+) -> None:
+    begun = str(tmp_path / "begun")
+    with Collector(1, method) as collector:
+        job = collector.submit(leave_a_grandchild, begun)
+        wait_for(begun)
+        grandchild = int(Path(begun).read_text())
+        (worker,) = worker_pids(collector)
+        kill(worker)
+        assert isinstance(job.exception(20), WorkerCrashError)
+        assert is_running(grandchild)  # it left the worker's group: nobody else's to end
+        assert collector.submit(square, 4).result() == 16
+    kill(grandchild)
+
+
+def spoil_the_queue(begun: str) -> None:
+    """Leave a process, forked in C, that writes garbage into everything it has, for ever."""
+    import ctypes
+
+    if ctypes.CDLL(None).fork():  # not Python's fork: nothing is closed in the child
+        Path(begun).touch()
+        time.sleep(1000)
+    os.setsid()
+    for fd in range(3, 64):
+        try:
+            os.set_blocking(fd, False)
+        except OSError:
+            continue
+    while os.path.exists(begun + ".go-on"):
+        for fd in range(3, 64):
+            try:
+                os.write(fd, b"garbage" * 100)
+            except OSError:
+                continue
+    os._exit(0)
+
+
+@each_method
+def test_garbage_of_a_grandchild_in_the_pipe_of_a_dead_worker_harms_nobody(
+    method: str, tmp_path: Path
+) -> None:
+    begun = str(tmp_path / "begun")
+    go_on = tmp_path / "begun.go-on"
+    go_on.touch()
+    with Collector(2, method) as collector:
+        doomed = collector.submit(spoil_the_queue, begun)
+        other = collector.submit(numbered, 20 * MIB)
+        wait_for(begun)
+        assert isinstance(_killed(collector, doomed.id).exception(20), WorkerCrashError)
+        assert sha256(other.output()) == sha256(numbered(20 * MIB))
+        assert collector.submit(square, 4).result() == 16
+        other.output().close()
+    go_on.unlink()
+
+
+def _killed(collector: Collector, job_id: int):  # type: ignore[no-untyped-def]
+    """Kill the worker of a job; return the job."""
+    supervisor = collector._core.pool._supervisor
+    for entry in list(supervisor._scheduler._dispatched.values()):
+        if entry.job_id == job_id:
+            owner = supervisor.jobs._work[job_id].owner
+            worker = supervisor._workers.get(entry.worker or 0)
+            if worker is not None:  # it may be dead already, of its own garbage
+                worker.child.kill()
+            return owner
+    raise AssertionError("the job does not run")
+
+
+@each_method
+def test_a_process_that_a_job_leaves_in_its_group_dies_with_the_worker(
+    method: str, tmp_path: Path
+) -> None:
+    begun = str(tmp_path / "begun")
+    with Collector(1, method) as collector:
+        job = collector.submit(start_a_program, begun)
+        wait_for(begun)
+        program = int(Path(begun).read_text())
+        job.kill()
+        assert job.exception(20) is not None
+        assert wait_until(lambda: not is_running(program))
+
+
+def start_a_program(begun: str) -> None:
+    program = subprocess.Popen([sys.executable, "-c", LEAVES_A_GRANDCHILD])
+    Path(begun + ".part").write_text(str(program.pid))
+    os.rename(begun + ".part", begun)
+    program.wait()
+
+
+@each_method
+def test_workers_outlive_the_thread_that_made_the_collector(method: str, tmp_path: Path) -> None:
+    made: list[Collector] = []
+
+    def make() -> None:
+        collector = Collector(1, method)
+        collector.submit(square, 2).result()
+        made.append(collector)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    with made[0] as collector:
+        before = collector.submit(pid).result()
+        with kept_busy(collector, 1, tmp_path):
+            assert worker_pids(collector) == [before]
+        assert collector.submit(pid).result() == before
