@@ -149,6 +149,7 @@ class Found:
     def take(self, job: Job[tuple[int, int]]) -> None:
         """Count a job that has ended; its output is read once and let go."""
         module: Module = job.args[0]
+        self.again += job.attempt > 1
         with job.output() as output:
             error = job.exception()
             if error is not None:
@@ -157,7 +158,6 @@ class Found:
             self.digests[module.name] = sha256(output)
             self.modes[output.mode] += 1
             self.bytes += output.size
-        self.again += job.attempt > 1
         pid, peak = job.result()
         self.peaks[pid] = ("worker", peak)
 
