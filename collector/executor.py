@@ -176,10 +176,9 @@ class Job(Future[R], Generic[R]):
 
     def cancel(self) -> bool:
         """Cancel the job if it is not running yet; as `Future.cancel`."""
-        first = not self.cancelled()
         if not super().cancel():
             return False
-        if first:
+        if not self.claim():  # whoever waits for this job in `wait` or `as_completed` is told now
             self._pool.withdraw(self.id)
         return True
 
@@ -199,8 +198,10 @@ class Job(Future[R], Generic[R]):
     # -- for the pool ----------------------------------------------------------------------------
 
     def claim(self) -> bool:
-        """See `Owner.claim`."""
-        return self.set_running_or_notify_cancel()
+        """See `Owner.claim`. Once is enough: the standard takes a second time for a bug."""
+        with self._condition:
+            told = self._state == "CANCELLED_AND_NOTIFIED"
+            return not told and self.set_running_or_notify_cancel()
 
     def attempted(self, attempt: int) -> None:
         """See `Owner.attempted`."""
