@@ -29,6 +29,12 @@ class Contents:
     files: int = 0
     bytes: int = 0
 
+    def add(self, status: os.stat_result) -> None:
+        """Count one entry that is no directory."""
+        self.files += 1
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            self.bytes += status.st_size
+
 
 def nothing() -> None:
     """Do nothing: the tick of work that nobody watches."""
@@ -124,10 +130,7 @@ class _Walk:
 
     def _count_file(self, entry: "os.DirEntry[str]") -> None:
         try:
-            status = entry.stat(follow_symlinks=False)
+            self.contents.add(entry.stat(follow_symlinks=False))
         except FileNotFoundError:
             return
-        self.contents.files += 1
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            self.contents.bytes += status.st_size
         self._tick()

@@ -13,7 +13,7 @@ import stat
 from typing import Final
 
 from collector.store import kernel
-from collector.store.contents import Tick, nothing
+from collector.store.contents import Contents, Tick, nothing
 from collector.store.lease import close_private, open_private
 
 _FAILURES_KEPT: Final = 10
@@ -40,7 +40,13 @@ def remove_directory(name: str, *, dir_fd: int) -> list[OSError]:
 
 
 def remove_tree(
-    name: str, fd: int, *, dir_fd: int, last: tuple[str, ...] = (), tick: Tick = nothing
+    name: str,
+    fd: int,
+    *,
+    dir_fd: int,
+    last: tuple[str, ...] = (),
+    removed: Contents | None = None,
+    tick: Tick = nothing,
 ) -> list[OSError]:
     """Remove an open directory; never raises an `OSError`.
 
@@ -49,12 +55,13 @@ def remove_tree(
         fd: Descriptor of the directory; stays open.
         dir_fd: Descriptor of its parent.
         last: Names of files in it that are removed after everything else.
+        removed: What was removed is added to it, but for `last`.
         tick: Called once for each entry removed.
 
     Returns:
         The first few things that could not be removed; empty if the directory is gone.
     """
-    removal = _Removal(fd, frozenset(last), tick)
+    removal = _Removal(fd, last, removed, tick)
     while removal.remove_level():
         pass  # directories went; what lay below them has moved up and goes in the next pass
     if not removal.failures:
@@ -65,10 +72,13 @@ def remove_tree(
 class _Removal:
     """The removal of one tree, pass by pass as long as one meets directories and empties some."""
 
-    def __init__(self, top: int, last: frozenset[str], tick: Tick) -> None:
+    def __init__(
+        self, top: int, last: tuple[str, ...], removed: Contents | None, tick: Tick
+    ) -> None:
         self.failures: list[OSError] = []
         self._top = top
         self._last = last
+        self._removed = removed
         self._tick = tick
 
     def remove_level(self) -> bool:
@@ -83,7 +93,7 @@ class _Removal:
                         met += 1
                         removed += self._dissolve(entry.name)
                     elif entry.name not in self._last:
-                        self._unlink(entry.name, self._top)
+                        self._remove_file(entry, self._top)
         except OSError as error:
             self._note(error, ".")
         return bool(met and removed)
@@ -91,7 +101,10 @@ class _Removal:
     def remove_top(self, name: str, dir_fd: int) -> None:
         """Remove the last files and the directory itself."""
         for entry in self._last:
-            self._unlink(entry, self._top)
+            try:
+                kernel.unlink(entry, dir_fd=self._top)
+            except OSError as error:
+                self._note(error, entry)
         try:
             kernel.rmdir(name, dir_fd=dir_fd)
         except OSError as error:
@@ -110,7 +123,7 @@ class _Removal:
                         if entry.is_dir(follow_symlinks=False):
                             removed += self._move_up(entry.name, fd)
                         else:
-                            removed += self._unlink(entry.name, fd)
+                            removed += self._remove_file(entry, fd)
             finally:
                 close_private(fd)
             kernel.rmdir(moved, dir_fd=self._top)
@@ -134,12 +147,15 @@ class _Removal:
             return 0
         return 1
 
-    def _unlink(self, name: str, fd: int) -> int:
+    def _remove_file(self, entry: "os.DirEntry[str]", fd: int) -> int:
         try:
-            kernel.unlink(name, dir_fd=fd)
+            status = None if self._removed is None else entry.stat(follow_symlinks=False)
+            kernel.unlink(entry.name, dir_fd=fd)
         except OSError as error:
-            self._note(error, name)
+            self._note(error, entry.name)
             return 0
+        if self._removed is not None and status is not None:
+            self._removed.add(status)
         self._tick()
         return 1
 

@@ -38,7 +38,7 @@ TRASH_NAME: Final = re.compile(r"trash-[0-9a-f]{32}", re.ASCII)
 UNLOCKED_NAME: Final = "unlocked"
 """A file of this name says that the run goes on without locks, so nothing can prove its death."""
 
-_OWN_NAMES: Final = frozenset({LOCK_NAME, OWNER_NAME, UNLOCKED_NAME})
+_OWN_NAMES: Final = (UNLOCKED_NAME, LOCK_NAME, OWNER_NAME)
 _LOCK_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -133,10 +133,15 @@ class Entry:
 
     def contents(self, tick: Tick = nothing) -> Contents:
         """Count the files of outputs and jobs in the run."""
-        return count_contents(self._fd, spared=_OWN_NAMES, tick=tick)
+        return count_contents(self._fd, spared=frozenset(_OWN_NAMES), tick=tick)
 
-    def remove(self, trash: str, tick: Tick = nothing) -> list[OSError]:
-        """Remove a run that `examine` has just found stale; what could not be removed."""
+    def remove(
+        self, trash: str, *, removed: Contents | None = None, tick: Tick = nothing
+    ) -> list[OSError]:
+        """Remove a run that `examine` has just found stale; what could not be removed.
+
+        The files of outputs and jobs that were removed are added to `removed`.
+        """
         here = self._root.fd
         try:
             kernel.rename(self._name, trash, src_dir_fd=here, dst_dir_fd=here)
@@ -145,8 +150,9 @@ class Entry:
         except OSError as error:
             return [error]
         self._close_lock_file()  # its new name and the lock of the directory are enough from here
-        last = (UNLOCKED_NAME, LOCK_NAME, OWNER_NAME)
-        failures = remove_tree(trash, self._fd, dir_fd=here, last=last, tick=tick)
+        failures = remove_tree(
+            trash, self._fd, dir_fd=here, last=_OWN_NAMES, removed=removed, tick=tick
+        )
         for failure in failures:
             failure.filename = os.path.join(self._root.path, trash, failure.filename)
         return failures
