@@ -130,11 +130,11 @@ def columns_of(text: str) -> int:
 
 
 def size_text(size: float) -> str:
-    """Return a number of bytes in three digits: `118MB`, of 1024 KB each."""
+    """Return a number of bytes in three digits or four: `118MB`, of 1024 KB each."""
     if size < 1000:  # noqa: PLR2004 - four digits
         return f"{size:.0f}B"
     power = 0
-    while size >= 999.5 and power < len(_UNITS) - 1:  # noqa: PLR2004
+    while size >= 1023.5 and power < len(_UNITS) - 1:  # noqa: PLR2004
         size, power = size / settings.KIB, power + 1
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2  # noqa: PLR2004
     return f"{size:.{digits}f}{_UNITS[power]}"
@@ -168,6 +168,7 @@ def _layouts(view: View, size: str, rate: str) -> Iterator[str]:
         times = "{elapsed}"
     for parts in ([times, size, rate, *every], [times, size, rate, *some], [size, rate, *some]):
         yield f"{bar} [{', '.join(parts)}]"
+    yield f"{bar} [{', '.join([size, *some])}]"
     yield " ".join([short, size, *some])
     yield " ".join([short, size, *some[-1:]])
     if view.failed:
