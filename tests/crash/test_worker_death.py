@@ -152,6 +152,7 @@ def spoil_the_queue(begun: str) -> None:
         time.sleep(1000)
     os.setsid()
     os.set_blocking(pipe, False)
+    wait_for(begun)
     while os.path.exists(begun + ".go-on"):
         try:
             os.write(pipe, b"garbage" * 100)
