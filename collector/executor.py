@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Executor, Future, InvalidStateError
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -31,6 +31,7 @@ from collector.process.following import Following
 from collector.process.jobs import Work
 from collector.process.pool import Pool
 from collector.process.scheduler import Scheduler
+from collector.process.worker import run_group
 from collector.progress.batch import Batch, Watcher
 from collector.progress.board import Board, OpenBatch
 from collector.progress.event import ProgressSink
@@ -434,7 +435,7 @@ class Collector(Executor):
             _whole("buffersize", buffersize, least=1)
         deadline = None if timeout is None else time.monotonic() + timeout
         groups = _batched(zip(*iterables, strict=False), chunksize)
-        call = functools.partial(_run_group, fn)
+        call = functools.partial(run_group, fn)
         ahead = groups if buffersize is None else itertools.islice(groups, buffersize)
         jobs = deque(self.submit(call, group) for group in ahead)
         return self._values(jobs, call, groups, deadline)
@@ -602,10 +603,6 @@ def _usable_cpus() -> int:
 def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
     while group := list(itertools.islice(items, size)):
         yield group
-
-
-def _run_group(fn: Callable[..., T], group: Sequence[tuple[Any, ...]]) -> list[T]:
-    return [fn(*inputs) for inputs in group]
 
 
 def _settled(job: Job[Any]) -> None:

@@ -132,7 +132,7 @@ class Crew:
         Raises:
             OSError: No process or descriptor is to be had.
         """
-        prefix = f"scratch-{os.urandom(8).hex()}-"
+        prefix = f"scratch-{os.urandom(4).hex()}"
         told = worker.WorkerArguments(
             run_directory=self.run_directory,
             scratch_prefix=prefix,

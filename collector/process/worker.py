@@ -20,14 +20,14 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from collector.process import records, ship
 from collector.process.birth import stand_apart
 from collector.process.channel import Channel
-from collector.process.current import CurrentJob, running
+from collector.process.current import CurrentJob, current_job, running
 from collector.process.queue import QueueWriter
 from collector.wire.frames import START, Kind, Outcome
 from collector.wire.messages import RunJob
@@ -181,7 +181,7 @@ def _captured(directory: str, log_name: str) -> contextlib.AbstractContextManage
 
 def _run(job: RunJob, writer: QueueWriter, told: WorkerArguments) -> tuple[Outcome, bytes]:
     stream = writer.start(job.ticket, START.pack(job.memory_threshold))
-    scratch = f"{told.run_directory}/{told.scratch_prefix}{job.ticket:x}"
+    scratch = f"{told.run_directory}/{told.scratch_prefix}{job.ticket & 0xFFFFFFFF:08x}"
     current = CurrentJob(job, stream, writer, scratch)
     running.job = current
     try:
@@ -216,7 +216,16 @@ def _leave_if_forked(current: CurrentJob, error: BaseException | None = None) ->
 
 def _call(call: bytes, current: CurrentJob) -> Any:
     fn, args, kwargs = ship.loads(call)
-    value = fn(*args, **kwargs)
+    return _finish(fn(*args, **kwargs), current)
+
+
+def run_group(fn: Callable[..., Any], group: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Make several calls in one job, for `map`; returns their values."""
+    current = current_job()
+    return [_finish(fn(*args), current) for args in group]
+
+
+def _finish(value: Any, current: CurrentJob) -> Any:
     return _collect(value, current) if inspect.isgenerator(value) else value
 
 
