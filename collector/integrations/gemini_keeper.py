@@ -60,7 +60,7 @@ class Keeper:
 
     def _tell(self, line: bytes) -> None:
         if self._program is None:
-            import certifi  # noqa: PLC0415 - the SDK brings it; the program itself has none (I1)
+            import certifi  # the SDK brings it; the program itself has none (I1)
 
             self._program = subprocess.Popen(  # noqa: S603 - this interpreter, this file
                 [sys.executable, "-I", "-S", __file__],
