@@ -1,272 +1,45 @@
-"""The face of the pool: `Collector`, a `concurrent.futures.Executor`, and `Job`, its `Future`.
+"""`Collector`, an executor whose jobs have outputs.
 
 Runs in:    the parent, in threads of the user's.
-Owns:       nothing that must be closed: the pool owns the processes, an `Output` its bytes or its
-            file.
+Owns:       nothing that must be closed: the pool owns the processes, an `Output` its bytes or file.
 """
 
-import atexit
 import functools
 import itertools
 import os
 import queue
-import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from concurrent.futures import Executor, Future, InvalidStateError
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor, Future
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, cast, final, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from collector import settings
 from collector.errors import BrokenCollectorError
+from collector.executor.core import Core
+from collector.executor.job import Job
+from collector.executor.options import Options, ProgressCallback, whole
 from collector.process import ship
 from collector.process.actions import Entry
 from collector.process.birth import method_of
 from collector.process.crew import Crew, launcher_for
-from collector.process.following import Following
 from collector.process.jobs import Work
 from collector.process.pool import Pool
 from collector.process.scheduler import Scheduler
 from collector.process.worker import run_group
-from collector.progress.batch import Batch, Watcher
+from collector.progress.batch import Batch
 from collector.progress.board import Board, OpenBatch
 from collector.progress.event import ProgressSink
-from collector.store.mode import Mode
-from collector.store.output import Output
 from collector.store.reclaim import start_sweep
 from collector.store.rundir import RunDirectory
-from collector.store.spill import Chunk, Progress
+from collector.store.spill import Chunk
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-ProgressCallback = Callable[["Job[Any]", Progress], object]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What may differ from job to job of one Collector."""
-
-    name: str | None = None
-    timeout: float | None = None
-    retries: int = 0
-    memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES
-    on_progress: ProgressCallback | None = None
-    capture: bool = False
-
-    def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds: {self.timeout!r}")
-        _whole("retries", self.retries, least=0)
-        _whole("memory_threshold", self.memory_threshold, least=0)
-        if self.on_progress is not None and not callable(self.on_progress):
-            raise TypeError(f"on_progress must be callable, not {self.on_progress!r}")
-
-
-def _whole(name: str, value: object, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; it is {value}")
-
-
-class Job(Future[R], Generic[R]):
-    """One job: a `Future` of what the function returns, with the output that it writes.
-
-    Attributes:
-        id: Number of the job in its Collector, from 1.
-        name: Its name, for bars and messages.
-        args: Positional arguments, as given to `submit`.
-        kwargs: Keyword arguments, as given to `submit`.
-    """
-
-    def __init__(
-        self,
-        pool: Pool,
-        job_id: int,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str,
-        observers: tuple[Watcher, ...],
-    ) -> None:
-        super().__init__()
-        self.id: Final = job_id
-        self.name: Final = name
-        self.args: Final = args
-        self.kwargs: Final = kwargs
-        self._pool = pool
-        self._observers = observers
-        self._attempt = 1
-        self._written: tuple[int, int, str] = (0, 0, "")
-        self._output: Output | None = None
-        self._log: Output | None = None
-        self._watchers: list[Callable[[], None]] = []
-        for observer in observers:
-            self.add_done_callback(cast("Callable[[Future[R]], object]", observer.ended))
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt runs or ran last; the first is 1."""
-        return self._attempt
-
-    @property
-    def progress(self) -> Progress:
-        """How far the output has come, as of 0.1 s ago; exact once the job has ended."""
-        size, chunks, name = self._written
-        path = self._pool.directory.path / name if name else None
-        mode = Mode.STREAMING if path else Mode.MEMORY
-        return Progress(mode, size, chunks, path, path is not None)
-
-    def output(self, timeout: float | None = None) -> Output:
-        """Wait for the end and return what the job wrote, also if it failed.
-
-        Args:
-            timeout: Seconds to wait at most; None for as long as it takes.
-
-        Raises:
-            CancelledError: The job was cancelled.
-            TimeoutError: It has not ended in time.
-        """
-        self.exception(timeout)
-        if self._output is None:
-            raise BrokenCollectorError(f"job {self.name} has ended without an output")
-        return self._output
-
-    def log(self, timeout: float | None = None) -> Output:
-        """Wait for the end and return what the job and its subprocesses printed (`capture=True`).
-
-        Args:
-            timeout: Seconds to wait at most; None for as long as it takes.
-
-        Raises:
-            CancelledError: The job was cancelled.
-            TimeoutError: It has not ended in time.
-        """
-        complete = self.output(timeout).complete
-        if self._log is None:  # nothing was to be captured
-            self._log = Output.in_memory(b"", chunks=0, complete=complete)
-        return self._log
-
-    def follow(self) -> Following:
-        """Return the bytes of the output as they come: for `for`, and for `async for`.
-
-        May be asked at any time and any number of times; each begins with the first byte. A slow
-        reader holds back nobody: asking makes the output go to a file early.
-        """
-        self._pool.follow(self.id)
-        return Following(self, self._pool.directory)
-
-    def kill(self) -> bool:
-        """End the job now: cancel it if it waits, else kill its worker and its subprocesses.
-
-        Returns:
-            False if it had ended already.
-        """
-        if self.cancel():
-            return True
-        if self.done():
-            return False
-        self._pool.kill(self.id)
-        return True
-
-    def cancel(self) -> bool:
-        """Cancel the job if it is not running yet; as `Future.cancel`."""
-        if not super().cancel():
-            return False
-        if not self.claim():  # whoever waits for this job in `wait` or `as_completed` is told now
-            self._pool.withdraw(self.id)
-        return True
-
-    # -- for followers ---------------------------------------------------------------------------
-
-    def written(self) -> tuple[int, str]:
-        """See `Followed.written`."""
-        size, _, name = self._written
-        return size, name
-
-    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """See `Followed.watch`."""
-        self._watchers.append(wake)
-        self.add_done_callback(lambda _job: wake())
-        return lambda: self._watchers.remove(wake)
-
-    # -- for the pool ----------------------------------------------------------------------------
-
-    def claim(self) -> bool:
-        """See `Owner.claim`. Once is enough: the standard takes a second time for a bug."""
-        with self._condition:
-            told = self._state == "CANCELLED_AND_NOTIFIED"
-            return not told and self.set_running_or_notify_cancel()
-
-    def attempted(self, attempt: int) -> None:
-        """See `Owner.attempted`."""
-        self._attempt = attempt
-        self._written = (0, 0, "")
-        for wake in list(self._watchers):
-            wake()
-
-    def started(self) -> None:
-        """See `Owner.started`."""
-        for observer in self._observers:
-            observer.started(self)
-
-    def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
-        """See `Owner.progressed`."""
-        self._written = (bytes_written, chunks, name)
-        for observer in self._observers:
-            observer.progressed(self)
-        for wake in list(self._watchers):
-            wake()
-
-    def settle(
-        self, value: R, error: BaseException | None, output: Output, log: Output | None
-    ) -> None:
-        """See `Owner.settle`."""
-        self._output, self._log = output, log
-        path = output.path
-        self._written = (output.size, output.chunks, path.name if path else "")
-        try:
-            if error is None:
-                self.set_result(value)
-            else:
-                self.set_exception(error)
-        except InvalidStateError:  # cancelled in this moment, and it had not run
-            output.close()
-
-
-class _Core:
-    """What a Collector shares with those that `with_options` makes of it."""
-
-    def __init__(self, pool: Pool, max_workers: int, board: Board) -> None:
-        self.pool = pool
-        self.board = board
-        pool.at_end = board.finish
-        self.max_workers = max_workers
-        self.numbers = itertools.count(1)
-        self.lock = threading.Lock()
-        self.closed = False
-        # Dropped without shutdown: what was submitted still runs, as with the standard executors.
-        weakref.finalize(self, pool.stop).atexit = False
-        _open_pools.add(pool)
-
-
-_open_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
-
-
-@atexit.register
-def _finish_at_exit() -> None:
-    """Wait for the jobs of Collectors that nobody shut down; after a Ctrl-C, end them."""
-    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
-    for pool in list(_open_pools):
-        if pool.owner_pid == os.getpid():
-            pool.stop(cancel=interrupted, kill=interrupted)
-            pool.join()
 
 
 class Collector(Executor):
@@ -327,10 +100,10 @@ class Collector(Executor):
         workers = _usable_cpus() if max_workers is None else max_workers
         if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        _whole("max_workers", workers, least=1)
+        whole("max_workers", workers, least=1)
         if max_tasks_per_child is not None:
-            _whole("max_tasks_per_child", max_tasks_per_child, least=1)
-        _whole("memory_budget", memory_budget, least=0)
+            whole("max_tasks_per_child", max_tasks_per_child, least=1)
+        whole("memory_budget", memory_budget, least=0)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._options = Options(
@@ -349,7 +122,7 @@ class Collector(Executor):
             launcher_for(method), str(directory.path), temp_file_base_name, memory_budget, start
         )
         schedule = Scheduler(workers, max_tasks_per_child, time.monotonic)
-        self._core = _Core(Pool(crew, directory, schedule), workers, board)
+        self._core = Core(Pool(crew, directory, schedule), workers, board)
         del verbose
 
     # -- jobs ------------------------------------------------------------------------------------
@@ -430,9 +203,9 @@ class Collector(Executor):
         Raises:
             ValueError: A chunksize or buffersize below 1.
         """
-        _whole("chunksize", chunksize, least=1)
+        whole("chunksize", chunksize, least=1)
         if buffersize is not None:
-            _whole("buffersize", buffersize, least=1)
+            whole("buffersize", buffersize, least=1)
         deadline = None if timeout is None else time.monotonic() + timeout
         groups = _batched(zip(*iterables, strict=False), chunksize)
         call = functools.partial(run_group, fn)
@@ -489,7 +262,7 @@ class Collector(Executor):
             ValueError: A buffersize below 1.
         """
         ahead = 2 * self._core.max_workers if buffersize is None else buffersize
-        _whole("buffersize", ahead, least=1)
+        whole("buffersize", ahead, least=1)
         if not callable(fn):
             raise TypeError(f"collect needs a function to run, not {fn!r}")
         if total is None and isinstance(iterable, Sized):

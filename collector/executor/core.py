@@ -1,0 +1,45 @@
+"""What the Collectors of one pool share, and how a Collector ends that nobody shuts down.
+
+Runs in:    the parent.
+Owns:       the pool.
+"""
+
+import atexit
+import itertools
+import os
+import sys
+import threading
+import weakref
+from typing import Final
+
+from collector.process.pool import Pool
+from collector.progress.board import Board
+
+
+class Core:
+    """What a Collector shares with those that `with_options` makes of it."""
+
+    def __init__(self, pool: Pool, max_workers: int, board: Board) -> None:
+        self.pool = pool
+        self.board = board
+        pool.at_end = board.finish
+        self.max_workers = max_workers
+        self.numbers = itertools.count(1)
+        self.lock = threading.Lock()
+        self.closed = False
+        # Dropped without shutdown: what was submitted still runs, as with the standard executors.
+        weakref.finalize(self, pool.stop).atexit = False
+        _open_pools.add(pool)
+
+
+_open_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish_at_exit() -> None:
+    """Wait for the jobs of Collectors that nobody shut down; after a Ctrl-C, end them."""
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    for pool in list(_open_pools):
+        if pool.owner_pid == os.getpid():
+            pool.stop(cancel=interrupted, kill=interrupted)
+            pool.join()

@@ -1,0 +1,183 @@
+"""A job: the `Future` of what a function returns, with the output that it writes.
+
+Runs in:    the parent: what is public in threads of the user's, the rest as `jobs.Owner` says.
+Owns:       once it has ended, its output and its log.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Final, Generic, TypeVar, cast
+
+from collector.errors import BrokenCollectorError
+from collector.process.following import Following
+from collector.process.pool import Pool
+from collector.progress.batch import Watcher
+from collector.store.mode import Mode
+from collector.store.output import Output
+from collector.store.spill import Progress
+
+R = TypeVar("R")
+
+
+class Job(Future[R], Generic[R]):
+    """One job: a `Future` of what the function returns, with the output that it writes.
+
+    Attributes:
+        id: Number of the job in its Collector, from 1.
+        name: Its name, for bars and messages.
+        args: Positional arguments, as given to `submit`.
+        kwargs: Keyword arguments, as given to `submit`.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        job_id: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str,
+        observers: tuple[Watcher, ...],
+    ) -> None:
+        super().__init__()
+        self.id: Final = job_id
+        self.name: Final = name
+        self.args: Final = args
+        self.kwargs: Final = kwargs
+        self._pool = pool
+        self._observers = observers
+        self._attempt = 1
+        self._written: tuple[int, int, str] = (0, 0, "")
+        self._output: Output | None = None
+        self._log: Output | None = None
+        self._watchers: list[Callable[[], None]] = []
+        for observer in observers:
+            self.add_done_callback(cast("Callable[[Future[R]], object]", observer.ended))
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt runs or ran last; the first is 1."""
+        return self._attempt
+
+    @property
+    def progress(self) -> Progress:
+        """How far the output has come, as of 0.1 s ago; exact once the job has ended."""
+        size, chunks, name = self._written
+        path = self._pool.directory.path / name if name else None
+        mode = Mode.STREAMING if path else Mode.MEMORY
+        return Progress(mode, size, chunks, path, path is not None)
+
+    def output(self, timeout: float | None = None) -> Output:
+        """Wait for the end and return what the job wrote, also if it failed.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            CancelledError: The job was cancelled.
+            TimeoutError: It has not ended in time.
+        """
+        self.exception(timeout)
+        if self._output is None:
+            raise BrokenCollectorError(f"job {self.name} has ended without an output")
+        return self._output
+
+    def log(self, timeout: float | None = None) -> Output:
+        """Wait for the end and return what the job and its subprocesses printed (`capture=True`).
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            CancelledError: The job was cancelled.
+            TimeoutError: It has not ended in time.
+        """
+        complete = self.output(timeout).complete
+        if self._log is None:  # nothing was to be captured
+            self._log = Output.in_memory(b"", chunks=0, complete=complete)
+        return self._log
+
+    def follow(self) -> Following:
+        """Return the bytes of the output as they come: for `for`, and for `async for`.
+
+        May be asked at any time and any number of times; each begins with the first byte. A slow
+        reader holds back nobody: asking makes the output go to a file early.
+        """
+        self._pool.follow(self.id)
+        return Following(self, self._pool.directory)
+
+    def kill(self) -> bool:
+        """End the job now: cancel it if it waits, else kill its worker and its subprocesses.
+
+        Returns:
+            False if it had ended already.
+        """
+        if self.cancel():
+            return True
+        if self.done():
+            return False
+        self._pool.kill(self.id)
+        return True
+
+    def cancel(self) -> bool:
+        """Cancel the job if it is not running yet; as `Future.cancel`."""
+        if not super().cancel():
+            return False
+        if not self.claim():  # whoever waits for this job in `wait` or `as_completed` is told now
+            self._pool.withdraw(self.id)
+        return True
+
+    # -- for followers ---------------------------------------------------------------------------
+
+    def written(self) -> tuple[int, str]:
+        """See `Followed.written`."""
+        size, _, name = self._written
+        return size, name
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """See `Followed.watch`."""
+        self._watchers.append(wake)
+        self.add_done_callback(lambda _job: wake())
+        return lambda: self._watchers.remove(wake)
+
+    # -- for the pool ----------------------------------------------------------------------------
+
+    def claim(self) -> bool:
+        """See `Owner.claim`. Once is enough: the standard takes a second time for a bug."""
+        with self._condition:
+            told = self._state == "CANCELLED_AND_NOTIFIED"
+            return not told and self.set_running_or_notify_cancel()
+
+    def attempted(self, attempt: int) -> None:
+        """See `Owner.attempted`."""
+        self._attempt = attempt
+        self._written = (0, 0, "")
+        for wake in list(self._watchers):
+            wake()
+
+    def started(self) -> None:
+        """See `Owner.started`."""
+        for observer in self._observers:
+            observer.started(self)
+
+    def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
+        """See `Owner.progressed`."""
+        self._written = (bytes_written, chunks, name)
+        for observer in self._observers:
+            observer.progressed(self)
+        for wake in list(self._watchers):
+            wake()
+
+    def settle(
+        self, value: R, error: BaseException | None, output: Output, log: Output | None
+    ) -> None:
+        """See `Owner.settle`."""
+        self._output, self._log = output, log
+        path = output.path
+        self._written = (output.size, output.chunks, path.name if path else "")
+        try:
+            if error is None:
+                self.set_result(value)
+            else:
+                self.set_exception(error)
+        except InvalidStateError:  # cancelled in this moment, and it had not run
+            output.close()

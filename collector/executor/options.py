@@ -1,0 +1,40 @@
+"""The settings of one job, checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+from collector import settings
+from collector.executor.job import Job
+from collector.store.spill import Progress
+
+ProgressCallback = Callable[[Job[Any], Progress], object]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may differ from job to job of one Collector."""
+
+    name: str | None = None
+    timeout: float | None = None
+    retries: int = 0
+    memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES
+    on_progress: ProgressCallback | None = None
+    capture: bool = False
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds: {self.timeout!r}")
+        whole("retries", self.retries, least=0)
+        whole("memory_threshold", self.memory_threshold, least=0)
+        if self.on_progress is not None and not callable(self.on_progress):
+            raise TypeError(f"on_progress must be callable, not {self.on_progress!r}")
+
+
+def whole(name: str, value: object, *, least: int) -> None:
+    """Check that an argument is a whole number of at least so much."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; it is {value}")
