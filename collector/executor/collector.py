@@ -125,8 +125,6 @@ class Collector(Executor):
         self._core = Core(Pool(crew, directory, schedule), workers, board)
         del verbose
 
-    # -- jobs ------------------------------------------------------------------------------------
-
     @overload
     def submit(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Generator[Chunk, Any, R]], /, *args: P.args, **kwargs: P.kwargs
@@ -329,8 +327,6 @@ class Collector(Executor):
             self._options, **{key: value for key, value in given.items() if value is not None}
         )
         return other
-
-    # -- the end ---------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no further job; as `Executor.shutdown`. Outputs that you hold stay readable.

@@ -126,8 +126,6 @@ class Job(Future[R], Generic[R]):
             self._pool.withdraw(self.id)
         return True
 
-    # -- for followers ---------------------------------------------------------------------------
-
     def written(self) -> tuple[int, str]:
         """See `Followed.written`."""
         size, _, name = self._written
@@ -138,8 +136,6 @@ class Job(Future[R], Generic[R]):
         self._watchers.append(wake)
         self.add_done_callback(lambda _job: wake())
         return lambda: self._watchers.remove(wake)
-
-    # -- for the pool ----------------------------------------------------------------------------
 
     def claim(self) -> bool:
         """See `Owner.claim`. Once is enough: the standard takes a second time for a bug."""

@@ -15,7 +15,6 @@ Invariants: I1  each job is settled exactly once.
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import final
 
 from collector import settings
@@ -31,18 +30,7 @@ from collector.process.actions import (
     StopWorker,
     Verdict,
 )
-
-
-@dataclass(slots=True)
-class _Seat:
-    worker: int
-    ready: bool = False
-    leaving: bool = False
-    recalled: bool = False
-    tasks: int = 0
-    since_s: float = 0.0
-    """Since when the first of its jobs is the one that runs, or nothing does."""
-    entries: deque[Entry] = field(default_factory=deque)
+from collector.process.seat import Seat
 
 
 @final
@@ -68,15 +56,13 @@ class Scheduler:
         self._queue: deque[Entry] = deque()
         self._waiting: dict[int, Entry] = {}
         self._dispatched: dict[int, Entry] = {}
-        self._seats: dict[int, _Seat] = {}
+        self._seats: dict[int, Seat] = {}
         self._tickets = itertools.count(1)
         self._numbers = itertools.count(1)
         self._early_deaths = 0
         self._sink_deaths = 0
         self._stopping = False
         self._hindered = False
-
-    # -- what is known ---------------------------------------------------------------------------
 
     @property
     def workers(self) -> int:
@@ -111,8 +97,6 @@ class Scheduler:
         ]
         deadlines.extend(seat.since_s + settings.RECALL_AFTER_S for seat in self._blocked())
         return min(deadlines, default=None)
-
-    # -- jobs ------------------------------------------------------------------------------------
 
     def submitted(self, entry: Entry) -> Iterator[Action]:
         """A job came."""
@@ -187,17 +171,17 @@ class Scheduler:
         for entry in late:
             if entry.worker is not None:
                 yield self._condemn(entry, entry.worker, Verdict.TIMED_OUT)
-        for seat in list(self._blocked()):
+        for seat in self._blocked():
             if seat.since_s + settings.RECALL_AFTER_S <= now_s:
                 seat.recalled = True
                 yield Recall(seat.worker)
 
-    def _blocked(self) -> Iterator[_Seat]:
-        """Yield workers with jobs that wait behind a running one while another worker is idle."""
-        if any(s.ready and not s.leaving and not s.entries for s in self._seats.values()):
-            for seat in self._seats.values():
-                if len(seat.entries) > 1 and not seat.recalled and not seat.leaving:
-                    yield seat
+    def _blocked(self) -> list[Seat]:
+        """Return workers with jobs that wait behind a running one while another worker is idle."""
+        seats = self._seats.values()
+        if not any(seat.idle for seat in seats):
+            return []
+        return [seat for seat in seats if seat.blocked]
 
     def ended(self, ticket: int, verdict: Verdict) -> Iterator[Action]:
         """An attempt is over, as the sink says."""
@@ -225,7 +209,7 @@ class Scheduler:
         yield from self._assign()
         yield from self._leave_if_done()
 
-    def _time(self, seat: _Seat) -> None:
+    def _time(self, seat: Seat) -> None:
         """A job of this worker has ended: how long do jobs take these days?"""
         now_s = self._clock()
         self._pace_s += (now_s - seat.since_s - self._pace_s) * settings.PACE_WEIGHT
@@ -247,8 +231,6 @@ class Scheduler:
             entry.ticket = 0
             self._waiting[entry.job_id] = entry
             self._queue.appendleft(entry)
-
-    # -- workers ---------------------------------------------------------------------------------
 
     def worker_ready(self, worker: int) -> Iterator[Action]:
         """A worker can take jobs."""
@@ -313,8 +295,6 @@ class Scheduler:
                 self._dispatched.pop(entry.ticket, None)
                 yield self._judge(entry, entry.sentence or Verdict.SINK_LOST)
 
-    # -- the end ---------------------------------------------------------------------------------
-
     def stop(self) -> Iterator[Action]:
         """No further job will come; workers leave when the last one is settled."""
         self._stopping = True
@@ -352,14 +332,12 @@ class Scheduler:
                     seat.leaving = True
                     yield StopWorker(seat.worker)
 
-    # -- dispatching -----------------------------------------------------------------------------
-
-    def _used_up(self, seat: _Seat) -> bool:
+    def _used_up(self, seat: Seat) -> bool:
         return self._max_tasks is not None and seat.tasks >= self._max_tasks
 
     def _assign(self) -> Iterator[Action]:
         """Give jobs to idle workers; start workers while more jobs wait than are coming up."""
-        idle = [s for s in self._seats.values() if s.ready and not s.leaving and not s.entries]
+        idle = [seat for seat in self._seats.values() if seat.idle]
         while idle and (entry := self._next()) is not None:
             yield self._dispatch(idle.pop(), entry)
         yield from self._send_ahead()
@@ -369,7 +347,7 @@ class Scheduler:
         wanted = min(len(self._waiting) - coming, self._max_workers - len(self._seats))
         for _ in range(wanted):
             worker = next(self._numbers)
-            self._seats[worker] = _Seat(worker)
+            self._seats[worker] = Seat(worker)
             yield StartWorker(worker)
 
     def _send_ahead(self) -> Iterator[Action]:
@@ -378,13 +356,10 @@ class Scheduler:
             return
         now_s = self._clock()
         for seat in self._seats.values():
-            long = now_s - seat.since_s > settings.RECALL_AFTER_S
-            while seat.ready and not seat.leaving and not long:
-                if len(seat.entries) >= settings.JOBS_AHEAD or self._used_up(seat):
-                    break
-                entry = self._next()
+            for _ in range(seat.room_ahead(now_s)):
+                entry = None if self._used_up(seat) else self._next()
                 if entry is None:
-                    return
+                    break
                 yield self._dispatch(seat, entry)
 
     def _next(self) -> Entry | None:
@@ -394,7 +369,7 @@ class Scheduler:
                 return entry
         return None
 
-    def _dispatch(self, seat: _Seat, entry: Entry) -> Dispatch:
+    def _dispatch(self, seat: Seat, entry: Entry) -> Dispatch:
         if not seat.entries:
             seat.since_s = self._clock()
         entry.ticket = next(self._tickets)

@@ -130,8 +130,6 @@ class Sink:
             self._report()
             self._send()
 
-    # -- the parent ------------------------------------------------------------------------------
-
     def _hear(self) -> None:
         heard = self._control.receive()
         if heard is None:
@@ -191,8 +189,6 @@ class Sink:
                 self._unwatch(source, source.queue.fd)
             else:
                 self._watch_source(source, source.queue.fd, self._take)
-
-    # -- workers ---------------------------------------------------------------------------------
 
     def _join(self, message: messages.WorkerJoined) -> None:
         *queue, death_fd = self._control.take_descriptors(3 + message.slots)
@@ -272,8 +268,6 @@ class Sink:
         os.close(source.death_fd)
         self._control.post(messages.WorkerDrained(worker=source.worker, broken=broken))
 
-    # -- jobs ------------------------------------------------------------------------------------
-
     def _open(self, source: Source, ticket: int, payload: bytes | memoryview) -> OpenJob:
         if len(payload) != START.size:
             raise ProtocolError(f"START with {len(payload)} bytes")
@@ -310,8 +304,6 @@ class Sink:
                     self._control.post(job.fail(error))
                 self._next_report_s = 0.0
 
-    # -- progress --------------------------------------------------------------------------------
-
     def _report(self) -> None:
         """Tell of jobs that have started and not ended; then how far they are, not too often."""
         jobs = [s.job for s in self._sources.values() if s.job is not None and not s.job.over]
@@ -337,8 +329,6 @@ class Sink:
             return None
         news = [job.opened_s + settings.ANNOUNCE_AFTER_S for job in jobs if not job.announced]
         return max(0.001, min([self._next_report_s, *news]) - time.monotonic())
-
-    # -- descriptors -----------------------------------------------------------------------------
 
     def _watch(self, fd: int, handler: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, handler)

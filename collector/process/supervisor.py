@@ -14,7 +14,6 @@ Invariants: I1  only the supervising thread touches the scheduler and the proces
 import contextlib
 import os
 import selectors
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from collector import settings
 from collector.errors import describe_exit
 from collector.process import actions
 from collector.process.actions import Entry, Verdict
+from collector.process.bell import Bell
 from collector.process.crew import Crew, SinkProcess, Worker
 from collector.process.jobs import Facts, JobTable, Work
 from collector.process.scheduler import Scheduler
@@ -58,37 +58,25 @@ class Supervisor:
         self._stopping = False
         self._start_again_s: float | None = None
         self._facts = _NOTHING
-        self._notes: deque[Note] = deque()
-        self._rung = False
-        self._bell, self._rope = socket.socketpair()
-        self._bell.setblocking(False)
-        self._rope.setblocking(False)
+        self._bell: Bell[Note] = Bell()
         self._selector = selectors.DefaultSelector()
-        self._watch(self._bell.fileno(), self._hear_bell)
-
-    # -- for any thread --------------------------------------------------------------------------
+        self._watch(self._bell.fileno(), self._bell.hear)
 
     def note(self, note: Note) -> None:
         """Leave a note. Takes no lock: it may be called whatever is held, also in a finalizer."""
-        self._notes.append(note)
-        if not self._rung:
-            self._rung = True
-            with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody is left
-                self._rope.send(b"!")
+        self._bell.note(note)
 
     def abandon(self) -> None:
         """In a forked child of the parent: close what is the parent's, and touch nothing else."""
-        fds = [*self._crew.life.descriptors(), *self._crew.launcher.abandon()]
+        crew = self._crew
+        fds = [*crew.life.descriptors(), *crew.launcher.abandon(), *self._bell.detach()]
         if isinstance(self._selector, selectors.EpollSelector):
             fds.append(self._selector.fileno())
-        fds.extend(end.detach() for end in (self._bell, self._rope))
         for process in self._processes():
             fds.extend(process.descriptors())
         for fd in fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-    # -- orders, as notes ------------------------------------------------------------------------
 
     def take(self, work: Work) -> Iterable[actions.Action]:
         """A job was submitted."""
@@ -121,8 +109,6 @@ class Supervisor:
                 self._do(self._scheduler.withdrawn(job_id))
         return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop()]
 
-    # -- the loop --------------------------------------------------------------------------------
-
     def run(self) -> None:
         """Supervise until it was told to stop and the last process is gone."""
         try:
@@ -145,7 +131,6 @@ class Supervisor:
         self._sink = None
         self._selector.close()
         self._bell.close()
-        self._rope.close()
         self._crew.launcher.close()
         self._crew.life.close()
 
@@ -161,9 +146,8 @@ class Supervisor:
             current = self._selector.get_map().get(key.fd)
             if current is not None and current.data is key.data:  # not closed by an earlier one
                 key.data()
-        self._rung = False
-        while self._notes:
-            self._do(self._notes.popleft()() or ())
+        for note in self._bell.notes():
+            self._do(note() or ())
         self._do(self._scheduler.ticked(now_s))
         if self._start_again_s is not None and self._start_again_s <= now_s:
             self._start_again_s = None
@@ -182,7 +166,7 @@ class Supervisor:
         return min(max(0.0, min(deadlines) - time.monotonic()), 1.0)
 
     def _over(self) -> bool:
-        if not self._stopping or self._notes or self._scheduler.unsettled or self._workers:
+        if not self._stopping or self._bell or self._scheduler.unsettled or self._workers:
             return False
         sink = self._sink
         if sink is not None and sink.leave_by_s is None:
@@ -227,18 +211,12 @@ class Supervisor:
         self._workers[number].jobs.post(message)
         return ()
 
-    # -- descriptors -----------------------------------------------------------------------------
-
     def _watch(self, fd: int, handler: Callable[[], object]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, handler)
 
     def _unwatch(self, fd: int) -> None:
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
-
-    def _hear_bell(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._bell.recv(4096)
 
     def _flush(self) -> None:
         """Hand on what this round brought; watch for room where there is none."""
@@ -260,8 +238,6 @@ class Supervisor:
 
     def _idle(self) -> None:
         """A pipe has room again: the round writes."""
-
-    # -- workers ---------------------------------------------------------------------------------
 
     def _start_worker(self, number: int) -> None:
         try:
@@ -315,8 +291,6 @@ class Supervisor:
         said, worker.last_words = worker.last_words, None
         if said is not None:
             self._ended(said, code, worker.broken)
-
-    # -- the sink --------------------------------------------------------------------------------
 
     def _start_sink(self) -> None:
         self._sink = self._crew.start_sink(self._held_bytes)
@@ -417,8 +391,6 @@ class Supervisor:
             return
         self._facts = Facts(said, exitcode, broken)
         self._do(self._scheduler.ended(said.ticket, _VERDICTS[Outcome(said.outcome)]))
-
-    # -- memory ----------------------------------------------------------------------------------
 
     def _release(self, size: int) -> None:
         """Finished outputs hold so many bytes less. May run in any thread."""

@@ -1,14 +1,7 @@
 """What the scheduler makes of a crash, event by event."""
 
-from collector.process.scheduler import (
-    Dispatch,
-    Entry,
-    RunAgain,
-    Scheduler,
-    Settle,
-    StartWorker,
-    Verdict,
-)
+from collector.process.actions import Dispatch, Entry, RunAgain, Settle, StartWorker, Verdict
+from collector.process.scheduler import Scheduler
 
 
 def crashed(schedule: Scheduler, *jobs: Entry) -> list[object]:

@@ -1,0 +1,40 @@
+"""A worker, as the scheduler sees it: its jobs, and how long each takes.
+
+States:     STARTING -> READY -> LEAVING; a death ends any of them.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from collector import settings
+from collector.process.actions import Entry
+
+
+@dataclass(slots=True)
+class Seat:
+    """One worker that is not gone; the first of its jobs is the one that runs."""
+
+    worker: int
+    ready: bool = False
+    leaving: bool = False
+    recalled: bool = False
+    tasks: int = 0
+    since_s: float = 0.0
+    """Since when the first of its jobs is the one that runs, or nothing does."""
+    entries: deque[Entry] = field(default_factory=deque)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a job."""
+        return self.ready and not self.leaving and not self.entries
+
+    @property
+    def blocked(self) -> bool:
+        """Whether jobs wait here behind the running one, and nobody has asked for them."""
+        return len(self.entries) > 1 and not self.recalled and not self.leaving
+
+    def room_ahead(self, now_s: float) -> int:
+        """Return how many more jobs may wait here: none behind one that takes long."""
+        if not self.ready or self.leaving or now_s - self.since_s > settings.RECALL_AFTER_S:
+            return 0
+        return settings.JOBS_AHEAD - len(self.entries)
