@@ -5,7 +5,7 @@ Owns:       the file's name, its descriptor while it is written, one reference t
 States:     OPEN for writing -> SEALED, each -> REMOVED (`remove`, the last reference, the end of
             the process) or RELEASED (it is somebody else's from then on)
 Invariants: I1  the file goes exactly once, and only in the process that owns it: a forked child
-                inherits neither the ownership nor the descriptor.
+                loses the descriptor at once, and its run directory removes nothing there.
             I2  what the garbage collector calls takes no lock of this module.
             I3  a file that others truncate while it is written never gets its old size back by
                 itself: it is appended to, so that its size tells at `seal`.
@@ -208,8 +208,6 @@ class _Grip:
             os.close(fd)
 
     def remove(self) -> None:
-        if self.owner_pid != os.getpid():
-            return  # I1
         with contextlib.suppress(OSError):  # of a write that failed late: the file goes anyway
             self.close()
         self.directory.remove_file(self.name)
@@ -254,7 +252,7 @@ def write_all(fd: int, data: Buffer) -> None:
         return
     with memoryview(data) as rest:
         while written < len(rest):
-            # The slice has no name: an error keeps this frame, and with it the owner's bytes locked.
+            # The slice has no name: an error keeps this frame and would keep the bytes locked.
             taken = os.write(fd, rest[written:])
             if not taken:
                 raise OSError(errno.EIO, "the file system takes no more bytes")
