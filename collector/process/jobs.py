@@ -21,7 +21,7 @@ from collector.process.ending import Ending, discard, log_of, outcome_of, output
 from collector.process.records import Records
 from collector.store.output import Output
 from collector.store.rundir import RunDirectory
-from collector.wire.messages import JobEnded, RunJob
+from collector.wire.messages import JobEnded, JobProgressed, RunJob
 
 _logger = logging.getLogger("collector")
 
@@ -141,12 +141,12 @@ class JobTable:
         if work is not None:
             work.owner.started()
 
-    def progressed(self, entry: Entry, bytes_written: int, chunks: int, name: str) -> None:
-        """Tell the owner how far its job has come."""
-        work = self._work.get(entry.job_id)
+    def progressed(self, entry: Entry | None, said: JobProgressed) -> None:
+        """Tell the owner how far its job has come, if it has not ended meanwhile."""
+        work = self._work.get(entry.job_id) if entry else None
         if work is not None:
-            work.spilled = name
-            work.owner.progressed(bytes_written, chunks, name)
+            work.spilled = said.name
+            work.owner.progressed(said.bytes_written, said.chunks, said.name)
 
     def follow(self, job_id: int) -> int:
         """Somebody follows this job; returns the ticket of the attempt that runs, or 0."""

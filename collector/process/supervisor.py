@@ -234,16 +234,15 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 events = selectors.EVENT_READ
                 events |= 0 if sink.channel.flush() else selectors.EVENT_WRITE
-                self._selector.modify(sink.channel.fd, events, self._hear_sink)
+                self._selector.modify(sink.channel.fd, events, lambda: self._hear_sink(sink))
 
     def _idle(self) -> None:
         """A pipe has room again: the round writes."""
 
     def _start_worker(self, number: int) -> None:
         try:
-            if self._sink is None:
-                self._start_sink()
-            worker = self._crew.start_worker(number, self._require_sink())
+            sink = self._sink or self._start_sink()
+            worker = self._crew.start_worker(number, sink)
         except Exception as error:  # noqa: BLE001
             # No process, memory or descriptor, whatever the start method makes of it: the workers
             # that are there go on without this one; without any, and again, every job is told.
@@ -292,19 +291,14 @@ class Supervisor:
         if said is not None:
             self._ended(said, code, worker.broken)
 
-    def _start_sink(self) -> None:
-        self._sink = self._crew.start_sink(self._held_bytes)
-        self._watch(self._sink.channel.fd, self._hear_sink)
-        self._watch(self._sink.child.death_fd, self._sink_died)
+    def _start_sink(self) -> SinkProcess:
+        sink = self._sink = self._crew.start_sink(self._held_bytes)
+        self._watch(sink.channel.fd, lambda: self._hear_sink(sink))
+        self._watch(sink.child.death_fd, lambda: self._sink_died(sink))
+        return sink
 
-    def _require_sink(self) -> SinkProcess:
-        if self._sink is None:
-            raise RuntimeError("there is no sink")
-        return self._sink
-
-    def _sink_died(self) -> None:
-        sink = self._require_sink()
-        while self._hear_sink():  # what it had reported counts
+    def _sink_died(self, sink: SinkProcess) -> None:
+        while self._hear_sink(sink):  # what it had reported counts
             pass
         self._unwatch(sink.channel.fd)
         self._unwatch(sink.child.death_fd)
@@ -333,8 +327,7 @@ class Supervisor:
         self._facts = Facts(reason=reason)
         self._do(self._scheduler.break_off())
 
-    def _hear_sink(self) -> bool:
-        sink = self._require_sink()
+    def _hear_sink(self, sink: SinkProcess) -> bool:
         heard = sink.channel.receive()
         if heard is None:
             self._unwatch(sink.channel.fd)  # its death is told by the other descriptor
@@ -352,9 +345,7 @@ class Supervisor:
             case messages.JobStarted():
                 self._started(message.worker, message.ticket)
             case messages.JobProgressed():
-                entry = self._scheduler.find(message.ticket)
-                if entry is not None:
-                    self.jobs.progressed(entry, message.bytes_written, message.chunks, message.name)
+                self.jobs.progressed(self._scheduler.find(message.ticket), message)
             case messages.LogRecord():
                 self.jobs.record(self._scheduler.find(message.ticket), message.record)
             case messages.JobEnded(outcome=Outcome.DIED) if message.worker in self._workers:
@@ -374,9 +365,9 @@ class Supervisor:
 
     def _started(self, worker: int, ticket: int) -> None:
         entry = self._scheduler.find(ticket)
-        if entry is not None and self.jobs.followed(entry):
-            self._require_sink().channel.post(messages.FollowJob(ticket=ticket))
         if entry is not None:
+            if self._sink is not None and self.jobs.followed(entry):
+                self._sink.channel.post(messages.FollowJob(ticket=ticket))
             self.jobs.started(entry)
         self._do(self._scheduler.started(worker, ticket, time.monotonic()))
 
