@@ -4,6 +4,8 @@ import functools
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor
@@ -467,3 +469,36 @@ def test_a_failed_job_is_run_again_with_a_fresh_output(method: str, tmp_path: Pa
         hopeless = collector.with_options(retries=1).submit(fail, ValueError("always"))
         assert type(hopeless.exception()) is ValueError
         assert hopeless.attempt == 2
+
+
+IGNORES = """
+import os, signal, sys
+from collector import Collector, WorkerCrashError
+def reap(*_):
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+signal.signal(signal.SIGCHLD, {"ignore": signal.SIG_IGN, "reap": reap}[sys.argv[1]])
+with Collector(2, sys.argv[2]) as collector:
+    assert collector.submit(pow, 3, 2).result() == 9
+    assert isinstance(collector.submit(os._exit, 3).exception(), WorkerCrashError)
+    assert collector.submit(pow, 3, 2).result() == 9
+"""
+
+
+@each_method
+@pytest.mark.parametrize("way", ["ignore", "reap"])
+def test_a_program_that_ignores_sigchld_or_reaps_every_child_can_use_a_collector(
+    method: str, way: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORES, way, method],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

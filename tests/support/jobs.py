@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
@@ -136,7 +136,7 @@ def begun_then_wait(begun: str, until: str, value: Any = None) -> Any:
 
 
 @contextlib.contextmanager
-def kept_busy(collector: Executor, workers: int, directory: Path) -> Iterator[list[Future[Any]]]:
+def kept_busy(collector: Executor, workers: int, directory: Path) -> Iterator[list[Any]]:
     """Run a job on each of so many workers that ends with this block; yield when all run."""
     until = directory / "no-longer-busy"
     begun = [directory / f"busy-{number}" for number in range(workers)]

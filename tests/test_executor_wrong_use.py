@@ -1,0 +1,245 @@
+"""Wrong use gets a clear error that names the thing and says what to do."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import (
+    BrokenCollectorError,
+    ClosedError,
+    Collector,
+    RunDirectoryError,
+    SpillManager,
+    current_job,
+)
+from tests.support.jobs import METHODS, MIB, echo, kept_busy, nothing, numbered, square
+
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"max_workers": 0}, ValueError, "max_workers must be greater than 0"),
+        ({"max_workers": -1}, ValueError, "max_workers must be greater than 0"),
+        ({"max_workers": 1.5}, TypeError, "max_workers must be a whole number, not 1.5"),
+        ({"max_workers": "4"}, TypeError, "max_workers must be a whole number, not '4'"),
+        ({"memory_threshold": -1}, ValueError, "memory_threshold must be at least 0; it is -1"),
+        ({"memory_threshold": 5e6}, TypeError, "memory_threshold must be a whole number"),
+        ({"memory_budget": -1}, ValueError, "memory_budget must be at least 0; it is -1"),
+        ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be at least 1"),
+        ({"timeout": 0}, ValueError, "timeout must be more than 0 seconds"),
+        ({"timeout": -1}, ValueError, "timeout must be more than 0 seconds"),
+        ({"timeout": float("nan")}, ValueError, "timeout must be more than 0 seconds"),
+        ({"timeout": "1"}, TypeError, "timeout must be a number"),
+        ({"retries": -1}, ValueError, "retries must be at least 0; it is -1"),
+        ({"retries": None}, TypeError, "retries must be a whole number, not None"),
+        ({"initializer": 42}, TypeError, "initializer must be a callable"),
+        ({"on_progress": 42}, TypeError, "on_progress must be callable"),
+        ({"mp_context": "thread"}, ValueError, "mp_context must be one of forkserver, spawn, fork"),
+        ({"mp_context": 42}, TypeError, "mp_context must be a context"),
+        ({"temp_file_base_name": 42}, TypeError, "temp_file_base_name must be a str"),
+    ],
+    ids=str,
+)
+def test_an_argument_of_no_sense_is_refused_by_name(
+    arguments: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        Collector(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"timeout": 0}, ValueError, "timeout must be more than 0 seconds"),
+        ({"retries": -1}, ValueError, "retries must be at least 0"),
+        ({"memory_threshold": -1}, ValueError, "memory_threshold must be at least 0"),
+        ({"on_progress": 42}, TypeError, "on_progress must be callable"),
+    ],
+    ids=str,
+)
+def test_options_of_no_sense_are_refused(
+    options: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with Collector(1) as collector, pytest.raises(error, match=says):
+        collector.with_options(**options)
+
+
+def test_what_cannot_be_run_is_refused() -> None:
+    with Collector(1) as collector:
+        for wrong in (None, 42, "square"):
+            submit: Any = collector.submit
+            collect: Any = collector.collect
+            with pytest.raises(TypeError, match="needs a function to run"):
+                submit(wrong)
+            with pytest.raises(TypeError, match="needs a function to run"):
+                collect(wrong, [])
+        with pytest.raises(TypeError, match="fn"):
+            collector.submit()  # type: ignore[call-overload]
+        with pytest.raises(TypeError):
+            collector.collect(square, 42)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="buffersize must be at least 1"):
+            collector.collect(square, [], buffersize=0)
+        with pytest.raises(ValueError, match="buffersize must be at least 1"):
+            collector.map(square, [], buffersize=0)
+        with pytest.raises(ValueError, match="chunksize must be at least 1"):
+            collector.map(square, [], chunksize=0)
+
+
+@each_method
+def test_submit_after_shutdown_says_so(method: str) -> None:
+    collector = Collector(1, method)
+    assert collector.submit(square, 2).result() == 4
+    collector.shutdown()
+    for use in (
+        lambda: collector.submit(square, 2),
+        lambda: collector.map(square, [2]),
+        lambda: next(collector.collect(square, [2])),
+        lambda: collector.with_options(name="x").submit(square, 2),
+    ):
+        with pytest.raises(RuntimeError, match=r"after shutdown.*make a new Collector"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: 42, "a chunk must be bytes, bytearray, a C-contiguous memoryview or str, not int"),
+        (lambda: None, "not NoneType"),
+        (lambda: [b"x"], "not list"),
+        (lambda: memoryview(b"abcdef")[::2], "must be C-contiguous .* write bytes"),
+    ],
+    ids=["int", "None", "list", "strided view"],
+)
+def test_a_chunk_of_a_wrong_type_is_refused_by_name(make: Callable[[], Any], says: str) -> None:
+    def write_it() -> None:
+        try:
+            current_job().write(make())
+        finally:
+            current_job().write("refused")
+
+    with SpillManager() as manager, pytest.raises(TypeError, match=says):
+        manager.write(make())
+    with Collector(1) as collector:
+        job = collector.submit(write_it)
+        with pytest.raises(TypeError, match=says):
+            job.result()
+        assert job.output().read() == b"refused"
+
+
+def test_current_job_outside_a_job_says_so() -> None:
+    with pytest.raises(RuntimeError, match=r"current_job\(\) was called outside a job"):
+        current_job()
+    with Collector(1, initializer=current_job) as collector:
+        error = collector.submit(nothing).exception()
+        assert isinstance(error, BrokenCollectorError)
+        assert "current_job() was called outside a job" in str(error)
+
+
+def test_a_collector_whose_initializer_fails_says_why_and_takes_nothing_more() -> None:
+    with Collector(2, initializer=divmod, initargs=(1, 0)) as collector:
+        jobs = [collector.submit(square, number) for number in range(5)]
+        for job in jobs:
+            error = job.exception()
+            assert isinstance(error, BrokenCollectorError)
+            assert "initializer" in str(error)
+            assert "ZeroDivisionError" in str(error)
+            assert job.name in str(error)
+        with pytest.raises(BrokenCollectorError, match="ZeroDivisionError"):
+            collector.submit(square, 1)
+
+
+def test_saving_onto_an_existing_file_is_refused(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    with Collector(1) as collector:
+        for size in (10, 6 * MIB):
+            output = collector.submit(numbered, size).output()
+            with pytest.raises(FileExistsError) as caught:
+                output.save(taken)
+            assert caught.value.filename == os.fspath(taken)
+            assert "overwrite" in str(caught.value)
+            assert taken.read_text() == "mine"
+            assert output.size == len(output.read()) == size
+            output.save(taken, overwrite=True)
+            assert taken.stat().st_size == size
+            taken.write_text("mine")
+            output.close()
+
+
+def test_a_closed_output_says_so() -> None:
+    with Collector(1) as collector:
+        for size in (10, 6 * MIB):
+            output = collector.submit(numbered, size).output()
+            output.close()
+            output.close()
+            for use in (output.read, output.text, output.open, output.view, output.__fspath__):
+                with pytest.raises(ClosedError, match="closed"):
+                    use()
+
+
+def test_an_output_that_is_not_there_yet_is_waited_for_in_vain(tmp_path: Path) -> None:
+    with Collector(1) as collector, kept_busy(collector, 1, tmp_path) as busy:
+        with pytest.raises(TimeoutError):
+            busy[0].output(timeout=0.01)
+        late = collector.submit(square, 2)
+        with pytest.raises(TimeoutError):
+            late.output(timeout=0.01)
+
+
+def test_a_temp_root_that_cannot_be_used_is_refused_with_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for root in (file, file / "below", tmp_path / "missing" / "below"):
+        with pytest.raises(RunDirectoryError) as caught:
+            Collector(1, temp_root=root)
+        assert os.fspath(root) in str(caught.value)
+
+
+def test_a_collector_cannot_be_sent_to_its_own_workers() -> None:
+    with Collector(1) as collector, pytest.raises(TypeError, match="pickle"):
+        collector.submit(echo, collector)
+
+
+def test_a_collector_inside_a_job_works() -> None:
+    def inner() -> int:
+        with Collector(1) as within:
+            return within.submit(square, 3).result()
+
+    with Collector(1) as collector:
+        assert collector.submit(inner).result() == 9
+
+
+def test_a_collector_of_another_process_says_so() -> None:
+    with Collector(1) as collector:
+        assert collector.submit(square, 2).result() == 4
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                collector.submit(square, 2)
+            except RuntimeError as error:
+                os.write(write, str(error).encode())
+            collector.shutdown()
+            os._exit(0)
+        os.close(write)
+        with open(read) as said:
+            assert "make a new one after a fork" in said.read()
+        assert os.waitpid(pid, 0)[1] == 0
+        assert collector.submit(square, 2).result() == 4
+
+
+def test_shutdown_from_several_threads_is_one_shutdown() -> None:
+    collector = Collector(2)
+    jobs = [collector.submit(square, number) for number in range(10)]
+    threads = [threading.Thread(target=collector.shutdown) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [job.result(timeout=0) for job in jobs] == [n * n for n in range(10)]
