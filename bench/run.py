@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from statistics import median
+from time import monotonic
 from typing import Any, Final
 
 from bench import machine, record
@@ -43,8 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     facts = machine.facts(told.dir or tempfile.gettempdir())
     with tempfile.TemporaryDirectory(prefix="bench-", dir=told.dir) as directory:
         for case in cases:
-            print(f"{case.name} ...", file=sys.stderr, flush=True)
+            print(f"{case.name} ...", end="", file=sys.stderr, flush=True)
+            start = monotonic()
             rows.extend(rows_of(case, measure(case, scale, directory)))
+            print(f" {monotonic() - start:.0f} s", file=sys.stderr, flush=True)
         if told.record:
             record.keep(rows, facts, directory)
     print_table(rows)

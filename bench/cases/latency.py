@@ -33,7 +33,7 @@ def cases(scale: Scale) -> Iterator[Case]:
                     "bench.cases.latency:waits", {"peer": peer, "workers": workers, "count": count}
                 )
                 for peer in NAMES
-                if not scale.quick or workers > 1 or peer not in SLOW
+                if not scale.quick or peer not in SLOW
             },
             figure=times(1e6),
             goals=(Goal("ProcessPoolExecutor", 0.4),),

@@ -73,7 +73,7 @@ def reclaiming(count: int, repetitions: int, *, by_rm: bool) -> Iterator[float]:
 
 def cases(scale: Scale) -> Iterator[Case]:
     """100,000 files."""
-    count = scale.pick(100_000, 10_000)
+    count = scale.pick(100_000, 5_000)
     repetitions = 5
     yield Case(
         name="reclaiming",

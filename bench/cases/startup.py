@@ -37,6 +37,7 @@ def time_of_first_result(peer: str, function: str, root: str) -> float:
 
 def cases(scale: Scale) -> Iterator[Case]:
     """A function that can be imported, and one of the script."""
+    peers = ("collector", "ProcessPoolExecutor", "loky", "mpire", "pebble")
     for function in ("imported", "own"):
         yield Case(
             name=f"start-up-{function}",
@@ -45,10 +46,9 @@ def cases(scale: Scale) -> Iterator[Case]:
                 peer: Contender(
                     "bench.cases.startup:first_result", {"peer": peer, "function": function}
                 )
-                for peer in NAMES
+                for peer in (peers if scale.quick else NAMES)
             },
             figure=times(1e3),
             goals=tuple(Goal(peer, 1) for peer in ("loky", "mpire", "pebble")),
             less_is_better=True,
         )
-    del scale

@@ -42,7 +42,7 @@ def cases(scale: Scale) -> Iterator[Case]:
                     },
                 )
                 for peer in NAMES
-                if not scale.quick or workers > 1 or peer not in SLOW
+                if not scale.quick or peer not in SLOW
             },
             goals=(
                 Goal("ProcessPoolExecutor", 3),
