@@ -5,6 +5,7 @@ from typing import Final
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
+# -- outputs -------------------------------------------------------------------------------------
 MEMORY_THRESHOLD_BYTES: Final = 5 * MIB
 """An output of this many bytes or more lies in a file; design 3.1."""
 
@@ -15,6 +16,7 @@ TEMP_FILE_BASE_NAME: Final = "streaming-output"
 READ_BLOCK_BYTES: Final = MIB
 """Largest block that iterating over an output, copying or hashing it holds at once."""
 
+# -- chunk queue ---------------------------------------------------------------------------------
 SLOT_BYTES: Final = 256 * KIB
 SLOT_COUNT: Final = 4
 """4 x 256 KiB reached 7.2 GB/s, 8 x 128 KiB 6.2, 4 x 1 MiB 7.1 (docs/decisions/0002)."""
@@ -34,6 +36,7 @@ INLINE_BYTES: Final = 3 * KIB
 PIPE_PAYLOAD_BYTES: Final = 64 * KIB
 """Largest payload behind one header where no shared slots can be had."""
 
+# -- processes -----------------------------------------------------------------------------------
 JOBS_AHEAD: Final = 8
 """So many jobs are at a worker at once, the running one included, while jobs are brisk."""
 
@@ -91,6 +94,7 @@ SUSPENDED_S: Final = 2.0
 TRACEBACK_CHARS: Final = 64 * KIB
 """A remote exception's text and traceback are cut to this length (the middle goes)."""
 
+# -- progress ------------------------------------------------------------------------------------
 DRAW_INTERVAL_S: Final = 0.1
 """A picture of the bars stands so long: tqdm's own interval."""
 
@@ -112,6 +116,7 @@ REPORT_PATIENCE_S: Final = 5.0
 REPORT_BACKLOG: Final = 10_000
 """So many calls are kept for a callback that does not return; about 20 MiB."""
 
+# -- integrations --------------------------------------------------------------------------------
 GEMINI_INLINE_BYTES: Final = 15 * MIB
 """A media file up to this size travels inside the request, 20 MiB as base64: what the service took
 for years, before it raised its limit to 100 MB for some types."""
@@ -130,6 +135,7 @@ GEMINI_POLL_S: Final = 0.5
 GEMINI_POLL_LONGEST_S: Final = 10.0
 """Wait between two looks at an uploaded file: half as long again each time, up to the longest."""
 
+# -- run directories -----------------------------------------------------------------------------
 VERSION: Final = "0.1.0"
 """Version of collector, written into owner.json; the same as in pyproject.toml."""
 
