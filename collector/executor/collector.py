@@ -35,7 +35,7 @@ from collector.progress.board import Board, OpenBatch
 from collector.progress.event import ProgressSink
 from collector.store.reclaim import start_sweep
 from collector.store.rundir import RunDirectory
-from collector.store.spill import Chunk
+from collector.store.spill import Chunk, SpillManager
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,6 +113,7 @@ class Collector(Executor):
             on_progress=on_progress,
             capture=capture,
         )
+        SpillManager(temp_file_base_name=temp_file_base_name).dispose()  # raises if it is no name
         board = Board(progress)
         method = method_of(mp_context)
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))

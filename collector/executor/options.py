@@ -24,6 +24,8 @@ class Options:
     capture: bool = False
 
     def __post_init__(self) -> None:
+        if self.timeout is not None and not isinstance(self.timeout, (int, float)):
+            raise TypeError(f"timeout must be a number of seconds, not {self.timeout!r}")
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds: {self.timeout!r}")
         whole("retries", self.retries, least=0)

@@ -48,6 +48,7 @@ def stand_apart() -> None:
     with contextlib.suppress(PermissionError):  # it leads a session, hence a group, already
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, _left_to_the_parent)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent may ignore it: children would be lost
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 

@@ -88,7 +88,8 @@ class DirectLauncher:
         def exitcode() -> int | None:
             process.join()
             code: int | None = process.exitcode
-            process.close()
+            with contextlib.suppress(ValueError):  # somebody else has collected it: code unknown
+                process.close()
             return code
 
         return Child(process.pid, os.dup(process.sentinel) if pidfd is None else pidfd, exitcode)

@@ -176,8 +176,11 @@ def _command() -> list[str]:
     return [sys.executable, *flags, "-c", f"import sys; sys.path[:] = {path!r}; {start}"]
 
 
-def _collect(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def _collect(pid: int) -> int | None:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:  # the program collects, or ignores, every child
+        return None
 
 
 def _frame(body: bytes) -> bytes:
