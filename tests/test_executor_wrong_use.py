@@ -60,6 +60,7 @@ def test_an_argument_of_no_sense_is_refused_by_name(
         ({"retries": -1}, ValueError, "retries must be at least 0"),
         ({"memory_threshold": -1}, ValueError, "memory_threshold must be at least 0"),
         ({"on_progress": 42}, TypeError, "on_progress must be callable"),
+        ({"name": 42}, TypeError, "name must be a str"),
     ],
     ids=str,
 )
@@ -68,6 +69,13 @@ def test_options_of_no_sense_are_refused(
 ) -> None:
     with Collector(1) as collector, pytest.raises(error, match=says):
         collector.with_options(**options)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "two\nlines", "\ud800", "\udcff", "\0", "n" * 100_000])
+def test_a_job_may_have_any_name(name: str) -> None:
+    with Collector(1) as collector:
+        job = collector.with_options(name=name).submit(lambda: current_job().name)
+        assert job.result() == job.name == name
 
 
 def test_what_cannot_be_run_is_refused() -> None:

@@ -194,7 +194,7 @@ def encode(message: Message) -> list[bytes]:
     blobs: list[bytes] = []
     for name, is_text in layout.blobs:
         value = getattr(message, name)
-        blobs.append(value.encode("utf-8", "surrogateescape") if is_text else value)
+        blobs.append(value.encode("utf-8", "surrogatepass") if is_text else value)
     lengths = [len(blob) for blob in blobs]
     head = _HEADER.pack(*layout.header, layout.fixed.size + sum(lengths))
     return [head + layout.fixed.pack(*numbers, *lengths), *filter(None, blobs)]
@@ -223,11 +223,14 @@ class MessageDecoder:
                     raise ProtocolError(
                         f"unknown message: {kind}, {numbers} numbers, {blobs} texts"
                     )
+                layout = _BY_KIND[kind]
+                if length < layout.fixed.size:
+                    raise ProtocolError(f"a {layout.cls.__name__} of {length} bytes")
                 whole = _HEADER.size + length
                 if len(buffer) - start < whole:
                     self._wanted = whole
                     break
-                message = _body(_BY_KIND[kind], buffer, start + _HEADER.size, length)
+                message = _body(layout, buffer, start + _HEADER.size, length)
                 start += whole
                 self._wanted = _HEADER.size
                 yield message
@@ -243,8 +246,16 @@ def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Messag
     with memoryview(buffer) as view:
         for (name, is_text), size in zip(layout.blobs, values[count:], strict=True):
             blob = bytes(view[at : at + size])
-            fields[name] = blob.decode("utf-8", "surrogateescape") if is_text else blob
+            fields[name] = _text(blob) if is_text else blob
             at += size
     if at != start + length:
         raise ProtocolError(f"a message of {length} bytes holds {at - start}")
     return layout.cls(**fields)  # type: ignore[arg-type]
+
+
+def _text(blob: bytes) -> str:
+    """Read a text: any str, lone surrogates too, for names of jobs and files may have them."""
+    try:
+        return blob.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"a text that is none: {error}") from error
