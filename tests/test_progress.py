@@ -112,7 +112,7 @@ def test_on_progress_hears_of_jobs_that_fail_and_that_are_cancelled(tmp_path: Pa
     with Collector(max_workers=1, on_progress=told) as collector:
         running = collector.submit(write_and_wait, tmp_path)
         failing = collector.submit(fail)
-        others = [collector.submit(write, 1) for _ in range(5)]
+        others = [collector.submit(write, 1) for _ in range(50)]
         cancelled = [job for job in others if job.cancel()]
         (tmp_path / "go").touch()
     assert cancelled
@@ -259,7 +259,7 @@ def test_failed_cancelled_and_repeated_jobs_are_counted_as_what_they_are(tmp_pat
     with Collector(max_workers=1, progress=sink, retries=1) as collector:
         repeated = collector.submit(fail_once, tmp_path)
         failing = collector.submit(fail)
-        waiting = [collector.submit(write_and_wait, tmp_path) for _ in range(6)]
+        waiting = [collector.submit(write_and_wait, tmp_path) for _ in range(40)]
         cancelled = [job for job in waiting if job.cancel()]
         assert cancelled
         (tmp_path / "go").touch()
@@ -272,8 +272,8 @@ def test_failed_cancelled_and_repeated_jobs_are_counted_as_what_they_are(tmp_pat
     last = sink.events[-1]
     assert last.happened is Happening.CLOSED
     assert last.jobs_failed == 1
-    assert last.jobs_done == last.jobs_total == 8 - len(cancelled)
-    assert last.bytes_total == 2 + (6 - len(cancelled)) * MIB
+    assert last.jobs_done == last.jobs_total == 42 - len(cancelled)
+    assert last.bytes_total == 2 + (40 - len(cancelled)) * MIB
 
 
 def test_a_loop_that_is_left_early_closes_its_batch_when_the_last_job_is_over() -> None:
@@ -408,3 +408,17 @@ def test_a_thread_that_cannot_be_had_costs_news_and_nothing_else(
     reporter.finish()
     reporter.wait()
     assert made == [2]
+
+
+def test_a_shutdown_in_a_callback_of_a_job_does_not_wait_for_itself() -> None:
+    told = Told()
+    collector = Collector(max_workers=1, on_progress=told)
+    over = threading.Event()
+
+    def shut(_: object) -> None:
+        collector.shutdown()
+        over.set()
+
+    collector.submit(write, 1).add_done_callback(shut)
+    assert over.wait(PATIENCE_S)
+    assert waits_for(lambda: told.calls and told.calls[-1][2])

@@ -88,19 +88,22 @@ class Reporter:
             self._changed.notify_all()
 
     def wait(self) -> None:
-        """Wait for the end after `finish`, unless a call does not return."""
+        """After `finish`, wait for the end, unless a call does not return."""
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return
         if os.getpid() != self._owner_pid:
             return
         with self._changed:
+            if not self._finishing:  # in a callback of the Collector's own: its end waits for us
+                return
             while self._thread is not None and self._stuck_s() <= 0:
                 self._changed.wait(-self._stuck_s())
             stuck = self._thread is not None
             dropped = self._dropped + len(self._must)
             self._must.clear()
             self._latest.clear()
+            self._thread = None
         if stuck:
             _logger.warning(
                 "a progress callback has not returned for %g s: it is left behind, and %d more "
@@ -151,6 +154,7 @@ class Reporter:
             while (call := self._due()) is None:
                 if self._finishing:
                     self._thread = None
+                    self._changed.notify_all()
                     return None
                 self._changed.wait(self._pause_s())
             self._since_s = time.monotonic()
