@@ -1,0 +1,54 @@
+"""What a type checker knows of the public face; `tests/typing/face.py` says it, mypy reads it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.person import ROOT, environment
+
+FACE = ROOT / "tests" / "typing" / "face.py"
+
+
+def mypy(path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Read one file as strictly as all of ours are read."""
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir", cache, "--no-error-summary", path],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_face_has_the_types_it_promises(tmp_path: Path) -> None:
+    done = mypy(FACE, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "reported"),
+    [
+        ("submit(square, 3), Job[int]", "submit(square, 3), Job[str]", 'not "Job[str]"'),
+        ("submit(blocks, Path()), Job[float]", "submit(blocks, Path()), Job[None]", "Job[None]"),
+        ('"three")  # type: ignore[call-overload]', '"three")', "No overload variant"),
+        ('collector.submit(square, "three")', "collector.submit(square, 3)", "Unused"),
+    ],
+)
+def test_a_wrong_type_would_be_reported(
+    right: str, wrong: str, reported: str, tmp_path: Path
+) -> None:
+    text = FACE.read_text()
+    assert right in text
+    changed = tmp_path / "face.py"
+    changed.write_text(text.replace(right, wrong, 1))
+    done = mypy(changed, tmp_path / "cache")
+    assert done.returncode == 1
+    (error,) = [line for line in done.stdout.splitlines() if ": error: " in line]
+    assert reported in error
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "collector" / "py.typed").exists()
