@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collector.executor import Collector as Collector
     from collector.executor import Job as Job
     from collector.process.current import current_job as current_job
+    from collector.progress.event import ProgressEvent as ProgressEvent
     from collector.store.mode import Mode as Mode
     from collector.store.output import Output as Output
     from collector.store.reclaim import list_runs as list_runs
@@ -45,6 +46,7 @@ _HOMES: Final = {
     "Output": "collector.store.output",
     "OutputLostError": "collector.errors",
     "Progress": "collector.store.spill",
+    "ProgressEvent": "collector.progress.event",
     "ProtocolError": "collector.errors",
     "RunDirectoryError": "collector.errors",
     "SpillError": "collector.errors",
@@ -70,6 +72,7 @@ __all__ = [
     "Output",
     "OutputLostError",
     "Progress",
+    "ProgressEvent",
     "ProtocolError",
     "RunDirectoryError",
     "SpillError",

@@ -36,6 +36,7 @@ PUBLIC = {
     "Output",
     "OutputLostError",
     "Progress",
+    "ProgressEvent",
     "ProtocolError",
     "RunDirectoryError",
     "SpillError",

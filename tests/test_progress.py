@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from collector import Collector, Job, Mode, Progress, settings
-from collector.progress.event import Happening, ProgressEvent
+from collector import Collector, Job, Mode, Progress, ProgressEvent, settings
+from collector.progress.event import Happening
 from collector.progress.report import Call, Reporter
 from tests.support.batches import wait_for
 

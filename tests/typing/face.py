@@ -9,8 +9,16 @@ from concurrent.futures import Executor, Future, as_completed, wait
 from pathlib import Path
 from typing import Any, assert_type
 
-from collector import Collector, Job, Mode, Output, Progress, SpillManager, current_job
-from collector.progress.event import ProgressEvent
+from collector import (
+    Collector,
+    Job,
+    Mode,
+    Output,
+    Progress,
+    ProgressEvent,
+    SpillManager,
+    current_job,
+)
 
 
 def square(number: int, *, times: int = 1) -> int:
