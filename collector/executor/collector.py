@@ -172,13 +172,13 @@ class Collector(Executor):
                     "cannot schedule new futures after shutdown: make a new Collector"
                 )
             job_id = next(core.numbers)
-            name = options.name or f"{ship.call_name(fn)}-{job_id}"
+            label = options.name or ship.call_name(fn)
             watchers = core.board.watchers(batch(), options.on_progress)
-            job: Job[Any] = Job(core.pool, job_id, args, kwargs, name, watchers)
-            entry = Entry(job_id, options.retries, options.timeout)
-            core.pool.submit(
-                Work(entry, job, name, call, options.memory_threshold, options.capture)
+            job: Job[Any] = Job(
+                core.pool, job_id, args, kwargs, label, watchers, numbered=not options.name
             )
+            entry = Entry(job_id, options.retries, options.timeout)
+            core.pool.submit(Work(entry, job, call, options.memory_threshold, options.capture))
         return job
 
     def map(

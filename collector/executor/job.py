@@ -24,34 +24,56 @@ class Job(Future[R], Generic[R]):
 
     Attributes:
         id: Number of the job in its Collector, from 1.
-        name: Its name, for bars and messages.
         args: Positional arguments, as given to `submit`.
-        kwargs: Keyword arguments, as given to `submit`.
     """
 
-    def __init__(
+    # What most jobs that wait have alike stands here: 100,000 of them are kept in memory.
+    _numbered = True
+    _kwargs: dict[str, Any] | None = None
+    _observers: tuple[Watcher, ...] = ()
+    _attempt = 1
+    _written: tuple[int, int, str] = (0, 0, "")
+    _output: Output | None = None
+    _log: Output | None = None
+    _watchers: list[Callable[[], None]] | None = None
+
+    def __init__(  # noqa: PLR0913 - what a job is
         self,
         pool: Pool,
         job_id: int,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        name: str,
+        label: str,
         observers: tuple[Watcher, ...],
+        *,
+        numbered: bool = True,
     ) -> None:
         super().__init__()
+        # An empty deque takes 760 bytes, a third of what a waiting job costs; Condition is content
+        # with a list, and few threads ever wait for one job.
+        self._condition._waiters = []  # type: ignore[attr-defined]
         self.id: Final = job_id
-        self.name: Final = name
         self.args: Final = args
-        self.kwargs: Final = kwargs
+        self._label = label
         self._pool = pool
-        self._observers = observers
-        self._attempt = 1
-        self._written: tuple[int, int, str] = (0, 0, "")
-        self._output: Output | None = None
-        self._log: Output | None = None
-        self._watchers: list[Callable[[], None]] = []
+        if kwargs:
+            self._kwargs = kwargs
+        if observers:
+            self._observers = observers
+        if not numbered:
+            self._numbered = False
         for observer in observers:
             self.add_done_callback(cast("Callable[[Future[R]], object]", observer.ended))
+
+    @property
+    def name(self) -> str:
+        """Its name, for bars and messages: as it was given, or its function's and its number."""
+        return f"{self._label}-{self.id}" if self._numbered else self._label
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword arguments, as given to `submit`."""
+        return self._kwargs or {}
 
     @property
     def attempt(self) -> int:
@@ -133,9 +155,10 @@ class Job(Future[R], Generic[R]):
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See `Followed.watch`."""
-        self._watchers.append(wake)
+        watchers = self._watchers = self._watchers or []
+        watchers.append(wake)
         self.add_done_callback(lambda _job: wake())
-        return lambda: self._watchers.remove(wake)
+        return lambda: watchers.remove(wake)
 
     def claim(self) -> bool:
         """See `Owner.claim`. Once is enough: the standard takes a second time for a bug."""
@@ -147,7 +170,7 @@ class Job(Future[R], Generic[R]):
         """See `Owner.attempted`."""
         self._attempt = attempt
         self._written = (0, 0, "")
-        for wake in list(self._watchers):
+        for wake in list(self._watchers or ()):
             wake()
 
     def started(self) -> None:
@@ -160,7 +183,7 @@ class Job(Future[R], Generic[R]):
         self._written = (bytes_written, chunks, name)
         for observer in self._observers:
             observer.progressed(self)
-        for wake in list(self._watchers):
+        for wake in list(self._watchers or ()):
             wake()
 
     def settle(

@@ -29,6 +29,10 @@ _logger = logging.getLogger("collector")
 class Owner(Protocol):
     """Whoever submitted a job and wants to hear of it (`Job`)."""
 
+    @property
+    def name(self) -> str:
+        """The job's name."""
+
     def claim(self) -> bool:
         """The job is about to run: False if it was cancelled."""
 
@@ -57,7 +61,6 @@ class Work:
 
     entry: Entry
     owner: Owner
-    name: str
     call: bytes
     memory_threshold: int
     capture: bool = False
@@ -131,7 +134,7 @@ class JobTable:
             attempt=entry.attempt,
             memory_threshold=work.memory_threshold,
             log_name=work.log_name,
-            name=work.name,
+            name=work.owner.name,
             call=work.call,
         )
 
@@ -165,7 +168,7 @@ class JobTable:
         """A job has logged something."""
         work = self._work.get(entry.job_id) if entry else None
         if work is not None:
-            self._records.take(packed, work.entry.job_id, work.name)
+            self._records.take(packed, work.entry.job_id, work.owner.name)
         else:
             self._records.take(packed, 0, "")
 
@@ -239,7 +242,7 @@ class JobTable:
 def _ending(work: Work, verdict: Verdict, facts: Facts, attempt: int) -> Ending:
     return Ending(
         job_id=work.entry.job_id,
-        name=work.name,
+        name=work.owner.name,
         attempt=attempt,
         verdict=verdict,
         timeout=work.entry.timeout,
