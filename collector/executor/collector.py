@@ -119,11 +119,16 @@ class Collector(Executor):
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
         directory = RunDirectory.create(temp_root)
         start_sweep(directory.path.parent)
-        crew = Crew(
-            launcher_for(method), str(directory.path), temp_file_base_name, memory_budget, start
-        )
-        schedule = Scheduler(workers, max_tasks_per_child, time.monotonic)
-        self._core = Core(Pool(crew, directory, schedule), workers, board)
+        with contextlib.ExitStack() as undo:  # no descriptors are to be had
+            undo.callback(directory.release)
+            crew = Crew(
+                launcher_for(method), str(directory.path), temp_file_base_name, memory_budget, start
+            )
+            undo.callback(crew.life.close)
+            schedule = Scheduler(workers, max_tasks_per_child, time.monotonic)
+            pool = Pool(crew, directory, schedule)
+            undo.pop_all()
+        self._core = Core(pool, workers, board)
         del verbose
 
     @overload

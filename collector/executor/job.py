@@ -51,7 +51,7 @@ class Job(Future[R], Generic[R]):
         super().__init__()
         # An empty deque takes 760 bytes, a third of what a waiting job costs; Condition is content
         # with a list, and few threads ever wait for one job.
-        self._condition._waiters = []  # type: ignore[attr-defined]
+        self._condition._waiters = []  # type: ignore[attr-defined]  # noqa: SLF001
         self.id: Final = job_id
         self.args: Final = args
         self._label = label

@@ -24,6 +24,8 @@ class Options:
     capture: bool = False
 
     def __post_init__(self) -> None:
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be a str, not {self.name!r}")
         if self.timeout is not None and not isinstance(self.timeout, (int, float)):
             raise TypeError(f"timeout must be a number of seconds, not {self.timeout!r}")
         if self.timeout is not None and not self.timeout > 0:

@@ -7,6 +7,7 @@ Invariants: I1  `end` and `fail` never raise: whatever has become of the bytes, 
             I2  a stream that failed has no file left.
 """
 
+import errno
 import time
 from collections.abc import Callable
 from typing import final
@@ -100,6 +101,10 @@ class OpenJob:
             return self._ended(outcome, self._output.seal(), kept)
         except (SpillError, OutputLostError) as error:
             return self.fail(error, kept)
+        except (MemoryError, ValueError):  # a buffer that could not grow has lost what it held
+            lost = OutputLostError(errno.ENOMEM, "the collector process had no memory for it")
+            died = outcome is Outcome.DIED
+            return self._ended(outcome if died else Outcome.LOST, _NOTHING, _NOTHING, lost)
 
     def fail(self, error: SpillError | OutputLostError, value: Sealed = _NOTHING) -> JobEnded:
         """Drop what is on disk, which makes room for others at once, and seal what is in memory."""

@@ -73,10 +73,14 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     if told.initializer and not _initialize(told.initializer, writer):
         return
     writer.say(Kind.READY)
-    for job in iter(inbox.next, None):
+    job = inbox.next()
+    while job is not None:
         outcome, value = _run(job, writer, told)
-        writer.end(outcome, value, hold=inbox.waiting)
-        del job, value
+        job = inbox.take()
+        # With another job at hand its START follows at once: both are said together.
+        writer.end(outcome, value, hold=job is not None)
+        del value
+        job = job or inbox.next()
 
 
 def _die_with_parent() -> None:
@@ -150,10 +154,10 @@ class _Inbox:
             with self._lock:
                 self._receive()
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a job is here that has not started."""
-        return bool(self._jobs)
+    def take(self) -> RunJob | None:
+        """Return the next job if it is here already; nobody can have it back from then on."""
+        with self._lock:
+            return self._jobs.popleft() if self._jobs else None
 
     def hand_back(self) -> list[RunJob]:
         """Give up every job that has not started."""
