@@ -49,6 +49,9 @@ PACE_WEIGHT: Final = 0.2
 RECALL_AFTER_S: Final = 0.02
 """After so long behind a running job, the ones that wait go to a worker that is idle."""
 
+SPARE_OTHERS_S: Final = 0.5
+"""So long a worker that is to be killed with its job has to hand back the jobs behind it."""
+
 PROGRESS_INTERVAL_S: Final = 0.1
 """A job's progress is reported at most once in this time; design 3.3."""
 

@@ -96,6 +96,8 @@ class Scheduler:
             if entry.timeout is not None and entry.started_s is not None and entry.sentence is None
         ]
         deadlines.extend(seat.since_s + settings.RECALL_AFTER_S for seat in self._blocked())
+        kills = (seat.kill_by_s for seat in self._seats.values())
+        deadlines.extend(kill_by_s for kill_by_s in kills if kill_by_s is not None)
         return min(deadlines, default=None)
 
     def submitted(self, entry: Entry) -> Iterator[Action]:
@@ -139,9 +141,22 @@ class Scheduler:
         return iter(())
 
     def _condemn(self, entry: Entry, worker: int, sentence: Verdict) -> Action:
+        """End a job with its worker; the jobs behind it are fetched back first.
+
+        Its END may be on its way, and the worker at the next job already: that one is spared.
+        """
         entry.sentence = sentence
-        self._seats[worker].leaving = True
-        return KillWorker(worker)
+        seat = self._seats[worker]
+        if len(seat.entries) == 1:
+            return self._execute(seat)
+        seat.kill_by_s = self._clock() + settings.SPARE_OTHERS_S
+        return Recall(worker)
+
+    @staticmethod
+    def _execute(seat: Seat) -> Action:
+        seat.leaving = True
+        seat.kill_by_s = None
+        return KillWorker(seat.worker)
 
     def started(self, worker: int, ticket: int, now_s: float) -> Iterator[Action]:
         """A worker has begun to run the job."""
@@ -171,6 +186,9 @@ class Scheduler:
         for entry in late:
             if entry.worker is not None:
                 yield self._condemn(entry, entry.worker, Verdict.TIMED_OUT)
+        for seat in self._seats.values():
+            if seat.kill_by_s is not None and seat.kill_by_s <= now_s:
+                yield self._execute(seat)
         for seat in self._blocked():
             if seat.since_s + settings.RECALL_AFTER_S <= now_s:
                 seat.recalled = True
@@ -199,9 +217,8 @@ class Scheduler:
             verdict = entry.sentence or verdict
             if seat is not None:
                 seat.leaving = True  # it is dead: nothing more for it
-        elif verdict is Verdict.SPILL_FAILED and seat is not None:
-            yield KillWorker(seat.worker)
-            seat.leaving = True
+        elif verdict is Verdict.SPILL_FAILED and seat is not None and not seat.entries:
+            yield self._execute(seat)
         yield self._judge(entry, verdict)
         if seat is not None and self._used_up(seat) and not seat.entries and not seat.leaving:
             seat.leaving = True
@@ -215,6 +232,7 @@ class Scheduler:
         self._pace_s += (now_s - seat.since_s - self._pace_s) * settings.PACE_WEIGHT
         seat.since_s = now_s
         seat.recalled = False
+        seat.kill_by_s = None
 
     def _judge(self, entry: Entry, verdict: Verdict) -> Action:
         again = verdict not in (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)
@@ -262,6 +280,8 @@ class Scheduler:
                 seat.entries.remove(entry)
                 seat.tasks -= 1
                 seat.recalled = False
+                if seat.kill_by_s is not None and len(seat.entries) == 1:
+                    yield self._execute(seat)
             if entry.sentence is Verdict.KILLED:
                 yield Settle(entry, Verdict.KILLED)
             else:

@@ -21,6 +21,8 @@ class Seat:
     tasks: int = 0
     since_s: float = 0.0
     """Since when the first of its jobs is the one that runs, or nothing does."""
+    kill_by_s: float | None = None
+    """The first of its jobs is condemned: when the worker is killed at the latest."""
     entries: deque[Entry] = field(default_factory=deque)
 
     @property
@@ -35,6 +37,8 @@ class Seat:
 
     def room_ahead(self, now_s: float) -> int:
         """Return how many more jobs may wait here: none behind one that takes long."""
-        if not self.ready or self.leaving or now_s - self.since_s > settings.RECALL_AFTER_S:
+        if not self.ready or self.leaving or self.kill_by_s is not None:
+            return 0
+        if now_s - self.since_s > settings.RECALL_AFTER_S:
             return 0
         return settings.JOBS_AHEAD - len(self.entries)
