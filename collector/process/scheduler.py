@@ -96,8 +96,7 @@ class Scheduler:
             if entry.timeout is not None and entry.started_s is not None and entry.sentence is None
         ]
         deadlines.extend(seat.since_s + settings.RECALL_AFTER_S for seat in self._blocked())
-        kills = (seat.kill_by_s for seat in self._seats.values())
-        deadlines.extend(kill_by_s for kill_by_s in kills if kill_by_s is not None)
+        deadlines.extend(s.kill_by_s for s in self._seats.values() if s.kill_by_s is not None)
         return min(deadlines, default=None)
 
     def submitted(self, entry: Entry) -> Iterator[Action]:
