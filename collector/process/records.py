@@ -76,19 +76,20 @@ class Records:
 
     def __init__(self, later: Callable[[Callable[[], None]], None]) -> None:
         self._later = later
-        self._waiting = 0
+        self._taken = 0  # counted by the supervising thread alone,
+        self._emitted = 0  # and this by the settling one: no count is lost between them
         self._dropped = 0
 
     def take(self, packed: bytes, job_id: int, job_name: str) -> None:
         """Emit a record soon."""
-        if self._waiting >= settings.RECORDS_WAITING:
+        if self._taken - self._emitted >= settings.RECORDS_WAITING:
             self._dropped += 1
             return
-        self._waiting += 1
+        self._taken += 1
         self._later(lambda: self._emit(packed, job_id, job_name))
 
     def _emit(self, packed: bytes, job_id: int, job_name: str) -> None:
-        self._waiting -= 1
+        self._emitted += 1
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             _logger.warning("%d log records of jobs came too fast and were dropped", dropped)
