@@ -31,7 +31,6 @@ from tests.support.rundirs import (
     run_code,
 )
 
-
 CAMPAIGN = (pytest.mark.campaign, pytest.mark.timeout(1800))  # a slow disk takes its time
 
 
