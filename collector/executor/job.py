@@ -155,9 +155,15 @@ class Job(Future[R], Generic[R]):
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See `Followed.watch`."""
-        watchers = self._watchers = self._watchers or []
-        watchers.append(wake)
-        self.add_done_callback(lambda _job: wake())
+        with self._condition:
+            first = self._watchers is None
+            watchers = [] if self._watchers is None else self._watchers
+            self._watchers = watchers
+            watchers.append(wake)
+        if first:  # a Future keeps every callback: all watchers share one
+            self.add_done_callback(_wake_watchers)
+        elif self.done():
+            wake()
         return lambda: watchers.remove(wake)
 
     def claim(self) -> bool:
@@ -170,8 +176,7 @@ class Job(Future[R], Generic[R]):
         """See `Owner.attempted`."""
         self._attempt = attempt
         self._written = (0, 0, "")
-        for wake in list(self._watchers or ()):
-            wake()
+        _wake_watchers(self)
 
     def started(self) -> None:
         """See `Owner.started`."""
@@ -183,8 +188,7 @@ class Job(Future[R], Generic[R]):
         self._written = (bytes_written, chunks, name)
         for observer in self._observers:
             observer.progressed(self)
-        for wake in list(self._watchers or ()):
-            wake()
+        _wake_watchers(self)
 
     def settle(
         self, value: R, error: BaseException | None, output: Output, log: Output | None
@@ -200,3 +204,8 @@ class Job(Future[R], Generic[R]):
                 self.set_exception(error)
         except InvalidStateError:  # cancelled in this moment, and it had not run
             output.close()
+
+
+def _wake_watchers(job: Any) -> None:
+    for wake in list(job._watchers or ()):  # noqa: SLF001 - a bound method would tie a knot
+        wake()

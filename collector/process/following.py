@@ -138,10 +138,10 @@ class _Reader:
         """Yield what the finished job's output has beyond what was read."""
         self._check_attempt()
         output = self._job.output()
-        if self._fd is not None:
-            yield from self._until(output.size)
+        yield from self._until(output.size)
+        if self._offset == output.size and self._fd is not None:
             return
-        with output.open() as file:
+        with output.open() as file:  # it was never in a file, or is cut: then this says so
             file.seek(self._offset)
             while block := file.read(settings.READ_BLOCK_BYTES):
                 yield block
