@@ -18,6 +18,7 @@ OTHERS: Final = (
     "#111",
 )
 SIZE: Final = (6.4, 3.2)
+WIDE: Final = (8.4, 3.2)
 _KIB: Final = 1024
 
 Rows = Sequence[Mapping[str, Any]]
@@ -51,10 +52,10 @@ def _save(figure: Any, name: str) -> str:
     return name
 
 
-def _axes() -> Any:
+def _axes(size: tuple[float, float] = SIZE) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE)
+    figure = Figure(figsize=size)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     return axes
@@ -86,7 +87,9 @@ def _chunk_sizes(rows: Rows, name: str) -> str:
     axes.set_xticks(ticks, [_size(size) for size in ticks])
     axes.set_xlabel("size of a chunk; one worker, fresh files")
     axes.set_ylabel("GB/s")
-    axes.margins(x=0.12)
+    axes.set_yticks((0.2, 0.5, 1, 2, 5, 10), ("0.2", "0.5", "1", "2", "5", "10"))
+    axes.minorticks_off()
+    axes.margins(x=0.14)
     return _save(axes.figure, name)
 
 
@@ -115,17 +118,14 @@ def _bars(rows: Rows, case: str, label: str, name: str) -> str:
 def _memory(memory: Series, name: str) -> str:
     if not memory:
         return ""
-    axes = _axes()
+    axes = _axes(WIDE)
     colors = _colors(list(memory))
-    for who, series in memory.items():
+    for who, series in sorted(memory.items(), key=lambda item: -max(item[1]["bytes"])):
         held = [value / _KIB / _KIB for value in series["bytes"]]
-        axes.plot(series["seconds"], held, color=colors[who], lw=2.4 if who == OURS else 1.4)
-        top = max(range(len(held)), key=held.__getitem__)
-        axes.annotate(
-            f" {who} {held[top]:,.0f}", (series["seconds"][top], held[top]), color=colors[who]
-        )
+        width, label = (2.4 if who == OURS else 1.4), f"{who}, at most {max(held):,.0f}"
+        axes.plot(series["seconds"], held, color=colors[who], lw=width, label=label)
     axes.set_xlabel("seconds; 60 outputs of 20 MB, saved as they come, two workers")
     axes.set_ylabel("MiB, all processes (PSS)")
     axes.set_ylim(bottom=0)
-    axes.margins(x=0.15)
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return _save(axes.figure, name)
