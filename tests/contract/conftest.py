@@ -1,0 +1,42 @@
+"""Fixtures of the contract: each kind of executor in turn."""
+
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.contract.kinds import KINDS, Kind
+
+HERE: Final = Path(__file__).parent
+# Forking beside threads is what the start method "fork" is; Python 3.12 and later warn of it.
+FORK_WARNING: Final = (
+    r"ignore:This process \(pid=\d+\) is multi-threaded, use of fork\(\):DeprecationWarning"
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of this directory fork; every other warning is an error."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.filterwarnings(FORK_WARNING))
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+    """Each kind in turn; what the standard library leaves running on purpose is stopped."""
+    asked: Kind = request.param
+    yield asked
+    if not asked.ours:
+        multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        multiprocessing.resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def executor(kind: Kind) -> Iterator[Executor]:
+    """An executor with two workers, shut down in the end."""
+    with kind.make() as made:
+        yield made

@@ -1,0 +1,59 @@
+"""The executors that the contract is held against: ours, and the standard one as a control.
+
+The behaviour is that of `concurrent.futures` as CPython's own tests describe it. Where ours
+promises more, the test says so with `kind.ours`.
+"""
+
+import gc
+import multiprocessing
+import weakref
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from collector import Collector
+from tests.support.jobs import METHODS
+from tests.support.leaks import wait_until
+
+PATIENCE: Final = 120
+"""Seconds after which something is said to hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of executor, with a start method."""
+
+    ours: bool
+    method: str
+
+    def __str__(self) -> str:
+        return f"{'Collector' if self.ours else 'ProcessPoolExecutor'}-{self.method}"
+
+    def make(self, max_workers: int | None = 2, **options: Any) -> Executor:
+        """Make one."""
+        if self.ours:
+            return Collector(max_workers, self.method, **options)
+        context = multiprocessing.get_context(self.method)
+        return ProcessPoolExecutor(max_workers, context, **options)
+
+    def expression(self, max_workers: int = 2) -> str:
+        """The source that makes one, for a script."""
+        if self.ours:
+            return f"__import__('collector').Collector({max_workers}, {self.method!r})"
+        return (
+            f"__import__('concurrent.futures').futures.ProcessPoolExecutor({max_workers}, "
+            f"__import__('multiprocessing').get_context({self.method!r}))"
+        )
+
+
+KINDS: Final = [Kind(ours, method) for method in METHODS for ours in (True, False)]
+
+
+def is_gone(reference: weakref.ref[Any]) -> bool:
+    """Whether nothing holds it any more; the threads of an executor may need a moment."""
+
+    def gone() -> bool:
+        gc.collect()
+        return reference() is None
+
+    return wait_until(gone)
