@@ -16,6 +16,7 @@ import contextlib
 import mmap
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -99,7 +100,10 @@ class QueueWriter:
     def __init__(self, descriptors: Sequence[int]) -> None:
         self._frames, self._credits = descriptors[:2]
         self._slots = _map(descriptors)
-        self._free = list(range(settings.SLOT_COUNT))
+        self._free = deque(range(settings.SLOT_COUNT))
+        self._filling: int | None = None
+        self._filled = 0
+        self._filled_chunks = 0
         self._encoder = FrameEncoder()
         self._stream: JobStream | None = None
         self._unsaid = b""
@@ -111,6 +115,8 @@ class QueueWriter:
         """In a process that a job forked: close our descriptors and refuse every further chunk."""
         if self._stream is not None:
             self._stream.close(_DISOWNED)
+            self._stream = None
+        self._lock = threading.Lock()  # another thread may have held it at the fork
         _close((self._frames, self._credits))
 
     def say(self, kind: Kind, ticket: int = 0, payload: bytes = b"") -> None:
@@ -131,12 +137,18 @@ class QueueWriter:
             if stream is not self._stream:
                 stream.append(data)  # raises: its job is over
             self._drain()
-            self._publish(Stream.OUTPUT, data, 1, stream.ticket)
+            self._fill(stream, data, 1)
+
+    def drain(self) -> None:
+        """Take what the running job has pending into a slot; it is published when that is full."""
+        with self._lock:
+            self._drain()
 
     def flush(self) -> None:
         """Publish what was written so far."""
         with self._lock:
             self._drain()
+            self._publish_slot()
 
     def record(self, packed: bytes) -> None:
         """Publish one log record, of the running job or of none."""
@@ -152,7 +164,8 @@ class QueueWriter:
             hold: Another frame follows at once: say both together.
         """
         with self._lock:
-            self._drain()
+            self._drain(last=True)
+            self._publish_slot()
             stream, self._stream = self._stream, None
             ticket = stream.ticket if stream else 0
             if stream is not None:
@@ -166,13 +179,57 @@ class QueueWriter:
             else:
                 self._put(head + value)
 
-    def _drain(self) -> None:
-        """Publish the chunks that the running job has pending."""
+    def _drain(self, *, last: bool = False) -> None:
+        """Take the chunks that the running job has pending; the last ones may need no slot."""
         stream = self._stream
         chunks = stream.take() if stream is not None else []
-        if stream is not None and chunks:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if stream is None or not chunks:
+            return
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if last and self._filling is None:
             self._publish(Stream.OUTPUT, data, len(chunks), stream.ticket)
+        else:
+            self._fill(stream, data, len(chunks))
+
+    def _fill(self, stream: "JobStream", data: bytes, chunks: int) -> None:
+        """Copy bytes into the slot that is being filled, and publish each one that is full.
+
+        Whole slots, not chunks, are what the sink is woken for and writes: with 64 KiB chunks this
+        is a quarter of the frames, credits and writes (docs/decisions/0002-chunk-queue.md).
+        """
+        if self._slots is None:
+            self._publish(Stream.OUTPUT, data, chunks, stream.ticket)
+            return
+        view, start, size = memoryview(data), 0, len(data)
+        while True:
+            if self._filling is None:
+                self._filling = self._take_slot()
+            step = min(size - start, settings.SLOT_BYTES - self._filled)
+            at = self._filling * settings.SLOT_BYTES + self._filled
+            self._slots[at : at + step] = view[start : start + step]
+            self._filled += step
+            start += step
+            if start == size:
+                self._filled_chunks += chunks
+            if self._filled == settings.SLOT_BYTES:
+                self._publish_slot()
+            if start == size:
+                return
+
+    def _publish_slot(self) -> None:
+        """Publish the slot that is being filled, as full as it is."""
+        if self._filling is None or self._stream is None:
+            return
+        head = self._encoder.encode(
+            Kind.DATA,
+            self._stream.ticket,
+            detail=Stream.OUTPUT,
+            chunks=self._filled_chunks,
+            slot=self._filling,
+            length=self._filled,
+        )
+        self._filling, self._filled, self._filled_chunks = None, 0, 0
+        self._put(head)
 
     def _publish(self, stream: Stream, data: bytes, chunks: int, ticket: int) -> None:
         """Send `data` in as many frames as it needs; the last one carries the number of chunks."""
@@ -221,7 +278,7 @@ class QueueWriter:
             if not back:
                 os._exit(EXIT_SINK_GONE)
             self._free.extend(back)
-        return self._free.pop()
+        return self._free.popleft()  # in turn, as the sink gives them back
 
     def _flush_late(self) -> None:
         pause = threading.Event()
@@ -252,12 +309,12 @@ class JobStream:
         """
         if len(data) >= settings.DIRECT_BYTES:
             self._writer.write_now(self, data)
-            return
-        self.append(data)
-        self._held += len(data) + 1
-        if self._held >= settings.JOIN_BYTES:
-            self._writer.flush()
-        elif not self._writer.stale.is_set():
+        else:
+            self.append(data)
+            self._held += len(data) + 1
+            if self._held >= settings.JOIN_BYTES:
+                self._writer.drain()
+        if not self._writer.stale.is_set():
             self._writer.stale.set()
 
     def take(self) -> list[bytes]:
