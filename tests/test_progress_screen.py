@@ -294,3 +294,15 @@ def test_progress_true_has_one_bar_for_submit_and_map(tmp_path: Path) -> None:
         (last,) = [line for line in person.lines if line]
         assert "8/8" in last
         assert_tidy(person)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_script_that_is_killed_leaves_the_whole_screen(number: int, tmp_path: Path) -> None:
+    with Person(80, 24, Watch()) as person:
+        person.run(SCRIPT, "hold_all", os.fspath(tmp_path))
+        person.wait_for(lambda: sum("<held" in line for line in person.lines) == 3)
+        person.wait_for(lambda: JOB.fullmatch(person.rows[-1]))
+        os.kill(person.pid, number)
+        assert person.wait() == -number
+        assert len([line for line in person.lines if line]) == 3
+        assert_tidy(person)

@@ -23,6 +23,7 @@ class Core:
         self.pool = pool
         self.board = board
         pool.at_end = board.finish
+        board.say_at_the_end = pool.say_at_the_end
         self.max_workers = max_workers
         self.numbers = itertools.count(1)
         self.lock = threading.Lock()

@@ -102,6 +102,9 @@ class Crew:
     initializer: bytes
     life: Life = field(default_factory=Life)
     """Handed on as a copy: a forked child closes this one (`Pool.abandon`)."""
+    farewell: bytes = b""
+    """What a sink writes to stderr if this process dies."""
+    last_sink: SinkProcess | None = None
 
     def start_sink(self, elsewhere_bytes: int) -> SinkProcess:
         """Start a sink.
@@ -115,6 +118,7 @@ class Crew:
             temp_file_base_name=self.temp_file_base_name,
             memory_budget=self.memory_budget,
             elsewhere_bytes=elsewhere_bytes,
+            farewell=self.farewell,
         )
         with theirs, _undone_on_error(ours):
             life = os.dup(self.life.fd)
@@ -124,7 +128,14 @@ class Crew:
                 )
             finally:
                 os.close(life)
-        return SinkProcess(child, Channel(ours))
+        self.last_sink = SinkProcess(child, Channel(ours))
+        return self.last_sink
+
+    def say_at_the_end(self, farewell: bytes) -> None:
+        """Have the sink write this to stderr if this process dies; in the supervising thread."""
+        self.farewell = farewell
+        if self.last_sink is not None:
+            self.last_sink.channel.post(messages.Farewell(text=farewell))
 
     def start_worker(self, number: int, to_sink: SinkProcess) -> Worker:
         """Start a worker whose queue the sink reads.

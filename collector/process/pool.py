@@ -35,6 +35,7 @@ class Pool:
         self.owner_pid: Final = os.getpid()
         self.at_end = _nothing
         """Called once when the last job is settled, in no thread that anything waits for."""
+        self._crew = crew
         self._supervisor = Supervisor(crew, directory, schedule)
         self._lock = threading.Lock()
         self._threads: tuple[threading.Thread, ...] = ()
@@ -56,6 +57,10 @@ class Pool:
     def withdraw(self, job_id: int) -> None:
         """Forget a waiting job that its owner has cancelled."""
         self._supervisor.note(lambda: self._supervisor.withdraw(job_id))
+
+    def say_at_the_end(self, farewell: bytes) -> None:
+        """Have this written to stderr if this process dies: it gives the terminal back."""
+        self._supervisor.note(lambda: self._crew.say_at_the_end(farewell))
 
     def kill(self, job_id: int) -> None:
         """End a running job."""

@@ -17,6 +17,7 @@ Invariants: I1  a frame is taken only by the job that its own queue has open: st
 import contextlib
 import os
 import pickle
+import select
 import selectors
 import signal
 import socket
@@ -42,6 +43,7 @@ _DRAIN_READS = 64
 """Reads of a dead worker's pipe, each of a full pipe: more is a grandchild's garbage."""
 
 _M_MMAP_THRESHOLD = -3
+_STDERR = 2
 _BURIED = 64
 """Of so many workers that died last the groups are killed once more when the parent is gone."""
 
@@ -54,6 +56,7 @@ class SinkArguments:
     temp_file_base_name: str
     memory_budget: int
     elsewhere_bytes: int
+    farewell: bytes
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     stand_apart()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it may have to write to the terminal
     _return_memory()
     for fd in descriptors:
         os.set_inheritable(fd, False)
@@ -110,6 +114,7 @@ class Sink:
         self._control = control
         self._directory = directory
         self._told = told
+        self._farewell = told.farewell
         self._budget = Budget(told.memory_budget, told.elsewhere_bytes)
         self._sources: dict[int, Source] = {}
         self._buried: deque[int] = deque(maxlen=_BURIED)
@@ -130,7 +135,7 @@ class Sink:
             self._report()
             self._send()
 
-    def _hear(self) -> None:
+    def _hear(self) -> None:  # noqa: C901, PLR0912 - one case a message
         heard = self._control.receive()
         if heard is None:
             self._outlive()
@@ -145,6 +150,8 @@ class Sink:
                     self._follow(message.ticket)
                 case messages.MemoryHeld():
                     self._budget.elsewhere_bytes += message.change
+                case messages.Farewell():
+                    self._farewell = message.text
                 case messages.Stop():
                     self._stopped = True
                 case _:
@@ -165,6 +172,9 @@ class Sink:
             while deaths.get_map() and time.monotonic() < deadline:
                 for key, _ in deaths.select(deadline - time.monotonic()):
                     deaths.unregister(key.fd)
+        if self._farewell and select.select([], [_STDERR], [], 0)[1]:
+            with contextlib.suppress(OSError):
+                os.write(_STDERR, self._farewell)
         self._directory.dispose()
 
     def _send(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 from collector.progress.batch import Batch, Callback, Watcher
-from collector.progress.draw import draw
+from collector.progress.draw import draw, last_words
 from collector.progress.event import ProgressSink
 from collector.progress.report import Call, Reporter
 from collector.store.mode import Progress
@@ -75,6 +75,8 @@ class Board:
         self._lock = threading.Lock()
         self._standing: OpenBatch | None = None
         self._open: weakref.WeakSet[OpenBatch] = weakref.WeakSet()
+        self.say_at_the_end = _ignore
+        """Is given what has to be written to stderr should this process die."""
         _boards.add(self)
 
     def open(self, desc: str, total: int | None) -> OpenBatch:
@@ -119,14 +121,28 @@ class Board:
         self._reporter.wait()
 
     def _begin(self, batch: Batch) -> OpenBatch:
-        stop = _nothing if self._sink is not None else draw(batch, always=bool(self._drawing))
-        found = OpenBatch(batch, stop)
+        found = OpenBatch(batch, self._draw(batch) if self._sink is None else _nothing)
         self._open.add(found)
         return found
+
+    def _draw(self, batch: Batch) -> Callable[[], None]:
+        stop_drawing = draw(batch, always=bool(self._drawing))
+        self.say_at_the_end(last_words())
+
+        def stop() -> None:
+            stop_drawing()
+            self.say_at_the_end(last_words())
+
+        return stop
 
 
 def _nothing() -> None:
     """Nothing is drawn."""
+
+
+def _ignore(farewell: bytes) -> None:
+    """Nobody is there to say it."""
+    del farewell
 
 
 _boards: Final[weakref.WeakSet[Board]] = weakref.WeakSet()

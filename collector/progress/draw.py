@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final, TextIO, final
 
 from collector import settings
+from collector.progress import screen
 from collector.progress.batch import Batch
 from collector.progress.lines import BatchLines, Log, Painter, Plain
 from collector.progress.notebook import Notebook
@@ -24,6 +25,7 @@ from collector.progress.outlet import Outlet, descriptor_of
 from collector.progress.terminal import Terminal
 
 _logger: Final = logging.getLogger("collector")
+_STDERR: Final = 2
 _DUMB: Final = ("", "dumb", "unknown")
 
 
@@ -39,6 +41,11 @@ def draw(batch: Batch, *, always: bool = False) -> Callable[[], None]:
     """
     key, make = _painter_for(batch, always=always)
     return _places.draw(batch, key, make)
+
+
+def last_words() -> bytes:
+    """Return what gives the terminal back that is stderr; nothing if it is not drawn on."""
+    return screen.clear().encode() if _places.drawn_on(("terminal", _STDERR)) else b""
 
 
 def _painter_for(batch: Batch, *, always: bool) -> tuple[object, Callable[[], Painter]]:
@@ -92,6 +99,10 @@ class _Places:
                 self._places[key] = place
             place.batches.append(batch)
         return lambda: self._end(place, batch)
+
+    def drawn_on(self, key: object) -> bool:
+        """Tell whether there is such a place."""
+        return key in self._places
 
     def end_all(self) -> None:
         """End every batch: the process exits."""

@@ -63,6 +63,13 @@ class MemoryHeld:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Farewell:
+    """Parent to sink: should the parent die, write this to stderr; it gives the terminal back."""
+
+    text: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """Parent to sink: no worker is left; leave."""
 
@@ -144,6 +151,7 @@ Message = (
     | WorkerLeft
     | FollowJob
     | MemoryHeld
+    | Farewell
     | Stop
     | WorkerReady
     | JobStarted
@@ -160,6 +168,7 @@ _KINDS: Final[tuple[type[Message], ...]] = (
     WorkerLeft,
     FollowJob,
     MemoryHeld,
+    Farewell,
     Stop,
     WorkerReady,
     JobStarted,
