@@ -4,6 +4,7 @@ Runs in:    the parent, in threads of the user's.
 Owns:       nothing that must be closed: the pool owns the processes, an `Output` its bytes or file.
 """
 
+import contextlib
 import functools
 import itertools
 import os

@@ -10,14 +10,46 @@ Source:     dropping `init_main_from_*` from the preparation data is what loky d
 import contextlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import multiprocess
-from multiprocess import popen_spawn_posix, reduction, spawn, util
+from multiprocess import popen_fork, popen_spawn_posix, reduction, spawn, util
 from multiprocess.context import set_spawning_popen
 
 from collector.process.engine import Child, Role, open_pidfd
+
+
+@contextlib.contextmanager
+def _tied(popen: Any) -> Iterator[tuple[int, int, int, int]]:
+    """Make the pipes that tell one process of the other's end; none is left if it cannot start."""
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        sentinel, child_w = os.pipe()
+        ours.callback(os.close, sentinel)
+        theirs.callback(os.close, child_w)
+        child_r, parent_w = os.pipe()
+        ours.callback(os.close, parent_w)
+        theirs.callback(os.close, child_r)
+        yield sentinel, child_w, child_r, parent_w
+        ours.pop_all()
+        popen.sentinel = sentinel
+        popen.finalizer = util.Finalize(popen, util.close_fds, (sentinel, parent_w))
+
+
+class _ForkPopen(popen_fork.Popen):  # type: ignore[misc]
+    """As the base class, which leaves its pipes open when it cannot fork."""
+
+    def _launch(self, process_obj: Any) -> None:
+        with _tied(self) as (sentinel, _, child_r, parent_w):
+            self.pid = os.fork()
+            if not self.pid:
+                code = 1
+                try:
+                    os.close(sentinel)
+                    os.close(parent_w)
+                    code = process_obj._bootstrap(parent_sentinel=child_r)  # noqa: SLF001 - as there
+                finally:
+                    os._exit(code)
 
 
 class _SpawnPopen(popen_spawn_posix.Popen):  # type: ignore[misc]
@@ -34,16 +66,10 @@ class _SpawnPopen(popen_spawn_posix.Popen):  # type: ignore[misc]
             reduction.dump(process_obj, message)
         finally:
             set_spawning_popen(None)
-        with contextlib.ExitStack() as ends:
-            sentinel, child_w = os.pipe()
-            ends.callback(os.close, child_w)
-            child_r, parent_w = os.pipe()
-            ends.callback(os.close, child_r)
-            self.finalizer = util.Finalize(self, util.close_fds, (sentinel, parent_w))
+        with _tied(self) as (_, child_w, child_r, parent_w):
             command = spawn.get_command_line(tracker_fd=None, pipe_handle=child_r)
             descriptors = [*process_obj.descriptors, child_r, child_w]
             self.pid = util.spawnv_passfds(spawn.get_executable(), command, descriptors)
-            self.sentinel = sentinel
         # A child that is dead already is noticed by its death, not here.
         with contextlib.suppress(BrokenPipeError), open(parent_w, "wb", closefd=False) as pipe:
             pipe.write(message.getbuffer())
@@ -57,6 +83,14 @@ class _SpawnProcess(multiprocess.get_context("spawn").Process):  # type: ignore[
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the hook's name in multiprocess
         return _SpawnPopen(process_obj)
+
+
+class _ForkProcess(multiprocess.get_context("fork").Process):  # type: ignore[misc]
+    """A process started by fork."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the hook's name in multiprocess
+        return _ForkPopen(process_obj)
 
 
 class DirectLauncher:
@@ -74,9 +108,7 @@ class DirectLauncher:
         self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
     ) -> Child:
         """See `Launcher.start`."""
-        make: Callable[..., Any] = (
-            _SpawnProcess if self.method == "spawn" else multiprocess.get_context("fork").Process
-        )
+        make: Callable[..., Any] = _SpawnProcess if self.method == "spawn" else _ForkProcess
         closing = tuple(not_for_it) if self.method == "fork" else ()
         process = make(target=_run, args=(role, descriptors, arguments, closing), daemon=False)
         process.descriptors = descriptors

@@ -59,7 +59,11 @@ class Supervisor:
         self._start_again_s: float | None = None
         self._facts = _NOTHING
         self._bell: Bell[Note] = Bell()
-        self._selector = selectors.DefaultSelector()
+        try:
+            self._selector = selectors.DefaultSelector()
+        except OSError:  # no descriptor is to be had
+            self._bell.close()
+            raise
         self._watch(self._bell.fileno(), self._bell.hear)
 
     def note(self, note: Note) -> None:

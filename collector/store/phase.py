@@ -55,8 +55,9 @@ class InMemory:
     def rewind(self, room: int) -> None:
         """Drop what was appended since there was `room`."""
         self.room = room
-        self.buffer.seek(self.size)
-        self.buffer.truncate()
+        if not self.buffer.closed:  # it is when it could not grow: all is lost, and `seal` says so
+            self.buffer.seek(self.size)
+            self.buffer.truncate()
 
     def move(self, file: SpillFile, more: Buffer, chunks: int) -> "InFile":
         """Write what is held to a new file, and `more` behind it.
