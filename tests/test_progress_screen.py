@@ -11,14 +11,14 @@ import pytest
 
 from tests.support import batches
 from tests.support.leaks import wait_until
-from tests.support.person import Person, run_quietly
+from tests.support.person import ROOT, Person, run_quietly
 
 SCRIPT = Path(batches.__file__)
 SIZES = [(80, 24), (20, 5), (0, 0)]
 SIZE = r"\d+(\.\d+)?[KMG]?B"
 LAST = re.compile(r"(\w+: )?100%\|█+\| \d+/\d+ \[.*\]|(\|█+\| )?\d+/\d+( .*)?")
 BATCH = re.compile(
-    rf"(\w+: )? *\d+%\|[█▉▊▋▌▍▎▏ ]+\| \d+/\d+ \[(\d\d:\d\d<(\d\d:\d\d|\?), )?{SIZE}, {SIZE}/s"
+    rf"(\w+: )? *\d+%\|[█▉▊▋▌▍▎▏ ]+\| \d+/\d+ \[(\d\d:\d\d<(\d\d:\d\d|\?), )?{SIZE}(, {SIZE}/s)?"
     rf"(, \d+ spilled)?(, \d+ failed)?\]"
     rf"|(\|[█▉▊▋▌▍▎▏ ]+\| )?\d+/\d+( {SIZE})?( \d+ spilled)?( \d+ failed)?"
 )
@@ -151,14 +151,17 @@ def test_an_error_in_the_loop_is_printed_below_the_last_line(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("columns", "rows"), [(40, 10), (120, 40), (30, 24)])
 def test_the_bars_follow_a_resize(columns: int, rows: int, tmp_path: Path) -> None:
-    with Person(80, 24, Watch()) as person:
+    with Person(80, 24) as person:
         person.run(SCRIPT, "hold_all", os.fspath(tmp_path))
         person.wait_for(lambda: sum("<held" in line for line in person.lines) == 3)
         person.wait_for(lambda: JOB.fullmatch(person.rows[-1]))
         person.resize(columns, rows)
-        person.wait_for(lambda: person.screen.margins is not None)
-        bars = [row for row in person.rows if BATCH.fullmatch(row) or JOB.fullmatch(row)]
-        assert bars == person.rows[-4:]
+
+        def at_the_end_of_the_screen_and_nowhere_else() -> bool:
+            bars = [row for row in person.rows if BATCH.fullmatch(row) or JOB.fullmatch(row)]
+            return bars == person.rows[-4:]
+
+        person.wait_for(at_the_end_of_the_screen_and_nowhere_else)
         (tmp_path / "go").touch()
         (tmp_path / "leave").touch()
         assert person.wait() == 0
@@ -306,3 +309,40 @@ def test_a_script_that_is_killed_leaves_the_whole_screen(number: int, tmp_path: 
         assert person.wait() == -number
         assert len([line for line in person.lines if line]) == 3
         assert_tidy(person)
+
+
+def documented() -> list[str]:
+    """The programs of the page about progress."""
+    text = (ROOT / "docs" / "how-to" / "progress.md").read_text()
+    return list(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+
+
+def test_the_documented_batch_has_a_bar(tmp_path: Path) -> None:
+    script = tmp_path / "batch.py"
+    script.write_text(documented()[0])
+    watch = Watch()
+    with Person(80, 24, watch) as person:
+        person.run(script)
+        assert person.wait() == 0
+        *jobs, last = [line for line in person.lines if line]
+        assert sorted(jobs) == sorted(f"convert-{number} 20000000" for number in range(1, 13))
+        assert last.startswith("convert: 100%|")
+        assert watch.pictures
+
+
+def test_the_documented_callback_tells_the_end(tmp_path: Path) -> None:
+    script = tmp_path / "callback.py"
+    script.write_text(documented()[2])
+    assert run_quietly(script).stdout == b"bytes-1 ended with 0 bytes in memory\n"
+
+
+def test_the_documented_rich_bars_are_drawn(tmp_path: Path) -> None:
+    script = tmp_path / "rich_bars.py"
+    script.write_text(documented()[3])
+    with Person(80, 24) as person:
+        person.run(script)
+        person.wait_for(lambda: any(row.startswith("  convert-") for row in person.rows))
+        assert person.wait() == 0
+        (last,) = [line for line in person.lines if line]
+        assert last.startswith("convert ━")
+        assert last.endswith("12/12 24,000,000 bytes, 0 spilled, 0 failed")
