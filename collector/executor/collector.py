@@ -25,7 +25,7 @@ from collector.executor.job import Job
 from collector.executor.options import Options, ProgressCallback, whole
 from collector.process import ship
 from collector.process.actions import Entry
-from collector.process.birth import method_of
+from collector.process.birth import hold_standard_descriptors, method_of
 from collector.process.crew import Crew, launcher_for
 from collector.process.jobs import Work
 from collector.process.pool import Pool
@@ -118,6 +118,7 @@ class Collector(Executor):
         board = Board(progress)
         method = method_of(mp_context)
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
+        hold_standard_descriptors()
         directory = RunDirectory.create(temp_root)
         start_sweep(directory.path.parent)
         with contextlib.ExitStack() as undo:  # no descriptors are to be had

@@ -1,6 +1,7 @@
 """The first lines of every child, and what it takes over from the parent.
 
-Runs in:    `surroundings` and `method_of` in the parent, the others in each child.
+Runs in:    `surroundings`, `method_of` and `hold_standard_descriptors` in the parent, the others in
+            each child.
 Owns:       nothing.
 """
 
@@ -54,6 +55,19 @@ def stand_apart() -> None:
 
 def _left_to_the_parent(_number: int, _frame: object) -> None:
     pass
+
+
+def hold_standard_descriptors() -> None:
+    """Where stdin, stdout or stderr is closed, let it lead nowhere, for good.
+
+    The number would go to a descriptor of ours, and what a job prints into that.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            fd = os.open(os.devnull, os.O_RDWR)  # the lowest free number, thus this one
+            os.set_inheritable(fd, True)
 
 
 def surroundings() -> bytes:

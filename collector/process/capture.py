@@ -13,7 +13,7 @@ import ctypes
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 _STDOUT: Final = 1
@@ -63,23 +63,41 @@ def _line_buffered() -> Iterator[None]:
     with contextlib.suppress(ValueError, AttributeError):
         for name in ("stdout", "stderr"):
             libc.setvbuf(ctypes.c_void_p.in_dll(libc, name), None, _LINE_BUFFERED, 0)
-    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
-    for stream in streams:
-        stream.reconfigure(line_buffering=True)
-    made = [_open_stream(name, fd) for name, fd in (("stdout", _STDOUT), ("stderr", _STDERR))]
-    try:
+    with contextlib.ExitStack() as undo:
+        for name, fd in (("stdout", _STDOUT), ("stderr", _STDERR)):
+            undo.callback(_lead_to_descriptor(name, fd))
         yield
-    finally:
-        for name in filter(None, made):
-            setattr(sys, name, None)
 
 
-def _open_stream(name: str, fd: int) -> str | None:
-    """Give a process without a stream (its parent had closed it) one for the job; its name then."""
-    if getattr(sys, name) is not None:
-        return None
-    setattr(sys, name, os.fdopen(fd, "w", buffering=1, encoding="utf-8", closefd=False))
-    return name
+def _lead_to_descriptor(name: str, fd: int) -> Callable[[], None]:
+    """Have `sys.stdout` or `sys.stderr` print each line to the descriptor; returns what undoes it.
+
+    One that is not there (the parent had closed it), that an earlier job closed, or that leads
+    elsewhere (a fork of a notebook or of pytest) is replaced.
+    """
+    before = getattr(sys, name)
+    if isinstance(before, io.TextIOWrapper) and _leads_to(before, fd):
+        before.reconfigure(line_buffering=True)
+        return _nothing
+    ours = os.fdopen(fd, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    setattr(sys, name, ours)
+
+    def undo() -> None:
+        if getattr(sys, name) is ours:
+            setattr(sys, name, before)
+
+    return undo
+
+
+def _leads_to(stream: io.TextIOWrapper, fd: int) -> bool:
+    try:
+        return stream.fileno() == fd
+    except (ValueError, OSError):  # closed, or without a descriptor
+        return False
+
+
+def _nothing() -> None:
+    """It was right as it was."""
 
 
 def _flush() -> None:

@@ -84,7 +84,10 @@ def log_of(ending: Ending, directory: RunDirectory) -> Output | None:
     if not size:
         directory.remove_file(ending.log_name)
         return Output.in_memory(b"", chunks=0, complete=complete)
-    return Output.on_disk(directory, ending.log_name, size=size, chunks=0, complete=complete)
+    # What the job left running may print on; the log is what was printed by now.
+    return Output.on_disk(
+        directory, ending.log_name, size=size, chunks=0, complete=complete, may_grow=True
+    )
 
 
 def _tail(log: Output | None) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeVar, final, overload
 from collector.errors import ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.mode import Mode
-from collector.store.place import Closed, Held, Place, Saved, Spilled, spill_bytes
+from collector.store.place import Closed, Held, Place, Saved, Spilled, spill_blocks
 from collector.store.reader import iterate_lines, map_file, open_file, open_memory
 from collector.store.rundir import RunDirectory
 from collector.store.save import Openable, copy_to, rename_to, send_to
@@ -114,7 +114,7 @@ class Output:
         )
 
     @classmethod
-    def on_disk(
+    def on_disk(  # noqa: PLR0913 - a file, and what is known of it
         cls,
         directory: RunDirectory,
         name: str,
@@ -123,6 +123,7 @@ class Output:
         chunks: int,
         complete: bool = True,
         on_close: Callable[[], None] | None = None,
+        may_grow: bool = False,
     ) -> Self:
         """Take over a sealed file of a run directory; it is removed with the output.
 
@@ -133,9 +134,16 @@ class Output:
             chunks: As `in_memory`.
             complete: As `in_memory`.
             on_close: As `in_memory`.
+            may_grow: Somebody may append to the file: only its first `size` bytes are the output.
         """
-        file = SpillFile(directory, name)
-        return cls.from_file(file, size=size, chunks=chunks, complete=complete, on_close=on_close)
+        return cls(
+            Spilled(SpillFile(directory, name), may_grow=may_grow),
+            size=size,
+            chunks=chunks,
+            complete=complete,
+            temp_root=None,
+            on_close=on_close,
+        )
 
     @classmethod
     def from_file(
@@ -326,8 +334,10 @@ class Output:
         """
         with self._lock:
             place = self._open_place()
-            if isinstance(place, Held):
-                spilled = spill_bytes(place.data, self._temp_root)
+            if isinstance(place, Held) or (isinstance(place, Spilled) and place.may_grow):
+                # Of a file that may grow a copy: whoever reads by path sees no end but the file's.
+                blocks = [place.data] if isinstance(place, Held) else iter(self)
+                spilled = spill_blocks(blocks, self._size, self._temp_root)
                 self._leave(place, spilled)
                 return str(spilled.path)
             os.close(place.open(self._size))
@@ -363,7 +373,7 @@ class Output:
 
     def _move(self, place: Place, target: str, overwrite: bool) -> Saved | None:
         """Rename the file, if it is ours and lies on the target's file system."""
-        if not isinstance(place, Spilled) or not place.file.owned:
+        if not isinstance(place, Spilled) or place.may_grow or not place.file.owned:
             return None
         fd = place.open(self._size)
         try:

@@ -6,7 +6,7 @@ Invariants: I1  `open` gives the file that was left there, with all its bytes, o
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import final
 
@@ -28,12 +28,16 @@ class Held:
 
 @final
 class Spilled:
-    """The bytes are in a file in a run directory, and the file is ours."""
+    """The bytes are in a file in a run directory, and the file is ours.
 
-    __slots__ = ("file", "identity")
+    One that may grow is still appended to by somebody: its first bytes are the output.
+    """
 
-    def __init__(self, file: SpillFile) -> None:
+    __slots__ = ("file", "identity", "may_grow")
+
+    def __init__(self, file: SpillFile, *, may_grow: bool = False) -> None:
         self.file = file
+        self.may_grow = may_grow
         self.identity = file.identity()
 
     @property
@@ -43,7 +47,7 @@ class Spilled:
 
     def open(self, size: int) -> int:
         """Open the file and make sure that it is the one that was left here, with `size` bytes."""
-        return _checked(self.file.open, self.path, self.identity, size)
+        return _checked(self.file.open, self.path, self.identity, size, may_grow=self.may_grow)
 
 
 @final
@@ -74,32 +78,38 @@ class Closed:
 Place = Held | Spilled | Saved | Closed
 
 
-def _checked(open_fd: Callable[[], int], path: Path, identity: Identity, size: int) -> int:
+def _checked(
+    open_fd: Callable[[], int], path: Path, identity: Identity, size: int, *, may_grow: bool = False
+) -> int:
     """Open a file and make sure that it is the one that was left there."""
     try:
         fd = open_fd()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise lost_error(errno.ENOENT, "somebody removed its file", path) from error
     status = os.fstat(fd)
-    if (status.st_dev, status.st_ino) == identity and status.st_size == size:
+    size_is_right = status.st_size >= size if may_grow else status.st_size == size
+    if (status.st_dev, status.st_ino) == identity and size_is_right:
         return fd
     os.close(fd)
-    if status.st_size != size:
+    if not size_is_right:
         reason = f"its file has {status.st_size} bytes where {size} were written"
         raise lost_error(errno.EIO, reason, path)
     raise lost_error(errno.ESTALE, "somebody replaced its file", path)
 
 
-def spill_bytes(data: bytes | bytearray, temp_root: str | os.PathLike[str] | None) -> Spilled:
-    """Write bytes to a new file of this process.
+def spill_blocks(
+    blocks: Iterable[bytes | bytearray], size: int, temp_root: str | os.PathLike[str] | None
+) -> Spilled:
+    """Write `size` bytes to a new file of this process.
 
     Raises:
         SpillError: They cannot be written; no file is left.
     """
     file = SpillFile.create(None, temp_root)
     try:
-        file.fill(data)
-        file.seal(len(data))
+        for block in blocks:
+            file.fill(block)
+        file.seal(size)
     except BaseException as error:
         file.remove()
         if isinstance(error, OSError) and not isinstance(error, CollectorError):
