@@ -5,6 +5,9 @@ import contextlib
 import errno
 import functools
 import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -358,7 +361,7 @@ def test_a_reader_that_comes_after_a_failure_gets_what_was_kept_then_the_error(s
         reader = Reader(job)
         with pytest.raises(ValueError, match="late"):
             reader.end()
-        assert sha256([reader.data]) == sha256(numbered(size))
+        assert sha256([bytes(reader.data)]) == sha256(numbered(size))
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["for", "async for"])
@@ -538,3 +541,30 @@ def test_readers_at_random_moments_of_jobs_that_end_at_random_moments(method: st
                     reader.end()
                 if not job.cancelled():
                     assert bytes(reader.data) == job.output().read()
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "watch-a-job.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("script", "shown"), BLOCK.findall(PAGE.read_text("utf-8")))
+def test_the_examples_of_the_page_print_what_it_says(
+    script: str, shown: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(script, "utf-8")
+    done = subprocess.run(
+        [sys.executable, path],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.fspath(PAGE.parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
+
+
+def test_every_example_of_the_page_shows_what_it_prints() -> None:
+    assert len(BLOCK.findall(PAGE.read_text("utf-8"))) == PAGE.read_text("utf-8").count("```python")
