@@ -107,7 +107,10 @@ class QueueWriter:
         self._encoder = FrameEncoder()
         self._stream: JobStream | None = None
         self._unsaid = b""
-        self._lock = threading.Lock()
+        # Re-entrant, so as to know who holds it: a finalizer or a signal handler may write or log
+        # while its own thread publishes. It leaves what it has to the flushing thread.
+        self._lock = threading.RLock()
+        self._records: deque[bytes] = deque()
         self.stale: Final = threading.Event()
         threading.Thread(target=self._flush_late, name="collector-flush", daemon=True).start()
 
@@ -116,7 +119,7 @@ class QueueWriter:
         if self._stream is not None:
             self._stream.close(_DISOWNED)
             self._stream = None
-        self._lock = threading.Lock()  # another thread may have held it at the fork
+        self._lock = threading.RLock()  # another thread may have held it at the fork
         _close((self._frames, self._credits))
 
     def say(self, kind: Kind, ticket: int = 0, payload: bytes = b"") -> None:
@@ -133,6 +136,9 @@ class QueueWriter:
 
     def write_now(self, stream: "JobStream", data: bytes) -> None:
         """Publish a large chunk at once, behind the small ones before it."""
+        if self._left_for_later():
+            stream.append(data)
+            return
         with self._lock:
             if stream is not self._stream:
                 stream.append(data)  # raises: its job is over
@@ -141,19 +147,38 @@ class QueueWriter:
 
     def drain(self) -> None:
         """Take what the running job has pending into a slot; it is published when that is full."""
+        if self._left_for_later():
+            return
         with self._lock:
             self._drain()
 
     def flush(self) -> None:
         """Publish what was written so far."""
+        if self._left_for_later():
+            return
         with self._lock:
             self._drain()
             self._publish_slot()
 
     def record(self, packed: bytes) -> None:
         """Publish one log record, of the running job or of none."""
+        self._records.append(packed)
+        if self._left_for_later():
+            return
         with self._lock:
-            self._publish(Stream.RECORD, packed, 1, self._stream.ticket if self._stream else 0)
+            self._send_records()
+
+    def _left_for_later(self) -> bool:
+        """Whether this is called in the midst of publishing, by a finalizer for example."""
+        within: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition asks
+        if within:
+            self.stale.set()
+        return within
+
+    def _send_records(self) -> None:
+        while self._records:
+            ticket = self._stream.ticket if self._stream else 0
+            self._publish(Stream.RECORD, self._records.popleft(), 1, ticket)
 
     def end(self, outcome: Outcome, value: bytes, *, hold: bool = False) -> None:
         """Say that the job has ended.
@@ -181,6 +206,7 @@ class QueueWriter:
 
     def _drain(self, *, last: bool = False) -> None:
         """Take the chunks that the running job has pending; the last ones may need no slot."""
+        self._send_records()
         stream = self._stream
         chunks = stream.take() if stream is not None else []
         if stream is None or not chunks:

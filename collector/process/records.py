@@ -5,30 +5,45 @@ Invariants: I1  a record is emitted in the parent once, with `job_id` and `job_n
             I2  records that come too fast for the handlers are dropped and counted, not kept.
 """
 
-import contextlib
 import logging
 import pickle
+import threading
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Final, final
 
 from collector import settings
 
 _logger = logging.getLogger("collector")
-_NOT_FOR_PARENT: Final = ("exc_info", "stack_info", "args")
+_NOT_FOR_PARENT: Final = ("exc_info", "exc_text", "args", "msg")
+_PLAIN: Final = (str, int, float, bool, type(None))
 
 
 def levels() -> dict[str, int]:
     """Return the levels that are set in this process, by logger; the root's under ""."""
-    names = list(logging.root.manager.loggerDict)
-    found = {name: logging.getLogger(name).level for name in names}
+    found = {name: logger.level for name, logger in _loggers().items()}
     return {"": logging.root.level} | {name: level for name, level in found.items() if level}
+
+
+def _loggers() -> dict[str, logging.Logger]:
+    """Return all loggers but the root."""
+    known = logging.root.manager.loggerDict.copy()
+    return {name: logger for name, logger in known.items() if isinstance(logger, logging.Logger)}
 
 
 def forward(set_levels: dict[str, int], publish: Callable[[bytes], None]) -> None:
     """From now on send what this process logs to the parent, and nowhere else."""
     for name, level in set_levels.items():
         logging.getLogger(name or None).setLevel(level)
+    for logger in _loggers().values():  # of a fork: the parent asks its handlers and filters itself
+        logger.handlers.clear()
+        logger.filters.clear()
+        logger.propagate = True
     logging.root.handlers[:] = [_Forwarder(publish)]
+
+
+def stop() -> None:
+    """In a process that a job forked: print what it logs, as Python does that was told nothing."""
+    logging.root.handlers.clear()
 
 
 class _Forwarder(logging.Handler):
@@ -51,19 +66,23 @@ def _packed(record: logging.LogRecord) -> bytes:
     trace = record.exc_text
     if record.exc_info and not trace:
         trace = logging.Formatter().formatException(record.exc_info)
-    fields: dict[str, Any] = {
-        key: value
-        for key, value in vars(record).items()
-        if isinstance(value, (str, int, float, bool, type(None))) and key not in _NOT_FOR_PARENT
-    }
-    fields |= {"msg": text[:most], "exc_text": trace and trace[-most:]}
-    extras = {k: v[:most] if isinstance(v, str) else v for k, v in fields.items()}
-    packed = pickle.dumps(extras)
+    fields = {k: _plain(v) for k, v in vars(record).items() if k not in _NOT_FOR_PARENT}
+    packed = pickle.dumps(fields | {"msg": text[:most], "exc_text": trace and trace[-most:]})
     if len(packed) <= settings.PIPE_PAYLOAD_BYTES:
         return packed
     needed = ("name", "levelno", "levelname", "created", "msecs", "process", "processName")
-    short = {key: extras[key] for key in needed if key in extras} | {"msg": text[: most // 8]}
+    short = {key: fields[key] for key in needed if key in fields} | {"msg": text[: most // 8]}
     return pickle.dumps(short)
+
+
+def _plain(value: object) -> object:
+    """Return a value that can be unpickled everywhere: anything but plain ones becomes text."""
+    if type(value) not in _PLAIN:
+        try:
+            value = str(value)
+        except Exception:  # noqa: BLE001 - code of the user's: the record goes without that text
+            value = f"<{type(value).__name__} without a text>"
+    return value[: settings.RECORD_CHARS] if isinstance(value, str) else value
 
 
 @final
@@ -76,26 +95,34 @@ class Records:
 
     def __init__(self, later: Callable[[Callable[[], None]], None]) -> None:
         self._later = later
-        self._taken = 0  # counted by the supervising thread alone,
-        self._emitted = 0  # and this by the settling one: no count is lost between them
+        self._lock = threading.Lock()  # held for a moment, never while a handler runs
+        self._waiting = 0
         self._dropped = 0
 
     def take(self, packed: bytes, job_id: int, job_name: str) -> None:
-        """Emit a record soon."""
-        if self._taken - self._emitted >= settings.RECORDS_WAITING:
-            self._dropped += 1
-            return
-        self._taken += 1
+        """Emit a record soon; after too many, drop them until half of those are emitted."""
+        with self._lock:
+            if self._dropped or self._waiting >= settings.RECORDS_WAITING:
+                self._dropped += 1
+                return
+            self._waiting += 1
         self._later(lambda: self._emit(packed, job_id, job_name))
 
     def _emit(self, packed: bytes, job_id: int, job_name: str) -> None:
-        self._emitted += 1
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            _logger.warning("%d log records of jobs came too fast and were dropped", dropped)
-        fields = pickle.loads(packed) | {"job_id": job_id, "job_name": job_name}
-        with contextlib.suppress(KeyError):
+        try:
+            fields = pickle.loads(packed) | {"job_id": job_id, "job_name": job_name}
             record = logging.makeLogRecord(fields)
             logger = logging.getLogger(record.name)
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
+        finally:
+            self._emitted()
+
+    def _emitted(self) -> None:
+        dropped = 0
+        with self._lock:
+            self._waiting -= 1
+            if self._waiting <= settings.RECORDS_WAITING // 2:
+                dropped, self._dropped = self._dropped, 0
+        if dropped:
+            _logger.warning("%d log records of jobs came too fast and were dropped", dropped)

@@ -101,6 +101,7 @@ def _leave_the_terminal() -> None:
 
 def _disown(writer: QueueWriter, descriptors: Sequence[int]) -> None:
     running.job = None
+    records.stop()
     writer.disown()
     for fd in descriptors:
         os.close(fd)
