@@ -171,7 +171,7 @@ class QueueWriter:
     def _left_for_later(self) -> bool:
         """Whether this is called in the midst of publishing, by a finalizer for example."""
         within: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition asks
-        if within:
+        if within and not self.stale.is_set():  # Event.set is not re-entrant either
             self.stale.set()
         return within
 
