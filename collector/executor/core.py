@@ -44,3 +44,4 @@ def _finish_at_exit() -> None:
         if pool.owner_pid == os.getpid():
             pool.stop(cancel=interrupted, kill=interrupted)
             pool.join()
+            pool.directory.dispose()  # outputs that were made only now have no other end

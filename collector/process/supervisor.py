@@ -56,6 +56,7 @@ class Supervisor:
         self._sink: SinkProcess | None = None
         self._held_bytes = 0
         self._stopping = False
+        self._awake_s = time.monotonic()
         self._start_again_s: float | None = None
         self._facts = _NOTHING
         self._bell: Bell[Note] = Bell()
@@ -140,10 +141,9 @@ class Supervisor:
 
     def _round(self) -> None:
         pause_s = self._pause_s()
-        before_s = time.monotonic()
         ready = self._selector.select(pause_s)
         now_s = time.monotonic()
-        overslept_s = now_s - before_s - (pause_s or 0.0)
+        overslept_s, self._awake_s = now_s - self._awake_s - (pause_s or 0.0), now_s
         if pause_s is not None and overslept_s > settings.SUSPENDED_S:
             self._scheduler.delayed(overslept_s)
         for key, _ in ready:

@@ -1,0 +1,265 @@
+"""Faults 21, 22, 26 to 28, 31, 32 for a Collector: signals, ends, forks, and no place to print."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from collector import Collector
+from tests.support.jobs import METHODS, MIB, numbered, random_chunks, sha256, square
+from tests.support.person import Person, environment
+from tests.support.tree import script
+
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+# -- interrupted system calls ----------------------------------------------------------------------
+
+
+def interrupt_every_ms() -> None:
+    """Have every system call of this process interrupted, now and then."""
+    signal.signal(signal.SIGALRM, _count)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+
+
+def _count(_number: int, _frame: object) -> None:
+    _interrupted.append(None)
+
+
+_interrupted: Final[list[None]] = []
+
+
+def interruptions() -> int:
+    return len(_interrupted)
+
+
+@pytest.fixture
+def _interrupted_parent() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGALRM)
+    timer = signal.getitimer(signal.ITIMER_REAL)  # pytest-timeout's
+    interrupt_every_ms()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.timeout(300, method="thread")
+@pytest.mark.usefixtures("_interrupted_parent")
+@each_method
+def test_bytes_are_exact_while_every_process_is_interrupted_each_millisecond(method: str) -> None:
+    with Collector(2, method, initializer=interrupt_every_ms) as collector:
+        jobs = [collector.submit(random_chunks, seed, 40, MIB, 0.002) for seed in range(6)]
+        for job in jobs:
+            assert sha256(job.output(120)) == job.result()
+            job.output().close()
+        assert collector.submit(interruptions).result() > 0
+    assert interruptions() > 0
+
+
+# -- no place to print -----------------------------------------------------------------------------
+
+BATCH: Final = """
+import os, sys
+from collector import Collector
+from tests.crash.test_signals import talk
+from tests.support.jobs import sha256
+with Collector(2, sys.argv[1]) as collector:
+    digests = [sha256(job.output()) for job in collector.collect(talk, range(6))]
+with open(sys.argv[2], "w") as file:
+    file.write(" ".join(sorted(digests)))
+os._exit(0)  # what the interpreter says of a stdout that it cannot flush is its own affair
+"""
+
+
+def talk(number: int) -> Iterator[bytes]:
+    """Write an output, and print where that may be impossible."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # as any program that goes on without
+            print("one more line" * 1000, file=stream, flush=True)
+    yield from random_chunks(number, 10, MIB)
+
+
+@pytest.mark.parametrize("broken", ["closed", "full", "pipe"])
+@each_method
+def test_a_program_without_a_place_to_print_collects_all(
+    method: str, broken: str, tmp_path: Path
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    full = os.open("/dev/full", os.O_WRONLY)
+
+    def break_it() -> None:
+        for fd in (0, 1, 2):
+            os.close(fd)
+        if broken != "closed":
+            os.open(os.devnull, os.O_RDONLY)
+            for fd in (1, 2):
+                os.dup2(full if broken == "full" else write, fd)
+
+    result = tmp_path / "result"
+    process = subprocess.Popen(
+        [sys.executable, "-c", BATCH, method, os.fspath(result)],
+        env=environment(),
+        preexec_fn=break_it,  # noqa: PLW1509 - nothing else runs here
+        pass_fds=(write, full),
+    )
+    os.close(write)
+    os.close(full)
+    assert process.wait() == 0
+    expected = sorted(sha256(random_chunks(number, 10, MIB)) for number in range(6))
+    assert result.read_text().split() == expected
+
+
+# -- Ctrl-C ----------------------------------------------------------------------------------------
+
+INTERRUPTED: Final = """
+import os, sys
+from collector import Collector
+from tests.crash.test_signals import first_ends
+from tests.support.jobs import MIB, numbered, sha256
+kept = None
+try:
+    with Collector(2, sys.argv[1]) as collector:
+        for job in collector.collect(first_ends, range(8), desc="long"):
+            if kept is None:
+                kept = job.output()
+                print("<ready>", flush=True)
+finally:
+    print("<exact>" if sha256(kept) == sha256(numbered(6 * MIB)) else "<damaged>", flush=True)
+    kept.close()
+"""
+
+
+def first_ends(number: int) -> Iterator[bytes]:
+    """Only the first ever ends."""
+    yield from numbered(6 * MIB)
+    while number:
+        threading.Event().wait()
+
+
+@each_method
+def test_one_ctrl_c_ends_a_batch_with_one_traceback_and_what_was_finished_stays(
+    method: str, tmp_path: Path
+) -> None:
+    batch = tmp_path / "batch.py"
+    batch.write_text(INTERRUPTED)
+    with Person(100, 40) as person:
+        person.run(batch, method)
+        person.wait_for(lambda: any("<ready>" in line for line in person.lines))
+        person.press(b"\x03")
+        code = person.wait()
+        text = "\n".join(person.lines)
+        assert code in (-signal.SIGINT, 130), text
+        assert text.count("Traceback") == 1, text
+        assert text.count("KeyboardInterrupt") == 1, text
+        assert "<exact>" in text
+    assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*"))
+
+
+# -- ends and forks --------------------------------------------------------------------------------
+
+ENDS: Final = {
+    "the script ends": "",
+    "an exception in the block": "raise ZeroDivisionError",
+    "sys.exit": "sys.exit(3)",
+    "sys.exit in a callback": "jobs[0].add_done_callback(lambda job: sys.exit(3))",
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+@each_method
+def test_a_program_that_ends_without_shutdown_leaves_nothing(method: str, how: str) -> None:
+    source = """
+import sys
+from collector import Collector
+from tests.support.jobs import MIB, numbered
+collector = Collector(2, sys.argv[1])
+jobs = [collector.submit(numbered, 6 * MIB) for _ in range(3)]
+assert jobs[0].output().size == 6 * MIB
+print("begun", flush=True)
+"""
+    with script(source + ENDS[how], method) as running:
+        assert running.hear() == "begun"
+        status = running.process.wait()
+        assert status == {"an exception in the block": 1, "sys.exit": 3}.get(how, 0) or (
+            "callback" in how and status == 3  # the job was over: it was called at once, in line
+        )
+        assert running.gone()
+    assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*"))
+
+
+def test_a_collector_of_another_thread_works_and_installs_no_handler() -> None:
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    results: list[int] = []
+
+    def use() -> None:
+        with Collector(1) as collector:
+            results.append(collector.submit(square, 3).result())
+            after = {number: signal.getsignal(number) for number in signal.valid_signals()}
+            assert after == before
+            results.append(0)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert results == [9, 0]
+
+
+CHILDREN: Final = {
+    "leaves": "os._exit(0)",
+    "ends as a script does": "sys.exit(0)",
+    "raises": "raise ZeroDivisionError",
+    "shuts down": "collector.shutdown(); kept.close(); os._exit(0)",
+    "submits": "assert_refused()",
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+@each_method
+def test_a_child_that_the_user_forks_touches_nothing_of_its_parents(
+    method: str, child: str
+) -> None:
+    source = f"""
+import os, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from collector import Collector
+from tests.support.jobs import MIB, begun_then_wait, numbered, sha256, square
+def assert_refused():
+    try:
+        collector.submit(square, 1)
+    except RuntimeError:
+        os._exit(0)
+    os._exit(9)
+with Collector(2, sys.argv[1]) as collector:
+    kept = collector.submit(numbered, 6 * MIB).output()
+    begun, until = (os.environ["TMPDIR"] + "/" + name for name in ("begun", "until"))
+    running = collector.submit(begun_then_wait, begun, until, 7)
+    while not os.path.exists(begun):
+        threading.Event().wait(0.002)
+    child = os.fork()
+    if not child:
+        {CHILDREN[child]}
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == {1 if child == "raises" else 0}, status
+    open(until, "w").close()
+    assert running.result(60) == 7
+    assert sha256(kept) == sha256(numbered(6 * MIB))
+    assert sha256(collector.submit(numbered, 6 * MIB).output()) == sha256(kept)
+    os.unlink(begun)
+    os.unlink(until)
+    kept.close()
+print("fine", flush=True)
+"""
+    with script(source, method) as running:
+        assert running.hear() == "fine"
+        assert running.process.wait() == 0
+        assert running.gone()
