@@ -18,8 +18,8 @@ SIZES = [(80, 24), (20, 5), (0, 0)]
 SIZE = r"\d+(\.\d+)?[KMG]?B"
 LAST = re.compile(r"(\w+: )?100%\|█+\| \d+/\d+ \[.*\]|(\|█+\| )?\d+/\d+( .*)?")
 BATCH = re.compile(
-    rf"(\w+: )? *\d+%\|[█▉▊▋▌▍▎▏ ]+\| \d+/\d+ \[(\d\d:\d\d<(\d\d:\d\d|\?), )?{SIZE}(, {SIZE}/s)?"
-    rf"(, \d+ spilled)?(, \d+ failed)?\]"
+    r"(\w+: )?( *\d+%\|[█▉▊▋▌▍▎▏ ]+\| \d+/\d+|0 jobs) \[(\d\d:\d\d(<(\d\d:\d\d|\?))?, )?"
+    rf"{SIZE}(, {SIZE}/s)?(, \d+ spilled)?(, \d+ failed)?\]"
     rf"|(\|[█▉▊▋▌▍▎▏ ]+\| )?\d+/\d+( {SIZE})?( \d+ spilled)?( \d+ failed)?"
 )
 JOB = re.compile(
