@@ -10,7 +10,7 @@ Source:     two states after Rust tempfile's SpooledTempFile. BytesIO, since its
 """
 
 import io
-from typing import final
+from typing import Final, final
 
 from collector.errors import ClosedError, CollectorError, spill_error
 from collector.store.chunk import Buffer
@@ -76,6 +76,8 @@ class InFile:
 
     __slots__ = ("chunks", "file", "path", "size", "threshold")
 
+    room: Final = 0
+
     def __init__(self, file: SpillFile, size: int, chunks: int, threshold: int) -> None:
         self.file = file
         self.path = file.path
@@ -128,6 +130,8 @@ class Closed:
     """Nothing is held; `how` it came to that, and how far the output had come."""
 
     __slots__ = ("how", "progress")
+
+    room: Final = 0
 
     def __init__(self, how: str, progress: Progress) -> None:
         self.how = how

@@ -146,17 +146,16 @@ class SpillManager:
             SpillError: The file cannot be made or written. Nothing of this chunk was taken, all
                 that was taken before is there, and the same write may be tried again.
         """
-        phase = self._phase
-        if type(chunk) is bytes and type(phase) is InMemory and len(chunk) < (room := phase.room):
+        memory: InMemory = self._phase  # type: ignore[assignment] # no other phase has room
+        if type(chunk) is bytes and (left := memory.room - len(chunk)) > 0:
             # InMemory.write, in line: this is what small chunks cost
-            taken = len(chunk)
             try:
-                append = phase.append
-                append(chunk)
-                phase.room = room - taken
-                phase.chunks += 1
+                append = memory.append
+                taken = append(chunk)
+                memory.room = left
+                memory.chunks += 1
             except BaseException:
-                phase.rewind(room)
+                memory.rewind(left + len(chunk))
                 raise
         else:
             taken = self.write_joined(chunk_buffer(chunk), 1)
@@ -174,12 +173,14 @@ class SpillManager:
             SpillError: As `write`.
         """
         phase = self._phase
-        if isinstance(phase, Closed):
-            raise phase.error("write to")
-        if isinstance(phase, InMemory) and len(data) >= phase.room:
-            self._switch(phase, data, chunks)
-        else:
+        if isinstance(phase, InFile):
             phase.write(data, chunks)
+        elif isinstance(phase, Closed):
+            raise phase.error("write to")
+        elif len(data) < phase.room:
+            phase.write(data, chunks)
+        else:
+            self._switch(phase, data, chunks)
         return len(data)
 
     def spill(self) -> None:

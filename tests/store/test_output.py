@@ -338,7 +338,9 @@ def test_it_is_a_path_in_both_modes(make: Maker) -> None:
     output = make(b"abc\n")
     assert isinstance(output, os.PathLike)
     mode = output.mode
+    before = open_descriptors()
     path = os.fspath(output)
+    assert open_descriptors() == before
     assert Path(path).read_bytes() == b"abc\n"
     assert output.path == Path(path) == Path(os.fspath(output)) == Path(output)
     assert output.mode is mode
@@ -383,15 +385,15 @@ def test_a_path_that_cannot_be_made_leaves_the_output_as_it_is(tmp_path: Path) -
 def test_a_full_disk_leaves_no_half_a_path(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     output = in_memory(b"0123456789")
     faulty = FaultyOs(monkeypatch, spillfile)
-    faulty.shorten(keep=lambda length: length // 2)
     if at == 1:
         faulty.fail("write")
     else:
         faulty.fail("close", error=errno.EIO, done=True)
-    with pytest.raises(SpillError):
+    with pytest.raises(SpillError) as caught:
         os.fspath(output)
-    assert faulty.fired >= 1
-    assert files() == []
+    assert faulty.fired == 1
+    assert caught.value.errno == (errno.ENOSPC if at == 1 else errno.EIO)
+    assert (files(), temp_file_count()) == ([], 0)  # at once, not only with the error
     assert (output.path, output.read()) == (None, b"0123456789")
 
 

@@ -190,6 +190,13 @@ def test_a_taken_name_is_refused_and_the_output_stays(make: Maker, tmp_path: Pat
     assert names(tmp_path) == ["taken"]
 
 
+def test_a_taken_name_is_told_before_anything_is_copied(make: Maker, disk: Path) -> None:
+    (disk / "taken").write_bytes(b"mine")
+    fill(disk)
+    with pytest.raises(FileExistsError):
+        make(bytes(MIB)).save(disk / "taken")
+
+
 def test_a_dangling_link_is_a_taken_name_too(make: Maker, tmp_path: Path) -> None:
     target = tmp_path / "link"
     target.symlink_to("nowhere")

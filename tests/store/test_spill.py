@@ -63,6 +63,7 @@ def test_the_write_that_reaches_five_mebibytes_goes_to_a_file(
 def test_a_switch_happens_at_the_exact_byte() -> None:
     with SpillManager(memory_threshold=3) as manager:
         manager.write(b"ab")
+        modes = [manager.in_memory]
         assert manager.progress == Progress(Mode.MEMORY, 2, 1, None, threshold_exceeded=False)
         assert manager.held_bytes == 2
         manager.write(b"")
@@ -72,6 +73,8 @@ def test_a_switch_happens_at_the_exact_byte() -> None:
         assert path is not None
         assert manager.progress == Progress(Mode.STREAMING, 3, 3, path, threshold_exceeded=True)
         assert manager.held_bytes == 0
+        modes.append(manager.in_memory)
+        assert modes == [True, False]
         assert path.read_bytes() == b"abc"
         manager.write(b"d")
         assert path.read_bytes() == b"abcd"  # nothing of it waits in memory
