@@ -9,6 +9,8 @@ import pytest
 
 from collector.settings import MIB
 
+pytestmark = pytest.mark.timeout(900)  # gigabytes and millions, on a machine that others use too
+
 PROLOGUE = """
     import hashlib, os, sys
     from collector.store.spill import SpillManager, Mode
@@ -40,7 +42,7 @@ def growth(script: str, root: Path) -> int:
         ]
     )
     command = [sys.executable, "-W", "error", "-c", whole, str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=880, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return int(done.stdout)
 
