@@ -5,11 +5,11 @@ Runs in:    the thread of the cell (`__init__`), which is where the bar appears;
 """
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 from collector import settings
 from collector.progress.batch import View
-from collector.progress.text import facts
+from collector.progress.text import facts, private_tqdm
 
 
 @final
@@ -17,10 +17,8 @@ class Notebook:
     """Draws one batch."""
 
     def __init__(self, view: View) -> None:
-        from tqdm.auto import tqdm
-
         self.pause_s = settings.DRAW_INTERVAL_S
-        self._bar: tqdm[Any] = tqdm(desc=view.desc or None, total=view.total, unit="job")
+        self._bar = private_tqdm(auto=True)(desc=view.desc, total=view.total, unit="job")
 
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""

@@ -41,7 +41,7 @@ class BatchLine:
     """
 
     def __init__(self, view: View, stream: TextIO | None) -> None:
-        self._bar = _private_tqdm()(
+        self._bar = private_tqdm()(
             desc=printable(view.desc), total=view.total, file=stream, gui=True
         )
         self._past: deque[tuple[float, int]] = deque([(0.0, 0)])
@@ -181,12 +181,19 @@ def _layouts(view: View, size: str, rate: str) -> Iterator[str]:
 
 
 @functools.cache
-def _private_tqdm() -> "type[tqdm[Any]]":
+def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
+    """Return a tqdm that has for itself what all bars of a process share (I2).
+
+    Args:
+        auto: The one that draws in notebooks, if this is one.
+    """
     from tqdm.std import tqdm
 
-    class PrivateTqdm(tqdm):  # type: ignore[type-arg]
-        """A bar that formats and never writes; what tqdm keeps for all bars it has for itself."""
+    base = tqdm
+    if auto:
+        from tqdm.auto import tqdm as base
 
+    class PrivateTqdm(base):  # type: ignore[misc, valid-type]
         monitor_interval = 0  # no thread of tqdm's
         _instances: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
         _lock = threading.RLock()
