@@ -94,7 +94,11 @@ class Pool:
             supervising = threading.Thread(
                 target=self._supervise, name="collector-supervise", daemon=True
             )
-            supervising.start()
+            try:
+                supervising.start()
+            except RuntimeError:  # no thread is to be had: not half a pool either
+                self._supervisor.jobs.end()
+                raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._threads = (supervising, settling)

@@ -83,6 +83,7 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # it may have to write to the terminal
     _return_memory()
+    _take_all_descriptors()
     for fd in descriptors:
         os.set_inheritable(fd, False)
     told: SinkArguments = pickle.loads(arguments)
@@ -102,6 +103,15 @@ def _return_memory() -> None:
 
     with contextlib.suppress(AttributeError, OSError):  # another libc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, settings.MIB)
+
+
+def _take_all_descriptors() -> None:
+    """Allow this process all the descriptors that it may have: each worker takes some."""
+    import resource  # noqa: PLC0415 - there is none on every system
+
+    with contextlib.suppress(ValueError, OSError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @final
