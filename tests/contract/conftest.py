@@ -2,6 +2,7 @@
 
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
+import multiprocessing.util
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -32,6 +33,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     yield asked
     if not asked.ours:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
         multiprocessing.resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
