@@ -17,7 +17,7 @@ from typing import Final
 from collector import Collector
 
 JOBS: Final = 12
-WORDS: Final = 6
+WORDS: Final = 7
 MIB: Final = 1024 * 1024
 
 
@@ -41,6 +41,7 @@ def talk(number: int) -> Iterator[bytes]:
         lambda word: subprocess.run(["echo", word], check=True),
         lambda word: os.write(2, f"{word}\n".encode()),
         lambda word: subprocess.run(["sh", "-c", f"echo '{word}' >&2"], check=True),
+        lambda word: logging.getLogger("job").warning(word.strip("<>")),
     ]
     for way, word in zip(ways, words(number), strict=True):
         yield b"x" * (MIB if number % 3 == 0 else 1000)
