@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from tests.support import batches
 from tests.support.leaks import wait_until
-from tests.support.person import ROOT, Person, run_quietly
+from tests.support.person import PATIENCE_S, ROOT, Person, environment, run_quietly
 
 SCRIPT = Path(batches.__file__)
 SIZES = [(80, 24), (20, 5), (0, 0)]
@@ -346,3 +348,38 @@ def test_the_documented_rich_bars_are_drawn(tmp_path: Path) -> None:
         (last,) = [line for line in person.lines if line]
         assert last.startswith("convert ━")
         assert last.endswith("12/12 24,000,000 bytes, 0 spilled, 0 failed")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_stop_no_job(closed: str, tmp_path: Path) -> None:
+    script = f'exec "$0" "$1" everything "$2" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, SCRIPT, tmp_path],
+        env=environment(),
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_a_pipe_that_nobody_reads_stops_no_job(reader: str, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as readable, open(write, "wb", buffering=0) as writable:
+        if reader == "gone":
+            readable.close()
+        else:
+            os.set_blocking(write, False)
+            while writable.write(b"x" * 4096) is not None:
+                pass
+            os.set_blocking(write, True)
+        done = subprocess.run(
+            [sys.executable, SCRIPT, "everything", tmp_path],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=writable,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, b"")
