@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeVar, final, overload
 from collector.errors import ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.mode import Mode
-from collector.store.place import Closed, Held, Place, Saved, Spilled, spill_blocks
-from collector.store.reader import iterate_lines, map_file, open_file, open_memory
+from collector.store.place import Closed, Held, OpenPlace, Place, Spilled, spill_blocks
+from collector.store.reader import iterate_lines
 from collector.store.rundir import RunDirectory
-from collector.store.save import Openable, copy_to, rename_to, send_to
+from collector.store.save import Openable, save_as, send_to
 from collector.store.spillfile import SpillFile
 
+_T = TypeVar("_T")
 _Target = TypeVar("_Target", bound=Openable)
 
 
@@ -137,7 +138,7 @@ class Output:
             may_grow: Somebody may append to the file: only its first `size` bytes are the output.
         """
         return cls(
-            Spilled(SpillFile(directory, name), may_grow=may_grow),
+            Spilled(SpillFile(directory, name), size, may_grow=may_grow),
             size=size,
             chunks=chunks,
             complete=complete,
@@ -157,7 +158,7 @@ class Output:
     ) -> Self:
         """Take over a sealed file of this process; otherwise as `on_disk`."""
         return cls(
-            Spilled(file),
+            Spilled(file, size),
             size=size,
             chunks=chunks,
             complete=complete,
@@ -220,11 +221,7 @@ class Output:
 
         A reader has a `fileno`, in memory too: there it makes an unnamed copy when it is asked.
         """
-        place = self._open_place()
-        if isinstance(place, Held):
-            return open_memory(place.data)
-        fd, path = self._open_file(place)
-        return open_file(fd, self._size, path)
+        return self._where_it_is(lambda place: place.reader())
 
     def lines(self, encoding: str = "utf-8", errors: str = "strict") -> Iterator[str]:
         r"""Iterate over its lines, without their ends (`\n` or `\r\n`), reading as it goes.
@@ -285,8 +282,7 @@ class Output:
         target = os.path.abspath(os.fspath(path))
         with self._lock:
             place = self._open_place()
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            saved = self._move(place, target, overwrite) or self._copy(target, overwrite)
+            saved = save_as(place, target, overwrite=overwrite)
             self._leave(place, saved)
         return saved.path
 
@@ -296,10 +292,7 @@ class Output:
         The view lives on after `close`. If somebody truncates the file while it is mapped, touching
         the lost part ends the process with SIGBUS, as with every mapping.
         """
-        place = self._open_place()
-        if isinstance(place, Held):
-            return memoryview(place.data).toreadonly()
-        return map_file(self._open_file(place)[0], self._size)
+        return self._where_it_is(lambda place: place.view())
 
     def close(self) -> None:
         """Let go of the bytes or remove the file, unless it was saved; any number of times."""
@@ -340,7 +333,7 @@ class Output:
                 spilled = spill_blocks(blocks, self._size, self._temp_root)
                 self._leave(place, spilled)
                 return str(spilled.path)
-            os.close(place.open(self._size))
+            os.close(place.open())
             return str(place.path)
 
     def __reduce__(self) -> NoReturn:
@@ -354,39 +347,23 @@ class Output:
         incomplete = "" if self._complete else ", incomplete"
         return f"<Output of {self._size} bytes, {where}{incomplete}>"
 
-    def _open_place(self) -> Held | Spilled | Saved:
+    def _open_place(self) -> OpenPlace:
         place = self._place
         if isinstance(place, Closed):
             raise ClosedError("this output is closed; read or save it before close()")
         return place
 
-    def _open_file(self, place: Spilled | Saved) -> tuple[int, str]:
-        """Open the file, also if another thread is just saving the output elsewhere."""
+    def _where_it_is(self, use: Callable[[OpenPlace], _T]) -> _T:
+        """Use the place, or the next one if another thread is just saving the output there."""
+        place = self._open_place()
         try:
-            return place.open(self._size), str(place.path)
+            return use(place)
         except OutputLostError:
             with self._lock:
                 moved = self._open_place()
-                if isinstance(moved, Held) or moved is place:
+                if moved is place:
                     raise
-                return moved.open(self._size), str(moved.path)
-
-    def _move(self, place: Place, target: str, overwrite: bool) -> Saved | None:
-        """Rename the file, if it is ours and lies on the target's file system."""
-        if not isinstance(place, Spilled) or place.may_grow or not place.file.owned:
-            return None
-        fd = place.open(self._size)
-        try:
-            if not rename_to(place.file, fd, target, overwrite=overwrite):
-                return None
-        finally:
-            os.close(fd)
-        place.file.release()
-        return Saved(Path(target), place.identity)
-
-    def _copy(self, target: str, overwrite: bool) -> Saved:
-        with self.open() as reader:
-            return Saved(Path(target), copy_to(reader, target, overwrite=overwrite))
+                return use(moved)
 
     def _leave(self, place: Place, new: Place) -> None:
         """Go on at `new`, and let go of what is held at `place`."""

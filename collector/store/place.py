@@ -5,13 +5,15 @@ Invariants: I1  `open` gives the file that was left there, with all its bytes, o
 """
 
 import errno
+import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import final
 
 from collector.errors import CollectorError, spill_error
-from collector.store.spillfile import Identity, SpillFile, lost_error
+from collector.store.reader import map_file, open_file, open_memory
+from collector.store.spillfile import Identity, SpillFile, identity_of, lost_error
 
 
 @final
@@ -25,47 +27,85 @@ class Held:
     def __init__(self, data: bytes | bytearray) -> None:
         self.data = data
 
+    def reader(self) -> io.BufferedReader:
+        """Open them for reading."""
+        return open_memory(self.data)
+
+    def view(self) -> memoryview:
+        """Show them where they are."""
+        return memoryview(self.data).toreadonly()
+
+
+class _OnDisk:
+    """The bytes are in a file: `size` of them, and no others unless it may grow."""
+
+    __slots__ = ("identity", "may_grow", "path", "size")
+
+    def __init__(self, path: Path, identity: Identity, size: int, *, may_grow: bool) -> None:
+        self.path = path
+        self.identity = identity
+        self.size = size
+        self.may_grow = may_grow
+
+    def open(self) -> int:
+        """Open the file and make sure that it is the one that was left here.
+
+        Raises:
+            OutputLostError: It is not.
+            OSError: As it came from the system.
+        """
+        try:
+            fd = self._open()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise lost_error(errno.ENOENT, "somebody removed its file", self.path) from error
+        status = os.fstat(fd)
+        found = status.st_size
+        size_is_right = found >= self.size if self.may_grow else found == self.size
+        if size_is_right and identity_of(status) == self.identity:
+            return fd
+        os.close(fd)
+        if not size_is_right:
+            reason = f"its file has {found} bytes where {self.size} were written"
+            raise lost_error(errno.EIO, reason, self.path)
+        raise lost_error(errno.ESTALE, "somebody replaced its file", self.path)
+
+    def reader(self) -> io.BufferedReader:
+        """Open it for reading."""
+        return open_file(self.open(), self.size, str(self.path))
+
+    def view(self) -> memoryview:
+        """Map it, read-only."""
+        return map_file(self.open(), self.size)
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
 
 @final
-class Spilled:
+class Spilled(_OnDisk):
     """The bytes are in a file in a run directory, and the file is ours.
 
     One that may grow is still appended to by somebody: its first bytes are the output.
     """
 
-    __slots__ = ("file", "identity", "may_grow")
+    __slots__ = ("file",)
 
-    def __init__(self, file: SpillFile, *, may_grow: bool = False) -> None:
+    def __init__(self, file: SpillFile, size: int, *, may_grow: bool = False) -> None:
+        super().__init__(file.path, file.identity(), size, may_grow=may_grow)
         self.file = file
-        self.may_grow = may_grow
-        self.identity = file.identity()
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.file.path
-
-    def open(self, size: int) -> int:
-        """Open the file and make sure that it is the one that was left here, with `size` bytes."""
-        return _checked(self.file.open, self.path, self.identity, size, may_grow=self.may_grow)
+    def _open(self) -> int:
+        return self.file.open()
 
 
 @final
-class Saved:
+class Saved(_OnDisk):
     """The bytes are in a file of the user's."""
 
-    __slots__ = ("identity", "path")
+    __slots__ = ()
 
-    def __init__(self, path: Path, identity: Identity) -> None:
-        self.path = path
-        self.identity = identity
-
-    def open(self, size: int) -> int:
-        """Open the file, with the same care."""
-        return _checked(self._open, self.path, self.identity, size)
-
-    def _open(self) -> int:
-        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, path: str, identity: Identity, size: int) -> None:
+        super().__init__(Path(path), identity, size, may_grow=False)
 
 
 @final
@@ -75,26 +115,8 @@ class Closed:
     __slots__ = ()
 
 
-Place = Held | Spilled | Saved | Closed
-
-
-def _checked(
-    open_fd: Callable[[], int], path: Path, identity: Identity, size: int, *, may_grow: bool = False
-) -> int:
-    """Open a file and make sure that it is the one that was left there."""
-    try:
-        fd = open_fd()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise lost_error(errno.ENOENT, "somebody removed its file", path) from error
-    status = os.fstat(fd)
-    size_is_right = status.st_size >= size if may_grow else status.st_size == size
-    if (status.st_dev, status.st_ino) == identity and size_is_right:
-        return fd
-    os.close(fd)
-    if not size_is_right:
-        reason = f"its file has {status.st_size} bytes where {size} were written"
-        raise lost_error(errno.EIO, reason, path)
-    raise lost_error(errno.ESTALE, "somebody replaced its file", path)
+OpenPlace = Held | Spilled | Saved
+Place = OpenPlace | Closed
 
 
 def spill_blocks(
@@ -115,4 +137,4 @@ def spill_blocks(
         if isinstance(error, OSError) and not isinstance(error, CollectorError):
             raise spill_error(error, file.path) from error
         raise
-    return Spilled(file)
+    return Spilled(file, size)

@@ -17,7 +17,8 @@ from typing import IO, Final, Protocol, runtime_checkable
 
 from collector.errors import spill_error
 from collector.settings import READ_BLOCK_BYTES
-from collector.store.spillfile import Identity, SpillFile, identity_of, write_all
+from collector.store.place import OpenPlace, Saved, Spilled
+from collector.store.spillfile import SpillFile, identity_of, write_all
 
 _NO_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EINVAL}
@@ -36,38 +37,13 @@ class Openable(Protocol):
         """Open it; `mode` is "wb"."""
 
 
-def rename_to(file: SpillFile, fd: int, target: str, *, overwrite: bool) -> bool:
-    """Give a file that is ours its final name.
+def save_as(place: OpenPlace, target: str, *, overwrite: bool) -> Saved:
+    """Give an output its final name: rename its file if that is ours and can be, else copy it.
 
     Args:
-        file: The file; it is still owned by the caller.
-        fd: A descriptor of it.
-        target: Absolute path.
+        place: Where the output is. A file that was renamed is released by that.
+        target: Absolute path; missing directories are made.
         overwrite: Replace what is there.
-
-    Returns:
-        False if the target lies on another file system; nothing has changed then.
-
-    Raises:
-        FileExistsError: Something has that name, and not `overwrite`.
-        OSError: As it came from the system.
-    """
-    with contextlib.suppress(OSError):  # file systems without modes
-        os.fchmod(fd, _new_file_mode())
-    try:
-        _publish(file.name, target, overwrite=overwrite, directory_fd=file.directory_fd)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            return False
-        raise
-    return True
-
-
-def copy_to(reader: io.BufferedReader, target: str, *, overwrite: bool) -> Identity:
-    """Copy an output to its final name, through a `.part` file beside it.
-
-    Returns:
-        The identity of the new file.
 
     Raises:
         FileExistsError: Something has that name, and not `overwrite`.
@@ -75,24 +51,16 @@ def copy_to(reader: io.BufferedReader, target: str, *, overwrite: bool) -> Ident
         OutputLostError: The output could not be read to its end.
         OSError: As it came from the system.
     """
-    if not overwrite and os.path.lexists(target):
-        raise _exists_error(target)
-    directory, name = os.path.split(target)
-    stem = os.fsdecode(os.fsencode(name)[:_PART_STEM_BYTES])
-    part = os.path.join(directory, f"{stem}.{os.urandom(4).hex()}.part")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if isinstance(place, Spilled) and place.file.owned and not place.may_grow:
+        fd = place.open()
         try:
-            _fill(fd, reader, target)
-            identity = identity_of(os.fstat(fd))
+            if _rename(place.file, fd, target, overwrite=overwrite):
+                return Saved(target, place.identity, place.size)
         finally:
             os.close(fd)
-        _publish(part, target, overwrite=overwrite)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
-    return identity
+    with place.reader() as reader:
+        return _copy(reader, target, overwrite=overwrite)
 
 
 def send_to(reader: io.BufferedReader, target: Openable, *, overwrite: bool) -> None:
@@ -116,6 +84,42 @@ def send_to(reader: io.BufferedReader, target: Openable, *, overwrite: bool) -> 
         with contextlib.suppress(Exception):
             target.unlink()  # type: ignore[attr-defined]
         raise
+
+
+def _rename(file: SpillFile, fd: int, target: str, *, overwrite: bool) -> bool:
+    """Rename a file that is ours; False if the target lies on another file system."""
+    with contextlib.suppress(OSError):  # file systems without modes
+        os.fchmod(fd, _new_file_mode())
+    try:
+        _publish(file.name, target, overwrite=overwrite, directory_fd=file.directory_fd)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return False
+        raise
+    file.release()
+    return True
+
+
+def _copy(reader: io.BufferedReader, target: str, *, overwrite: bool) -> Saved:
+    """Copy an output through a `.part` file beside the target."""
+    if not overwrite and os.path.lexists(target):
+        raise _exists_error(target)
+    directory, name = os.path.split(target)
+    stem = os.fsdecode(os.fsencode(name)[:_PART_STEM_BYTES])
+    part = os.path.join(directory, f"{stem}.{os.urandom(4).hex()}.part")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            _fill(fd, reader, target)
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        _publish(part, target, overwrite=overwrite)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+    return Saved(target, identity_of(status), status.st_size)
 
 
 def _fill(fd: int, reader: io.BufferedReader, target: str) -> None:

@@ -533,6 +533,53 @@ def test_it_says_what_to_do_instead_of_pickling(make: Maker) -> None:
     assert json.loads(make(b"[1]").read()) == [1]
 
 
+# -- a file that may grow ------------------------------------------------------------------------
+
+
+def test_of_a_file_that_may_grow_the_first_bytes_are_the_output(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "root")
+    fd, name = directory.create_file("log")
+    os.write(fd, b"abc\ndef\n")
+    output = Output.on_disk(directory, name, size=8, chunks=0, may_grow=True)
+    for _ in range(2):
+        assert (output.size, output.read(), bytes(output.view())) == (8, *[b"abc\ndef\n"] * 2)
+        assert list(output.lines()) == ["abc", "def"]
+        os.write(fd, b"of somebody who outlived the job")
+    path = Path(output)
+    assert path.name != name
+    assert path.read_bytes() == b"abc\ndef\n"
+    assert not (directory.path / name).exists()
+    os.close(fd)
+    output.close()
+    directory.dispose()
+
+
+def test_a_file_that_may_grow_is_copied_where_it_would_be_renamed(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "root")
+    fd, name = directory.create_file("log")
+    os.write(fd, b"abc")
+    output = Output.on_disk(directory, name, size=3, chunks=0, may_grow=True)
+    os.write(fd, b"before")
+    saved = output.save(tmp_path / "saved")
+    os.write(fd, b"after")
+    assert saved.read_bytes() == output.read() == b"abc"
+    os.close(fd)
+    directory.dispose()
+
+
+def test_a_file_that_may_grow_may_not_shrink(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "root")
+    fd, name = directory.create_file("log")
+    os.write(fd, b"abc")
+    os.close(fd)
+    output = Output.on_disk(directory, name, size=3, chunks=0, may_grow=True)
+    os.truncate(directory.path / name, 2)
+    with pytest.raises(OutputLostError, match="has 2 bytes where 3 were written"):
+        output.read()
+    output.close()
+    directory.dispose()
+
+
 # -- other people --------------------------------------------------------------------------------
 
 READS: dict[str, Callable[[Output], object]] = {
