@@ -13,7 +13,6 @@ Source:     docs/decisions/0002-chunk-queue.md.
 """
 
 import contextlib
-import mmap
 import os
 import threading
 from collections import deque
@@ -22,9 +21,9 @@ from typing import Final
 
 from collector import settings
 from collector.errors import ClosedError, ProtocolError
+from collector.process.slots import map_slots, shared_memory
 from collector.wire.frames import Frame, FrameDecoder, FrameEncoder, Kind, Outcome, Place, Stream
 
-_SLOTS_BYTES: Final = settings.SLOT_BYTES * settings.SLOT_COUNT
 _READ_BYTES: Final = 64 * settings.KIB
 
 EXIT_SINK_GONE: Final = 70
@@ -49,7 +48,7 @@ def make_queue(*, slots: bool = True) -> tuple[list[int], list[int]]:
         credits_r, credits_w = os.pipe()
         undo.callback(_close, (credits_r, credits_w))
         writer, reader = [frames_w, credits_r], [frames_r, credits_w]
-        memory = _shared_memory() if slots else None
+        memory = shared_memory() if slots else None
         if memory is not None:
             undo.callback(os.close, memory)
             other = os.dup(memory)
@@ -64,31 +63,6 @@ def _close(descriptors: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _shared_memory() -> int | None:
-    """Return a descriptor of nameless memory for the slots, or None where there is none."""
-    create = getattr(os, "memfd_create", None)
-    if create is None:
-        return None
-    try:
-        fd: int = create("collector-slots", os.MFD_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        os.ftruncate(fd, _SLOTS_BYTES)
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
-
-
-def _map(descriptors: Sequence[int]) -> memoryview | None:
-    if len(descriptors) < 3:  # noqa: PLR2004 - no slots
-        return None
-    with_slots = mmap.mmap(descriptors[2], _SLOTS_BYTES)
-    os.close(descriptors[2])
-    return memoryview(with_slots)
-
-
 class QueueWriter:
     """The worker's end. Chunks may be written by any thread of the job.
 
@@ -99,7 +73,7 @@ class QueueWriter:
 
     def __init__(self, descriptors: Sequence[int]) -> None:
         self._frames, self._credits = descriptors[:2]
-        self._slots = _map(descriptors)
+        self._slots = map_slots(descriptors)
         self._free = deque(range(settings.SLOT_COUNT))
         self._filling: int | None = None
         self._filled = 0
@@ -365,7 +339,7 @@ class QueueReader:
 
     def __init__(self, descriptors: Sequence[int]) -> None:
         self.fd, self._credits = descriptors[:2]
-        self._slots = _map(descriptors)
+        self._slots = map_slots(descriptors)
         os.set_blocking(self.fd, False)
         os.set_blocking(self._credits, False)
         self._decoder = FrameDecoder(

@@ -368,7 +368,8 @@ def test_a_queue_that_cannot_be_made_leaves_no_descriptor() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     outcomes = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 32, hard))
     try:
         while True:
             try:

@@ -209,17 +209,28 @@ def test_killing_one_job_costs_no_other_one() -> None:
     brisk(schedule, clock)
     doomed, innocent = Entry(10), Entry(11)
     assert submit(schedule, doomed, innocent) == [Dispatch(1, doomed), Dispatch(1, innocent)]
-    assert list(schedule.killed(10)) == [KillWorker(1)]
-    # It was quicker: its end was on the way here already, and the worker was at the next one.
+    # Its END may be on its way here already, and the worker at the next one: fetch that back first.
+    assert list(schedule.killed(10)) == [Recall(1)]
     assert list(schedule.ended(doomed.ticket, Verdict.RETURNED)) == [
         Settle(doomed, Verdict.RETURNED)
     ]
-    assert Settle(innocent, Verdict.CRASHED) not in list(
-        schedule.ended(innocent.ticket, Verdict.CRASHED)
-    )
-    assert schedule.unsettled
-    list(schedule.worker_gone(1))
-    assert list(schedule.worker_ready(2)) == [Dispatch(2, innocent)]
+    clock.now_s += 100
+    assert list(schedule.ticked(clock())) == []
+    assert list(schedule.ended(innocent.ticket, Verdict.RETURNED)) == [
+        Settle(innocent, Verdict.RETURNED)
+    ]
+
+
+def test_a_job_that_is_killed_goes_once_the_ones_behind_it_are_back() -> None:
+    schedule, clock = make(1)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, Verdict.RETURNED))
+    brisk(schedule, clock)
+    doomed, innocent = Entry(10), Entry(11)
+    submit(schedule, doomed, innocent)
+    assert list(schedule.killed(10)) == [Recall(1)]
+    assert KillWorker(1) in list(schedule.handed_back(1, innocent.ticket))
 
 
 # -- every order of events -------------------------------------------------------------------------
