@@ -27,13 +27,11 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _SIGNALS: Final = [(f"handler of {number.name}", number) for number in signal.Signals]
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _OURS_IN_SHARED_MEMORY: Final = re.compile(r"sem\.|psm_|mp-|pymp-|.*collector")
+_IN_SHARED_MEMORY: Final = "shared memory "
 _LEFT_DIRECTORY: Final = re.compile(r"(run|trash|scratch|pymp)-")
 
 
 @final
-_SHARED_MEMORY: Final = "shared memory "
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessInfo:
     """One process as `/proc` tells it; pid and start time together name it for good."""
@@ -82,7 +80,7 @@ class Snapshot:
         now = _descriptors()
         found += [f"descriptor {name}" for name in (now - self.descriptors).elements()]
         found += [f"thread {t!r}" for t in threading.enumerate() if t not in self.threads]
-        found += [f"{_SHARED_MEMORY}{name}" for name in _shared_memory() - self.shared_memory]
+        found += [f"{_IN_SHARED_MEMORY}{name}" for name in _shared_memory() - self.shared_memory]
         found += [f"file {name}" for name in _left_below(temp) if name not in self.files]
         found += [
             f"{name}: {self.handlers.get(name)!r} became {handler!r}"
@@ -130,7 +128,7 @@ def settle(before: Snapshot, temp: Path, timeout: float = PATIENCE_S) -> list[st
         return [
             leak
             for leak in before.leaks(temp)
-            if leak in first or not leak.startswith(_SHARED_MEMORY)
+            if leak in first or not leak.startswith(_IN_SHARED_MEMORY)
         ]
 
     def clean() -> bool:
