@@ -100,9 +100,6 @@ def largest_modules(library: str) -> list[Module]:
     return sorted(modules, key=lambda module: (-module.size, module.path))[:_MODULES]
 
 
-# -- in the workers --------------------------------------------------------------------------------
-
-
 def tokenized(module: Module) -> Iterator[str]:
     """Yield each token of a module as one line of JSON."""
     with tokenize.open(module.path) as source:
@@ -129,9 +126,6 @@ def tokenize_module(module: Module) -> Generator[str, None, tuple[int, int]]:
         if suicidal and written > module.size:  # somewhere in the middle: tokens are longer
             os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid(), peak_bytes(os.getpid())
-
-
-# -- in the parent ---------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ JOIN_BYTES: Final = 64 * KIB
 """Small chunks travel joined to about this size; 256 KiB was no faster (0002)."""
 
 DIRECT_BYTES: Final = 16 * KIB
-"""A chunk of at least this size is copied into its slot at once, without joining."""
+"""A chunk of at least this size is copied into a slot at once, without joining."""
 
 FLUSH_DEADLINE_S: Final = 0.05
 """No chunk waits longer than this in a worker while its job computes; design 2.1."""
