@@ -41,7 +41,7 @@ def save_as(place: OpenPlace, target: str, *, overwrite: bool) -> Saved:
     """Give an output its final name: rename its file if that is ours and can be, else copy it.
 
     Args:
-        place: Where the output is. A file that was renamed is released by that.
+        place: Where the output is; what it holds is still the caller's to let go of.
         target: Absolute path; missing directories are made.
         overwrite: Replace what is there.
 
@@ -96,7 +96,6 @@ def _rename(file: SpillFile, fd: int, target: str, *, overwrite: bool) -> bool:
         if error.errno == errno.EXDEV:
             return False
         raise
-    file.release()
     return True
 
 
@@ -148,7 +147,7 @@ def _publish(source: str, target: str, *, overwrite: bool, directory_fd: int | N
             raise
         _publish_without_links(source, target, directory_fd)
     else:
-        with contextlib.suppress(OSError):  # a second name in the run directory goes with that
+        with contextlib.suppress(OSError):  # its owner removes what is left under that name
             os.unlink(source, dir_fd=directory_fd)
 
 

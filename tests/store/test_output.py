@@ -433,6 +433,16 @@ def test_leaving_the_block_closes_it(make: Maker) -> None:
     assert (files(), temp_file_count()) == ([], 0)
 
 
+def test_closing_removes_the_file_also_while_an_error_is_held() -> None:
+    output = on_disk(b"abc")
+    os.truncate(files()[0], 2)
+    with pytest.raises(OutputLostError) as caught:
+        output.read()
+    output.close()
+    assert files() == []
+    assert caught.tb is not None  # a traceback holds all that lay on the way
+
+
 def test_open_readers_survive_the_close(make: Maker) -> None:
     output = make(b"abc\ndef\n")
     reader, lines = output.open(), output.lines()
