@@ -198,7 +198,7 @@ def main() -> None:
     os.set_blocking(wake_w, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone before it began
+    with link, contextlib.suppress(EOFError, OSError):  # the parent is gone before it began
         (length,) = _REQUEST.unpack(_read(link, _REQUEST.size))
         pickle.loads(_read(link, length))  # the roles: loading them imports their modules
         gc.freeze()
