@@ -6,7 +6,7 @@ from bench.case import OURS, Case, Contender, Goal, Scale, per_second
 from bench.target import MIB
 
 CHUNK_BYTES = 64 * 1024
-RESIDENT_TIMES = {False: 1, True: 4}
+RESIDENT_TIMES = {False: 1, True: 2}
 """Resident files are faster to write and make no new dirty pages, so more is written to them."""
 
 QUEUE_TIMES = 4
@@ -42,7 +42,7 @@ def contenders(
 def cases(scale: Scale) -> Iterator[Case]:
     """One and four workers, fresh and resident files."""
     for resident, (one, four, queue) in _GOALS.items():
-        total = RESIDENT_TIMES[resident] * scale.pick(512 * MIB, 256 * MIB)
+        total = RESIDENT_TIMES[resident] * scale.pick(1024 * MIB, 512 * MIB)
         for workers, direct in ((1, one), (4, four)):
             count = total // CHUNK_BYTES // workers
             yield Case(
