@@ -16,7 +16,7 @@ from typing import Final
 MIB: Final = 1024 * 1024
 RESIDENT_BYTES: Final = 64 * MIB
 _BLOCK: Final = b"x" * MIB
-_WARM: Final = b"x" * (16 * MIB)
+_WARM_BYTES: Final = 16 * MIB
 """What warming writes at once. A large write takes large pages, which the small ones of smaller
 writes do not warm; the other way round they do."""
 
@@ -36,8 +36,9 @@ def warm(path: str, size: int) -> None:
     name = os.path.join(path, "warm")
     fd = os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     try:
-        for _ in range(1 + size * 5 // 4 // len(_WARM)):
-            os.write(fd, _WARM)
+        block = b"x" * _WARM_BYTES
+        for _ in range(1 + size * 5 // 4 // _WARM_BYTES):
+            os.write(fd, block)
     finally:
         os.close(fd)
         os.unlink(name)
