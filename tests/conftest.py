@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.leaks import Snapshot, adopt_orphans, end_processes, settle
+from tests.support.leaks import Snapshot, adopt_orphans, end_processes, live_apart, settle
 
 _CALL = pytest.StashKey[pytest.TestReport]()
 
@@ -33,7 +33,8 @@ settings.load_profile("fixed")
 
 
 def pytest_configure() -> None:
-    """Have the orphans of every test come to this process."""
+    """Have the orphans of every test come to this process; share no shared memory with others."""
+    live_apart()
     adopt_orphans()
 
 
