@@ -355,15 +355,11 @@ class Output:
 
     def _where_it_is(self, use: Callable[[OpenPlace], _T]) -> _T:
         """Use the place, or the next one if another thread is just saving the output there."""
-        place = self._open_place()
         try:
-            return use(place)
+            return use(self._open_place())
         except OutputLostError:
             with self._lock:
-                moved = self._open_place()
-                if moved is place:
-                    raise
-                return use(moved)
+                return use(self._open_place())
 
     def _leave(self, place: Place, new: Place) -> None:
         """Go on at `new`, and let go of what is held at `place`."""
