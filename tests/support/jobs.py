@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
@@ -147,6 +147,7 @@ def kept_busy(collector: Executor, workers: int, directory: Path) -> Iterator[li
         yield jobs
     finally:
         until.touch()
+        wait(jobs, 60)  # the directory may be removed right after this
 
 
 def pid_then_wait(begun: str, until: str) -> None:
