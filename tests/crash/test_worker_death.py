@@ -115,13 +115,12 @@ time.sleep(1000)
 
 def leave_a_grandchild(begun: str) -> None:
     """Start a process in a session of its own that keeps every descriptor, then be killed."""
-    child = os.fork()
-    if not child:
-        os.setsid()
+    if not os.fork():
+        os.setsid()  # first: what is still in the worker's group dies with it
+        Path(begun + ".part").write_text(str(os.getpid()))
+        os.rename(begun + ".part", begun)
         time.sleep(1000)
         os._exit(0)
-    Path(begun + ".part").write_text(str(child))
-    os.rename(begun + ".part", begun)
     time.sleep(1000)
 
 
