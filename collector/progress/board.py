@@ -75,6 +75,7 @@ class Board:
         self._lock = threading.Lock()
         self._standing: OpenBatch | None = None
         self._open: weakref.WeakSet[OpenBatch] = weakref.WeakSet()
+        self._said = b""
         self.say_at_the_end = _ignore
         """Is given what has to be written to stderr should this process die."""
         _boards.add(self)
@@ -127,13 +128,19 @@ class Board:
 
     def _draw(self, batch: Batch) -> Callable[[], None]:
         stop_drawing = draw(batch, always=bool(self._drawing))
-        self.say_at_the_end(last_words())
+        self._say_last_words()
 
         def stop() -> None:
             stop_drawing()
-            self.say_at_the_end(last_words())
+            self._say_last_words()
 
         return stop
+
+    def _say_last_words(self) -> None:
+        words = last_words()
+        if words != self._said:
+            self._said = words
+            self.say_at_the_end(words)
 
 
 def _nothing() -> None:

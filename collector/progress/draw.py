@@ -30,7 +30,7 @@ _DUMB: Final = ("", "dumb", "unknown")
 
 
 def draw(batch: Batch, *, always: bool = False) -> Callable[[], None]:
-    """Draw a batch from now on, on a terminal or in a notebook; else tell the log.
+    """Draw a batch from now on, on a terminal or in a notebook; else tell the log, if it listens.
 
     Args:
         batch: What to draw.
@@ -40,7 +40,13 @@ def draw(batch: Batch, *, always: bool = False) -> Callable[[], None]:
         What ends it, when the batch is over: then its last line is there.
     """
     key, make = _painter_for(batch, always=always)
+    if make is Log and not _logger.isEnabledFor(logging.INFO):
+        return _nothing  # nobody listens: a thread would cost a small batch as much as its jobs
     return _places.draw(batch, key, make)
+
+
+def _nothing() -> None:
+    """Nothing is drawn."""
 
 
 def last_words() -> bytes:
@@ -95,7 +101,7 @@ class _Places:
                 try:
                     thread.start()
                 except RuntimeError:  # no thread is to be had: there is no bar
-                    return lambda: None
+                    return _nothing
                 self._places[key] = place
             place.batches.append(batch)
         return lambda: self._end(place, batch)
