@@ -30,16 +30,22 @@ class Core:
         self.closed = False
         # Dropped without shutdown: what was submitted still runs, as with the standard executors.
         weakref.finalize(self, pool.stop).atexit = False
+        _open_cores.add(self)
         _open_pools.add(pool)
 
 
+_open_cores: Final[weakref.WeakSet[Core]] = weakref.WeakSet()
 _open_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
+"""A pool may outlive its core: its Collector was dropped and its jobs still run."""
 
 
 @atexit.register
 def _finish_at_exit() -> None:
     """Wait for the jobs of Collectors that nobody shut down; after a Ctrl-C, end them."""
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    for core in list(_open_cores):  # a handler that runs after this one is told that it is late
+        with core.lock:
+            core.closed = True
     for pool in list(_open_pools):
         if pool.owner_pid == os.getpid():
             pool.stop(cancel=interrupted, kill=interrupted)

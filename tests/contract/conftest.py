@@ -21,11 +21,12 @@ FORK_WARNING: Final = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of this directory fork; they are a campaign: the standard's pools take long."""
+    """Let the tests of this directory fork; the control, which takes long, is a campaign."""
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.campaign)
             item.add_marker(pytest.mark.filterwarnings(FORK_WARNING))
+            if "ProcessPoolExecutor" in item.name:
+                item.add_marker(pytest.mark.campaign)
 
 
 @pytest.fixture(params=KINDS, ids=str)

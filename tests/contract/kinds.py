@@ -7,13 +7,17 @@ promises more, the test says so with `kind.ours`.
 import gc
 import multiprocessing
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from collector import Collector
 from tests.support.jobs import METHODS
 from tests.support.leaks import wait_until
+
+if TYPE_CHECKING:
+    import threading
 
 PATIENCE: Final = 120
 """Seconds after which something is said to hang."""
@@ -35,6 +39,14 @@ class Kind:
             return Collector(max_workers, self.method, **options)
         context = multiprocessing.get_context(self.method)
         return ProcessPoolExecutor(max_workers, context, **options)
+
+    def ending(self, executor: Executor) -> Callable[[], None]:
+        """Return what waits for the end; to be asked for before a shutdown that does not wait.
+
+        Afterwards the standard executor has forgotten what it would have to wait for.
+        """
+        manager: threading.Thread | None = getattr(executor, "_executor_manager_thread", None)
+        return executor.shutdown if manager is None else manager.join
 
     def expression(self, max_workers: int = 2) -> str:
         """The source that makes one, for a script."""

@@ -181,6 +181,8 @@ def test_a_shutdown_with_a_worker_that_dies_ends(kind: Kind) -> None:
 
 
 def test_a_shutdown_that_nobody_waits_for_with_a_worker_that_dies_ends(kind: Kind) -> None:
+    if not kind.ours:
+        pytest.skip("the standard executor ends it as well, but leaves its pipes open")
     executor = kind.make(2)
     assert executor.submit(square, 2).result() == 4
     future = executor.submit(kill_self)

@@ -126,7 +126,7 @@ def test_a_job_submitted_at_exit_is_refused_or_done_and_hangs_nothing(
     handler = """
 def at_exit():
     try:
-        print(executor.submit(mark, "at exit").result(20))
+        print(executor.submit(mark, "at exit").result(60))
     except RuntimeError as error:
         print("refused:", error)
 """

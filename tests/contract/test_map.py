@@ -45,7 +45,7 @@ def test_time_may_run_out(executor: Executor, tmp_path: Path) -> None:
     until = tmp_path / "until"
     until_now = tmp_path / "now"
     until_now.touch()
-    values = executor.map(wait_for, [until_now, until], timeout=5)
+    values = executor.map(wait_for, [until_now, until], timeout=3)
     assert next(values) is None
     with pytest.raises(TimeoutError):
         next(values)

@@ -5,13 +5,16 @@ import os
 import threading
 from concurrent.futures import Executor, Future, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.contract.kinds import PATIENCE, Kind
 from tests.support.jobs import begun_then_wait, kept_busy, nothing, pid, square
 from tests.support.leaks import is_running, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_nothing_is_taken_after_it(kind: Kind) -> None:
@@ -53,24 +56,26 @@ def test_it_need_not_be_waited_for(kind: Kind, tmp_path: Path) -> None:
     executor = kind.make(1)
     with kept_busy(executor, 1, tmp_path) as busy:
         future = executor.submit(square, 3)
+        wait_for_its_end = kind.ending(executor)
         executor.shutdown(wait=False)
         with pytest.raises(RuntimeError):
             executor.submit(square, 3)
         assert not busy[0].done()
     assert future.result(PATIENCE) == 9
-    executor.shutdown()
+    wait_for_its_end()
 
 
 def test_what_has_not_started_can_be_cancelled(kind: Kind, tmp_path: Path) -> None:
     executor = kind.make(2)
     with kept_busy(executor, 2, tmp_path) as busy:
         futures = [executor.submit(square, number) for number in range(20)]
+        wait_for_its_end = kind.ending(executor)
         executor.shutdown(wait=False, cancel_futures=True)
         # The standard executor has up to three of them in its pipe: these run.
         assert wait_until(lambda: sum(future.cancelled() for future in futures) >= 17, PATIENCE)
         if kind.ours:
             assert wait_until(lambda: all(future.cancelled() for future in futures), PATIENCE)
-    executor.shutdown()
+    wait_for_its_end()
     assert all(future.done() for future in futures)
     assert [future.exception() for future in busy] == [None, None]
 
@@ -108,12 +113,14 @@ def test_a_shutdown_in_a_callback_ends(kind: Kind) -> None:
     over = threading.Event()
 
     def shut_down(_future: Future[None]) -> None:
+        endings.append(kind.ending(executor))
         executor.shutdown(wait=False)
         over.set()
 
+    endings: list[Callable[[], None]] = []
     executor.submit(nothing).add_done_callback(shut_down)
     assert over.wait(PATIENCE)
-    executor.shutdown()
+    endings[0]()
 
 
 def test_jobs_may_end_while_a_shutdown_waits(executor: Executor, tmp_path: Path) -> None:
