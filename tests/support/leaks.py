@@ -41,7 +41,16 @@ class ProcessInfo:
     pid: int
     parent: int
     state: str
+    threads: int
     started: int
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is a zombie, all of it.
+
+        The first thread of a killed process is one while others still hold its descriptors and locks.
+        """
+        return self.state in "ZX" and self.threads <= 1
 
     def __str__(self) -> str:
         command = _read(f"/proc/{self.pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")
@@ -121,7 +130,7 @@ def live_apart() -> None:
 def is_running(pid: int) -> bool:
     """Whether the process lives; a zombie does not, however long nobody waits for it."""
     process = _process(pid)
-    return process is not None and process.state not in "ZX"
+    return process is not None and not process.has_ended
 
 
 def wait_until(condition: Callable[[], object], timeout: float = PATIENCE_S) -> bool:
@@ -154,9 +163,9 @@ def end_processes(before: Snapshot) -> None:
     def gone() -> bool:
         new = [p for p in descendants() if (p.pid, p.started) not in before.processes]
         for process in new:
-            if process.state == "Z" and process.parent == os.getpid():
+            if process.has_ended and process.parent == os.getpid():
                 _reap(process.pid)
-            elif process.state != "Z":
+            elif not process.has_ended:
                 _kill(process.pid)
         return not new
 
@@ -184,7 +193,7 @@ def _reap_if_adopted(process: ProcessInfo) -> bool:
     An adopted orphan and a child of `os.fork` look alike; a zombie that a `Process` object was made
     for is our own, and leaving it unjoined is a leak, so it stays and is reported.
     """
-    if process.state != "Z" or process.parent != os.getpid():
+    if not process.has_ended or process.parent != os.getpid():
         return False
     if process.pid in {child.pid for child in _started_by_us()}:
         return False
@@ -221,7 +230,11 @@ def _process(pid: int) -> ProcessInfo | None:
     if not fields:
         return None
     return ProcessInfo(
-        pid=pid, parent=int(fields[1]), state=fields[0].decode(), started=int(fields[19])
+        pid=pid,
+        parent=int(fields[1]),
+        state=fields[0].decode(),
+        threads=int(fields[17]),
+        started=int(fields[19]),
     )
 
 
