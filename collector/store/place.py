@@ -41,7 +41,7 @@ class _OnDisk:
 
     __slots__ = ("identity", "may_grow", "path", "size")
 
-    def __init__(self, path: Path, identity: Identity, size: int, *, may_grow: bool) -> None:
+    def __init__(self, path: Path, identity: Identity | None, size: int, *, may_grow: bool) -> None:
         self.path = path
         self.identity = identity
         self.size = size
@@ -58,16 +58,20 @@ class _OnDisk:
             fd = self._open()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise lost_error(errno.ENOENT, "somebody removed its file", self.path) from error
-        status = os.fstat(fd)
+        try:
+            self._check(os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _check(self, status: os.stat_result) -> None:
         found = status.st_size
-        size_is_right = found >= self.size if self.may_grow else found == self.size
-        if size_is_right and identity_of(status) == self.identity:
-            return fd
-        os.close(fd)
-        if not size_is_right:
+        if found < self.size or (found > self.size and not self.may_grow):
             reason = f"its file has {found} bytes where {self.size} were written"
             raise lost_error(errno.EIO, reason, self.path)
-        raise lost_error(errno.ESTALE, "somebody replaced its file", self.path)
+        if self.identity not in {None, identity_of(status)}:
+            raise lost_error(errno.ESTALE, "somebody replaced its file", self.path)
 
     def reader(self) -> io.BufferedReader:
         """Open it for reading."""
@@ -104,7 +108,7 @@ class Saved(_OnDisk):
 
     __slots__ = ()
 
-    def __init__(self, path: str, identity: Identity, size: int) -> None:
+    def __init__(self, path: str, identity: Identity | None, size: int) -> None:
         super().__init__(Path(path), identity, size, may_grow=False)
 
 

@@ -58,7 +58,8 @@ def save_as(place: OpenPlace, target: str, *, overwrite: bool) -> Saved:
             if _rename(place.file, fd, target, overwrite=overwrite):
                 return Saved(target, place.identity, place.size)
         finally:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # it was only read; the file has its name
+                os.close(fd)
     with place.reader() as reader:
         return _copy(reader, target, overwrite=overwrite)
 

@@ -159,12 +159,17 @@ class SpillFile:
         """
         return self._grip.directory.open_file(self._grip.name)
 
-    def identity(self) -> Identity:
-        """Tell which file the name leads to now; nothing at all if there is none."""
+    def identity(self) -> Identity | None:
+        """Tell which file the name leads to now; None if the system does not tell.
+
+        Raises no error: if there is no such file, the answer is one that no file has.
+        """
         try:
             return identity_of(os.stat(self.name, dir_fd=self.directory_fd, follow_symlinks=False))
-        except OSError:
+        except FileNotFoundError:
             return (0, 0)
+        except OSError:
+            return None
 
     def remove(self) -> None:
         """Remove the file now; any number of times."""
@@ -179,8 +184,8 @@ class SpillFile:
         if self._grip.fd < 0:
             raise lost_error(
                 errno.ENOENT,
-                "its file was removed by cleanup_temp_files(), or belongs to the process that this "
-                "one was forked from",
+                "its file was removed by cleanup_temp_files(), could not be closed, or belongs to "
+                "the process that this one was forked from",
                 self.path,
             )
         return self._grip.fd

@@ -117,7 +117,10 @@ class Entry:
         """Find out what the entry is; of a stale run, the locks are held from now on."""
         if not (RUN_NAME.fullmatch(self._name) or TRASH_NAME.fullmatch(self._name)):
             return Verdict.UNKNOWN
-        verdict = self._open() or self._lock()
+        try:
+            verdict = self._open() or self._lock()
+        except OSError:  # a disk that fails tells nothing: left, as what cannot be opened
+            return Verdict.UNREADABLE
         if verdict is Verdict.LIVE and TRASH_NAME.fullmatch(self._name):
             return Verdict.GONE  # another sweeper is removing it
         return verdict
