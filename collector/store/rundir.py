@@ -163,12 +163,19 @@ class RunDirectory:
         """Open a file of this directory for reading; in a forked child too.
 
         Raises:
-            OSError: as `os.open`.
+            OSError: as `os.open`; `FileNotFoundError` also if the directory was let go of.
         """
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        if self._is_ours():
+        if not self._is_ours():
+            return kernel.open_fd(os.fspath(self.path / name), flags)
+        try:
             return kernel.open_fd(name, flags, dir_fd=self.fd)
-        return kernel.open_fd(os.fspath(self.path / name), flags)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            # Its last user went, perhaps just now in another thread, and its files with it.
+            message = os.strerror(errno.ENOENT)
+            raise FileNotFoundError(errno.ENOENT, message, os.fspath(self.path / name)) from error
 
     def remove_file(self, name: str) -> bool:
         """Remove a file of this directory; never raises.

@@ -25,6 +25,7 @@ from collector.store.rundir import RunDirectory
 from collector.store.spill import Mode, SpillManager, cleanup_temp_files, temp_file_count
 from tests.support.faultyos import FaultyOs
 from tests.support.processend import end_of_process
+from tests.support.rundirs import place
 
 Maker = Callable[[bytes], Output]
 
@@ -51,6 +52,17 @@ def on_disk(data: bytes) -> Output:
 def make(request: pytest.FixtureRequest) -> Maker:
     maker: Maker = request.param
     return maker
+
+
+def in_a_directory_of_its_own(data: bytes, tmp_path: Path) -> Output:
+    """Make what is left of a Collector after its shutdown: an output that alone keeps its run."""
+    directory = RunDirectory.create(tmp_path / "root")
+    fd, name = directory.create_file("out")
+    os.write(fd, data)
+    os.close(fd)
+    output = Output.on_disk(directory, name, size=len(data), chunks=1)
+    directory.release()
+    return output
 
 
 def files() -> list[Path]:
@@ -725,3 +737,28 @@ def test_a_whole_run_directory_removed_under_us_loses_its_outputs_only() -> None
         lost.read()
     assert Path(memory).read_bytes() == b"def"
     assert on_disk(b"ghi").read() == b"ghi"
+
+
+@pytest.mark.parametrize("how", READS)
+def test_a_run_directory_that_was_let_go_of_has_lost_its_outputs(how: str, tmp_path: Path) -> None:
+    output = in_a_directory_of_its_own(b"abc", tmp_path)
+    assert cleanup_temp_files() == 1  # with its last file the directory goes
+    with pytest.raises(OutputLostError, match="somebody removed its file") as caught:
+        READS[how](output)
+    assert caught.value.errno == errno.ENOENT
+    output.close()
+
+
+@pytest.mark.parametrize("end", ["save", "close"])
+def test_a_read_that_meets_the_end_of_the_run_directory_goes_on_where_the_output_is(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = in_a_directory_of_its_own(b"abc", tmp_path)
+    ends = {"save": lambda: output.save(tmp_path / "saved"), "close": output.close}
+    place(monkeypatch, "open_fd", before=ends[end], matching=".spill")
+    if end == "save":
+        assert output.read() == b"abc"
+    else:
+        with pytest.raises(ClosedError):
+            output.read()
+    assert list((tmp_path / "root").iterdir()) == []
