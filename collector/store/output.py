@@ -279,7 +279,7 @@ class Output:
             with self.open() as reader:
                 send_to(reader, path, overwrite=overwrite)
             return path
-        target = os.path.abspath(os.fspath(path))
+        target = os.path.abspath(os.fsdecode(path))
         with self._lock:
             place = self._open_place()
             saved = save_as(place, target, overwrite=overwrite)

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import io
 import os
+from pathlib import Path
 from typing import IO, Final, Protocol, runtime_checkable
 
 from collector.errors import spill_error
@@ -49,8 +50,12 @@ def save_as(place: OpenPlace, target: str, *, overwrite: bool) -> Saved:
         FileExistsError: Something has that name, and not `overwrite`.
         SpillError: The bytes could not be written.
         OutputLostError: The output could not be read to its end.
-        OSError: As it came from the system.
+        OSError: As it came from the system; or `target` is the output's own temporary file.
     """
+    if overwrite and isinstance(place, Spilled) and _is_same_name(place.path, target):
+        # A file renamed onto itself stays what it is, and would go as what we have let go of.
+        message = "this is the output's own temporary file; save it under a name of yours"
+        raise OSError(errno.EINVAL, message, target)
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if isinstance(place, Spilled) and place.file.owned and not place.may_grow:
         fd = place.open()
@@ -85,6 +90,11 @@ def send_to(reader: io.BufferedReader, target: Openable, *, overwrite: bool) -> 
         with contextlib.suppress(Exception):
             target.unlink()  # type: ignore[attr-defined]
         raise
+
+
+def _is_same_name(own: Path, target: str) -> bool:
+    directory, name = os.path.split(target)
+    return name == own.name and os.path.realpath(directory) == os.path.realpath(own.parent)
 
 
 def _rename(file: SpillFile, fd: int, target: str, *, overwrite: bool) -> bool:

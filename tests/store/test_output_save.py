@@ -217,6 +217,30 @@ def test_a_directory_is_never_replaced(make: Maker, tmp_path: Path, overwrite: b
     assert names(tmp_path) == ["directory"]
 
 
+def test_a_path_made_of_bytes_is_a_path(make: Maker, tmp_path: Path) -> None:
+    (tmp_path / "t\xe4ken").touch()
+    output = make(b"abc")
+    (entry,) = os.scandir(os.fsencode(tmp_path))  # what it gives has a path of bytes
+    output.save(entry, overwrite=True)  # type: ignore[arg-type]  # all the same, nothing is lost
+    assert (output.path, output.read()) == (tmp_path / "t\xe4ken", b"abc")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_its_own_temporary_file_is_no_place_to_save_it(tmp_path: Path, overwrite: bool) -> None:
+    output = on_disk(b"abc")
+    own = os.fspath(output)
+    (tmp_path / "link").symlink_to(Path(own).parent)
+    for path in (own, tmp_path / "link" / Path(own).name):
+        with pytest.raises(OSError, match="own temporary file" if overwrite else "is taken"):
+            output.save(path, overwrite=overwrite)
+        assert (output.path, output.read()) == (Path(own), b"abc")
+    (tmp_path / "else").mkdir()
+    target = tmp_path / "else" / Path(own).name
+    os.link(own, target)
+    output.save(target, overwrite=True)
+    assert (output.path, output.read()) == (target, b"abc")
+
+
 def test_of_many_that_save_to_one_name_one_wins(make: Maker, tmp_path: Path) -> None:
     outputs = [make(bytes([number]) * 100) for number in range(20)]
     start = threading.Barrier(len(outputs))
