@@ -67,10 +67,24 @@ def open_root(temp_root: PathName | None = None, *, make: bool = True) -> Root:
     Raises:
         RunDirectoryError: It cannot be made, opened or trusted.
     """
-    chosen = os.fspath(temp_root) if temp_root is not None else os.environ.get(ROOT_VARIABLE)
-    if chosen or temp_root is not None:
-        return _open_judged(os.path.abspath(chosen or ""), make=make)
-    return _open_default(make=make)
+    chosen = os.environ.get(ROOT_VARIABLE) or None if temp_root is None else temp_root
+    if chosen is None:
+        return _open_default(make=make)
+    return _open_judged(absolute(chosen), make=make)
+
+
+def absolute(temp_root: PathName) -> str:
+    """Make the path of a temp root absolute, as seen from the working directory now.
+
+    Raises:
+        RunDirectoryError: It is relative, and the working directory is gone.
+    """
+    path = os.fsdecode(temp_root)
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError as error:
+        message = "cannot use the temp root: it is relative, and the working directory is gone"
+        raise RunDirectoryError(errno.ENOENT, message, path) from error
 
 
 def open_known_roots() -> Iterator[Root]:

@@ -31,6 +31,7 @@ from collector.store.root import (
     ROOT_VARIABLE,
     PathName,
     Root,
+    absolute,
     advise,
     advise_unlocked,
     open_root,
@@ -355,7 +356,7 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
     Raises:
         RunDirectoryError: as `RunDirectory.create`.
     """
-    key = os.path.abspath(temp_root) if temp_root is not None else os.environ.get(ROOT_VARIABLE, "")
+    key = absolute(temp_root) if temp_root is not None else os.environ.get(ROOT_VARIABLE, "")
     with _own.lock, cleanup.deferred():
         found = _own.by_root.get(key)
         if found is not None and found.is_in_place():

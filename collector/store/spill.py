@@ -28,6 +28,7 @@ from collector.store.chunk import Buffer, Chunk, chunk_buffer
 from collector.store.mode import Mode, Progress
 from collector.store.output import Output
 from collector.store.phase import Closed, InFile, InMemory, Phase
+from collector.store.root import absolute
 from collector.store.rundir import RunDirectory
 from collector.store.spillfile import SpillFile, cleanup_temp_files, temp_file_count
 
@@ -76,11 +77,13 @@ class SpillManager:
             and has no other effect.
         temp_file_base_name: The file's name begins with it; what cannot be in one is replaced.
         verbose: Log the switch to a file and the end at INFO, not at DEBUG.
-        temp_root: Where the run directory of this process is made if a file is needed.
+        temp_root: Where the run directory of this process is made if a file is needed; a relative
+            path is taken from the working directory now.
 
     Raises:
         TypeError: An argument of a wrong type.
         ValueError: A negative threshold.
+        RunDirectoryError: `temp_root` is relative, and the working directory is gone.
     """
 
     __slots__ = (
@@ -112,7 +115,7 @@ class SpillManager:
         self._progress_failed = False
         self._base_name = temp_file_base_name
         self._log_level = logging.INFO if verbose else logging.DEBUG
-        self._temp_root = temp_root
+        self._temp_root = None if temp_root is None else absolute(temp_root)
         self._directory: RunDirectory | None = None
 
     @classmethod

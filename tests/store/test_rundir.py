@@ -202,6 +202,19 @@ class TestRoots:
             directory.dispose()
         assert names(tmp_path / "relative") == []
 
+    @pytest.mark.parametrize("how", ["given", "named"])
+    def test_a_relative_root_in_a_directory_that_is_gone_is_refused_with_its_path(
+        self, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "gone").mkdir()
+        monkeypatch.setenv("COLLECTOR_TMPDIR", "relative")
+        with working_in(tmp_path / "gone"):
+            (tmp_path / "gone").rmdir()
+            with pytest.raises(RunDirectoryError, match="the working directory is gone") as caught:
+                RunDirectory.create("relative" if how == "given" else None)
+        assert caught.value.filename == "relative"
+        assert caught.value.errno == errno.ENOENT
+
     def test_a_missing_root_is_made_but_not_its_parent(self, tmp_path: Path) -> None:
         with pytest.raises(RunDirectoryError, match="No such file") as caught:
             RunDirectory.create(tmp_path / "no" / "root")

@@ -240,6 +240,21 @@ def test_the_file_has_the_base_name_and_is_private(tmp_path: Path) -> None:
         assert path.parent.stat().st_mode & 0o7777 == 0o700
 
 
+def test_a_relative_temp_root_is_meant_from_where_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    spilled, held = SpillManager(0, temp_root="root"), SpillManager(temp_root="root")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    spilled.write(b"abc")
+    held.write(b"def")
+    with spilled.finalize() as one, held.finalize() as other:
+        for path in (one.path, Path(other)):
+            assert path is not None
+            assert path.parents[1] == tmp_path / "root"
+
+
 def test_a_base_name_cannot_lead_out_of_the_run_directory() -> None:
     with SpillManager(1, temp_file_base_name="../../etc/passwd\0" + "ü" * 300) as manager:
         manager.write(b"x")
