@@ -168,10 +168,14 @@ def _open_roots(roots: Iterable[PathName] | None) -> Iterator[Root]:
         yield from open_known_roots()
         return
     opened: list[Root] = []
+    seen: set[tuple[int, int]] = set()
     try:
         for path in roots:  # all are judged before the first is touched
             opened.append(open_root(path, make=False))  # noqa: PERF401 - closed below, each one
-        yield from opened
+        for root in opened:
+            if root.identity not in seen:
+                seen.add(root.identity)
+                yield root
     finally:
         for root in opened:
             root.close()

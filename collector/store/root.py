@@ -51,6 +51,11 @@ class Root:
     device: int
     mount: bytes
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode: the same root, whatever its path."""
+        return self.device, kernel.fstat(self.fd).st_ino
+
     def close(self) -> None:
         """Close the descriptor; once."""
         close_private(self.fd)
@@ -178,10 +183,9 @@ def advise_unlocked(root: Root, error: OSError) -> None:
 
 
 def _opened(root: Root, seen: set[tuple[int, int]]) -> Iterator[Root]:
-    identity = (root.device, kernel.fstat(root.fd).st_ino)
     try:
-        if identity not in seen:
-            seen.add(identity)
+        if root.identity not in seen:
+            seen.add(root.identity)
             yield root
     finally:
         root.close()

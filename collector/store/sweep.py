@@ -151,6 +151,7 @@ class Entry:
         except FileNotFoundError:
             return []
         except OSError as error:
+            error.filename, error.filename2 = self.path, None
             return [error]
         self._close_lock_file()  # its new name and the lock of the directory are enough from here
         failures = remove_tree(

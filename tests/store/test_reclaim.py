@@ -161,6 +161,19 @@ class TestTheReport:
         assert len(list_runs()) == 1
         shutil.rmtree(tmp_path / f"collector-{os.geteuid()}")
 
+    def test_a_root_that_is_named_twice_is_looked_at_once(
+        self, temp_root: Path, tmp_path: Path
+    ) -> None:
+        make_orphan(temp_root)
+        live = RunDirectory.create(temp_root)
+        roots = [temp_root, temp_root, tmp_path / "root" / ".." / "root"]
+        assert len(list_runs(roots)) == 2
+        rehearsal = reclaim.reclaim(roots, dry_run=True)
+        report = reclaim.reclaim(roots)
+        assert (len(rehearsal.reclaimed), rehearsal.bytes, rehearsal.live) == (1, 10, 1)
+        assert (len(report.reclaimed), report.bytes, report.live) == (1, 10, 1)
+        live.dispose()
+
     def test_roots_that_are_not_there_are_nothing_to_do(self) -> None:
         assert reclaim.reclaim().as_json()["reclaimed"] == []
         assert list_runs() == []
@@ -456,6 +469,16 @@ root.rmdir()
         for left in names(temp_root):
             path = temp_root / left
             path.unlink() if path.is_symlink() else shutil.rmtree(path)
+
+    @needs_root
+    def test_a_run_in_a_root_that_cannot_be_written_is_named_by_its_path(
+        self, temp_root: Path
+    ) -> None:
+        orphan = make_orphan(temp_root)
+        with immutable(temp_root):
+            (failure,) = reclaim.reclaim([temp_root]).failures
+            assert failure.filename == os.fspath(orphan)
+        assert len(reclaim.reclaim([temp_root]).reclaimed) == 1
 
     def test_one_thing_that_cannot_be_removed_keeps_nothing_else(self, temp_root: Path) -> None:
         run = make_orphan(temp_root, files=50)
