@@ -1,8 +1,8 @@
 """The `collector` program: look at what runs have left in the temp roots, and reclaim it.
 
 Runs in:    a process of its own.
-States:     exit status 0 done, 1 something of ours could not be removed, 2 wrong usage or a root
-            that cannot be used, 130 interrupted.
+States:     exit status 0 done, 1 something of ours could not be removed or the report not be
+            printed, 2 wrong usage or a root that cannot be used, 130 interrupted.
 """
 
 import argparse
@@ -10,11 +10,11 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TextIO
 
 from collector.errors import RunDirectoryError
-from collector.store.reclaim import ReclaimReport, list_runs, reclaim_watched
+from collector.store.reclaim import ReclaimReport, RunInfo, list_runs, reclaim_watched
 
 DONE: Final = 0
 NOT_REMOVED: Final = 1
@@ -35,10 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")  # a terminal may lack letters
     try:
-        return _printing(command, arguments)
+        return command(arguments)
     except RunDirectoryError as error:
-        print(f"collector: {_printable(str(error))}", file=sys.stderr)
+        _complain(_printable(str(error)))
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -73,43 +77,39 @@ def _parser() -> argparse.ArgumentParser:
 
 def _gc(arguments: argparse.Namespace) -> int:
     report = _reclaim_with_bar(arguments.root, dry_run=arguments.dry_run)
-    if arguments.json:
-        print(json.dumps(report.as_json()))
-    else:
-        _print_report(report)
+    with _printing():
+        if arguments.json:
+            print(json.dumps(report.as_json()))
+        else:
+            _print_report(report)
+    if report.dry_run and not arguments.json:
+        _complain("a dry run: nothing was removed")
     for failure in report.failures:
         where = _printable(os.fsdecode(failure.filename))
-        print(f"collector: cannot remove {where}: {failure.strerror}", file=sys.stderr)
+        _complain(f"cannot remove {where}: {failure.strerror}")
     return NOT_REMOVED if report.failures else DONE
 
 
 def _ls(arguments: argparse.Namespace) -> int:
     runs = list_runs(arguments.root)
-    if arguments.json:
-        print(json.dumps({"runs": [run.as_json() for run in runs]}))
-    elif runs:
-        _print_table(
-            ("RUN", "STATE", "PID", "AGE", "FILES", "BYTES", "COMMAND"),
-            (
-                (
-                    run.path,
-                    run.state,
-                    _known(run.pid),
-                    _age(run.age_s),
-                    str(run.files),
-                    _size(run.bytes),
-                    _known(run.command),
-                )
-                for run in runs
-            ),
-        )
+    with _printing():
+        if arguments.json:
+            print(json.dumps({"runs": [run.as_json() for run in runs]}))
+        elif runs:
+            _print_runs(runs)
     return DONE
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from collector.demo import run_demo  # noqa: PLC0415 - gc and ls start no processes
 
-    return run_demo(arguments)
+    try:
+        status = run_demo(arguments)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        _turn_off(sys.stdout)
+        return DONE
+    return status
 
 
 def _reclaim_with_bar(roots: list[str] | None, *, dry_run: bool) -> ReclaimReport:
@@ -142,8 +142,24 @@ def _print_report(report: ReclaimReport) -> None:
         f"reclaimed {len(report.reclaimed)}, live {report.live}, unknown {report.unknown}, "
         f"foreign {report.foreign}, unreadable {report.unreadable}; {report.bytes} bytes freed"
     )
-    if report.dry_run:
-        print("collector: a dry run: nothing was removed", file=sys.stderr)
+
+
+def _print_runs(runs: Iterable[RunInfo]) -> None:
+    _print_table(
+        ("RUN", "STATE", "PID", "AGE", "FILES", "BYTES", "COMMAND"),
+        (
+            (
+                run.path,
+                run.state,
+                _known(run.pid),
+                _age(run.age_s),
+                str(run.files),
+                _size(run.bytes),
+                _known(run.command),
+            )
+            for run in runs
+        ),
+    )
 
 
 def _print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -182,18 +198,31 @@ def _size(size: int) -> str:
     return f"{scaled:.1f} TiB"
 
 
-def _printing(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Run a command whose reader may go away early and whose terminal may lack letters."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Print a report, whose reader may go away early: that changes nothing of what was done."""
     try:
-        status = command(arguments)
-        sys.stdout.flush()
+        yield
+        print(end="", flush=True)
     except BrokenPipeError:
-        # `collector ls | head`: nobody reads on. Python must not say so again when it leaves.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    return status
+        _turn_off(sys.stdout)  # `collector ls | head`: nobody reads on
+    except OSError as error:
+        _turn_off(sys.stdout)
+        _complain(f"cannot print: {error.strerror}")
+        raise SystemExit(NOT_REMOVED) from error
+
+
+def _complain(text: str) -> None:
+    """Say on stderr what is not as it should be; whoever closed it does not want to know."""
+    if sys.stderr is None:  # print() would take stdout then
+        return
+    try:
+        print(f"collector: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        _turn_off(sys.stderr)
+
+
+def _turn_off(stream: TextIO) -> None:
+    """Write no more to a stream that fails: Python must not say so again when it leaves."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -233,16 +233,62 @@ class TestTheProgram:
         for _ in range(200):
             make_orphan(temp_root, files=0)
         program = f"{sys.executable} -m collector ls --root {temp_root}"
-        done = subprocess.run(
-            ["bash", "-c", f"{program} | head -1; echo ${{PIPESTATUS[0]}}"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY), "PYTHONUNBUFFERED": "1"},
-        )
+        done = _shell(f"PYTHONUNBUFFERED=1 {program} | head -1; echo ${{PIPESTATUS[0]}}")
         assert done.stdout.splitlines()[-1] == "0"
         assert done.stderr == ""
         shutil.rmtree(temp_root)
+
+    @pytest.mark.parametrize("files", [1, 1000])
+    def test_a_reader_that_goes_away_hides_no_failure(self, temp_root: Path, files: int) -> None:
+        for _ in range(files):
+            make_orphan(temp_root, files=0)
+        kept = make_orphan(temp_root) / "kept"
+        kept.touch()
+        reading, writing = os.pipe()
+        os.close(reading)
+        with immutable(kept):
+            done = subprocess.run(
+                [sys.executable, "-m", "collector", "gc", "--root", temp_root],
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)},
+            )
+        os.close(writing)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "kept: Operation not permitted" in line
+        assert main(["gc", "--root", os.fspath(temp_root)]) == 0
+
+    @pytest.mark.parametrize(
+        ("closed", "status", "said", "complained"),
+        [
+            (">&-", 1, "", "kept: Operation not permitted"),
+            ("2>&-", 1, '{"reclaimed": []', ""),
+            (">&- 2>&-", 1, "", ""),
+            ("2>/dev/full", 1, '{"reclaimed": []', ""),
+            (">/dev/full", 1, "", "collector: cannot print: No space left on device"),
+            (">/dev/full 2>&1", 1, "", ""),
+        ],
+    )
+    def test_it_needs_no_place_to_print(
+        self, temp_root: Path, closed: str, status: int, said: str, complained: str
+    ) -> None:
+        kept = make_orphan(temp_root) / "kept"
+        kept.touch()
+        program = f"{sys.executable} -m collector"
+        with immutable(kept):
+            done = _shell(f"{program} gc --json --root {temp_root} {closed}")
+        assert done.returncode == status
+        assert done.stdout.startswith(said)
+        assert len(done.stdout.splitlines()) == bool(said)
+        assert complained in done.stderr
+        assert len(done.stderr.splitlines()) == bool(complained)
+        done = _shell(f"{program} gc --root {temp_root} {closed}")
+        assert done.returncode == (">/dev/full" in closed.split())
+        assert _shell(f"{program} gc --root {temp_root}/missing {closed}").returncode == 2
+        assert names(temp_root) == []
 
     def test_ctrl_c_ends_it_without_a_traceback(
         self, temp_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
@@ -282,6 +328,16 @@ def _run(
         text=True,
         check=False,
         env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)} | environment,
+    )
+
+
+def _shell(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", line],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)},
     )
 
 
