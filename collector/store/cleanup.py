@@ -1,4 +1,4 @@
-"""Clean up on every exit that can be had: the end of the script, `sys.exit`, SIGTERM, SIGHUP.
+"""Clean up on every exit that can be had: the end of the process, `sys.exit`, SIGTERM, SIGHUP.
 
 Runs in:    any process that uses a run directory without a sink to clean up after it.
 Owns:       the handlers of SIGTERM and SIGHUP while something is registered or must not be cut in
@@ -18,6 +18,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -34,6 +35,7 @@ class _Exit:
         self.registered: dict[object, Callable[[], None]] = {}
         self.depth = 0
         self.pending: int | None = None
+        self.child_end_watched = False
 
 
 _exit: Final = _Exit()
@@ -51,6 +53,7 @@ def on_exit(clean: Callable[[], None]) -> Callable[[], None]:
     key = object()
     _exit.registered[key] = clean
     _install()
+    _watch_child_end()
 
     def forget() -> None:
         _exit.registered.pop(key, None)
@@ -133,6 +136,24 @@ def _restore() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def _watch_child_end() -> None:
+    """Clean at the end of a child of multiprocessing too: a forked one leaves by `os._exit`."""
+    if _exit.child_end_watched:
+        return
+    _exit.child_end_watched = True
+    for package in ("multiprocessing", "multiprocess"):
+        process, util = sys.modules.get(f"{package}.process"), sys.modules.get(f"{package}.util")
+        if process is not None and util is not None and process.parent_process() is not None:
+            util.Finalize(None, _clean_child, exitpriority=-1)  # after its own children
+
+
+def _clean_child() -> None:
+    # Unlike `atexit`, this comes before other threads are waited for. Theirs is left to a sweep.
+    others = [one for one in threading.enumerate() if one is not threading.current_thread()]
+    if all(one.daemon for one in others):
+        clean_up()
+
+
 def _in_main_thread() -> bool:
     return threading.get_ident() == threading.main_thread().ident
 
@@ -142,6 +163,7 @@ def _start_afresh() -> None:
     _exit.registered = {}
     _exit.depth = 0
     _exit.pending = None
+    _exit.child_end_watched = False
     _restore()
 
 

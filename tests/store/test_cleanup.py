@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from collector.store import cleanup
 from collector.store.cleanup import clean_up, deferred, on_exit
 from collector.store.reclaim import reclaim
+from collector.store.rundir import process_run_directory
 from tests.support.rundirs import PRELUDE, REPOSITORY, a_process, names, needs_root, run_code
 
 MAKE = """
@@ -35,6 +37,11 @@ def temp_root(tmp_path: Path) -> Path:
 def _restored() -> Iterator[None]:
     yield
     clean_up()
+
+
+def make_and_say(temp_root: str, said: Connection) -> None:
+    """Make a run directory in a child process, say where, and return."""
+    said.send(str(process_run_directory(temp_root).path))
 
 
 class TestEndings:
@@ -74,6 +81,54 @@ class TestEndings:
         assert len(names(temp_root)) == 1
         assert len(reclaim([temp_root]).reclaimed) == 1
         assert names(temp_root) == []
+
+    @pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+    @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+    def test_the_end_of_a_child_process_cleans(
+        self, temp_root: Path, package: str, method: str
+    ) -> None:
+        code = f"""
+import {package}
+context = {package}.get_context({method!r})
+heard, said = context.Pipe(duplex=False)
+for _ in range(2):  # the second is forked with what the first has left, where there is any
+    child = context.Process(target=make_and_say, args=(sys.argv[1], said))
+    child.start()
+    say(heard.recv().startswith(os.path.join(sys.argv[1], "run-")))
+    child.join()
+    say(child.exitcode, os.listdir(sys.argv[1]))
+    process_run_directory(sys.argv[2])
+"""
+        helpers = "from tests.store.test_cleanup import make_and_say\n"
+        done = run_code(helpers + code, temp_root, temp_root.parent / "parents")
+        assert done.stdout == "True\n0 []\n" * 2, done.stderr
+        assert names(temp_root.parent / "parents") == []
+
+    def test_the_end_of_a_child_process_takes_nothing_from_a_thread_that_goes_on(
+        self, temp_root: Path
+    ) -> None:
+        code = """
+import multiprocessing, threading
+gate = threading.Event()
+
+def write():
+    path = process_run_directory(sys.argv[1]).path
+    gate.set()
+    while threading.main_thread().is_alive():
+        time.sleep(0.001)
+    say(path.exists())
+
+def child():
+    threading.Thread(target=write).start()
+    gate.wait()
+
+child = multiprocessing.get_context("fork").Process(target=child)
+child.start()
+child.join()
+"""
+        done = run_code(code, temp_root)
+        assert done.stdout == "True\n", done.stderr
+        assert len(reclaim([temp_root]).reclaimed) == 1
 
     def test_leaving_by_os_exit_is_left_to_the_next_sweep(self, temp_root: Path) -> None:
         run_code(MAKE + "os._exit(0)", temp_root)
