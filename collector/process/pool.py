@@ -84,6 +84,8 @@ class Pool:
         if threading.current_thread() not in self._threads:
             for thread in self._threads:
                 thread.join()
+            # The sink, which would clean up after this process, is gone; outputs may be left.
+            self.directory.dispose_at_exit()
 
     def _start(self) -> None:
         # With SIGINT blocked, which processes inherit until they have a handler of their own: a

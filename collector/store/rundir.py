@@ -249,7 +249,10 @@ class RunDirectory:
 
     def dispose_at_exit(self) -> None:
         """Dispose of the directory when this process ends, unless that was done before."""
-        self._forget = cleanup.on_exit(self.dispose)
+        if self._forget is None:
+            self._forget = cleanup.on_exit(self.dispose)
+        if self._over:  # perhaps by another thread, which had nothing to forget yet
+            self._forget()
 
     def _establish(self) -> bool:
         """Go through the steps of making; False if a sweeper came in between."""

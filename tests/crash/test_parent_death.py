@@ -144,6 +144,38 @@ def test_a_signal_that_ends_the_parent_ends_everything_and_is_its_status(
     assert wait_until(lambda: not run(Path(os.environ["COLLECTOR_TMPDIR"])))
 
 
+HOLDS = """
+import signal, time
+from collector import Collector
+def write():
+    yield b"abc"
+with Collector(1, memory_threshold=0) as collector:
+    output = collector.submit(write).output()
+print("ready", signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, flush=True)
+{how}
+print(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_shutdown_removes_what_outputs_had_left(number: int) -> None:
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    with script(HOLDS.format(how="")) as parent:
+        assert parent.hear() == "ready True"
+        assert len(run(root)) == 1
+        os.kill(parent.process.pid, number)
+        assert parent.process.wait(30) == -number
+    assert run(root) == []
+
+
+def test_handlers_go_with_the_last_output() -> None:
+    with script(HOLDS.format(how="output.close()")) as parent:
+        assert parent.hear() == "ready True"
+        assert parent.hear() == "False"
+        assert run(Path(os.environ["COLLECTOR_TMPDIR"])) == []
+
+
 def test_exec_in_the_parent_frees_everything() -> None:
     with script(ENDS.format(how="os.execv('/bin/sleep', ['sleep', '1000'])")) as parent:
         assert parent.hear() == "ready"
