@@ -123,7 +123,11 @@ class _FileReader(_Reader):
 
 @final
 class _MemoryReader(_Reader):
-    """Reads the bytes where they are; asked for a descriptor, it makes one with a copy of them."""
+    """Reads the bytes where they are; asked for a descriptor, it makes one with a copy of them.
+
+    Its position is that of the descriptor from then on, as of any file: whoever is given the
+    descriptor moves the reader, and is moved by it.
+    """
 
     def __init__(self, data: bytes | bytearray) -> None:
         self._data = memoryview(data)
@@ -132,15 +136,16 @@ class _MemoryReader(_Reader):
         self._fd = -1
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        part = self._data[self._position :]
+        position = self.tell()
+        part = self._data[position:]
         wanted = memoryview(buffer).cast("B")
         taken = min(len(part), len(wanted))
         wanted[:taken] = part[:taken]
-        self._position += taken
+        self._move(position + taken)
         return taken
 
     def tell(self) -> int:
-        return self._position
+        return self._position if self._fd < 0 else os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def fileno(self) -> int:
         if self.closed:
@@ -153,10 +158,13 @@ class _MemoryReader(_Reader):
         if not self.closed:
             super().close()
             self._data.release()
-            if self._fd >= 0:
-                os.close(self._fd)
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
 
     def _move(self, position: int) -> int:
+        if self._fd >= 0:
+            return os.lseek(self._fd, position, os.SEEK_SET)
         self._position = position
         return position
 

@@ -229,6 +229,21 @@ def test_a_descriptor_can_be_had_in_both_modes(make: Maker) -> None:
     assert open_descriptors() == before
 
 
+def test_a_descriptor_and_its_reader_stand_at_the_same_place(make: Maker) -> None:
+    with make(b"0123456789").open() as reader:
+        for start in (0, 6):  # a program leaves the descriptor at the end, as it found it shared
+            reader.seek(start)
+            told = subprocess.run(["cat"], stdin=reader, capture_output=True, check=True)
+            assert told.stdout == b"0123456789"[start:]
+            assert reader.read() == b""
+        reader.seek(0)
+        os.lseek(reader.fileno(), 8, os.SEEK_SET)
+        assert reader.raw.tell() == 8
+        assert reader.read() == b"89"
+        reader.seek(100)
+        assert (reader.read(), reader.tell()) == (b"", 100)
+
+
 def test_a_descriptor_can_be_had_where_there_is_no_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, flags: int) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
