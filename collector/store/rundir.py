@@ -345,6 +345,13 @@ class _OwnDirectories:
         self.lock = threading.RLock()
         self.by_root: dict[str, RunDirectory] = {}
 
+    def let_go_of_removed(self) -> None:
+        """Let go of those that somebody removed, or moved; outputs that are left keep them."""
+        for key, directory in list(self.by_root.items()):
+            if not directory.is_in_place():
+                del self.by_root[key]
+                directory.release()
+
 
 _own: Final = _OwnDirectories()
 os.register_at_fork(after_in_child=_own.start_afresh)
@@ -364,12 +371,11 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
         found = _own.by_root.get(key)
         if found is not None and found.is_in_place():
             return found
+        _own.let_go_of_removed()
         directory = RunDirectory.create(temp_root)
         directory.dispose_at_exit()
         _own.by_root[key] = directory
         start_sweep(directory.path.parent)
-        if found is not None:
-            found.release()  # removed by somebody, or moved: outputs that are left keep it
         return directory
 
 

@@ -872,6 +872,24 @@ class TestProcessRunDirectory:
         clean_up()
         assert names(temp_root) == []
 
+    def test_roots_that_somebody_has_removed_keep_no_descriptors(self, tmp_path: Path) -> None:
+        code = """
+import resource, tempfile
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from collector import SpillManager
+kept = []
+for number in range(100):
+    with tempfile.TemporaryDirectory(dir=sys.argv[1]) as place:
+        manager = SpillManager(0, temp_root=place + "/root")
+        manager.write(b"abc")
+        output = manager.finalize()
+        if number % 20 == 0:
+            kept.append(output.open())
+say({reader.read() for reader in kept}, len(os.listdir(sys.argv[1])))
+"""
+        done = run_code(code, tmp_path)
+        assert done.stdout == "{b'abc'} 0\n", done.stderr
+
     def test_it_sweeps_its_root_once_in_the_background(
         self, temp_root: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
