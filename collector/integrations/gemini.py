@@ -167,6 +167,9 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
     except BaseException as error:
         _keep_what_came(own, error)
         reporter.ended(error, answer.written_bytes)
+        if isinstance(error, GeminiError) or not isinstance(error, Exception):
+            # Variables in the frames below hold the key, and reports of errors may show them.
+            raise error.with_traceback(None)  # noqa: B904 - it is the error being handled
         raise
     reporter.report("done", answer.written_bytes, answer.written_bytes)
     remote_file = None if delete_remote else service.remote_file

@@ -75,7 +75,7 @@ class Answer:
     reporter: StatusReporter
     written_bytes: int = 0
     finish_reason: str = ""
-    finish_message: str = ""
+    finish_message: str = field(default="", repr=False)  # as the service sent it, not redacted
     blocked: str = ""
     _usage: "types.GenerateContentResponseUsageMetadata | None" = field(default=None)
 

@@ -2,7 +2,8 @@
 
 Invariants: I1  every error pickles: its constructor arguments are positional and equal to `args`.
             I2  every error is also the built-in that a caller would already catch.
-            I3  none carries an exception of the SDK as cause or context: those hold the request.
+            I3  none carries an exception of the SDK, not as cause or context and not in a frame of
+                its traceback: those hold the request.
 """
 
 import errno

@@ -594,7 +594,9 @@ def everything_told(caplog: pytest.LogCaptureFixture, video: Path, **options: An
     try:
         told.append(run(video, on_status=told.append, **options))
     except GeminiError as error:
-        told += [repr(error), pickle.dumps(error), vars(error), *traceback.format_exception(error)]
+        told += [repr(error), pickle.dumps(error), vars(error)]
+        report = traceback.TracebackException.from_exception(error, capture_locals=True)
+        told += report.format()  # with the variables, as error trackers and `pytest -l` show them
     told += [vars(record) for record in caplog.records]
     return f"{told}\n{caplog.text}"
 
@@ -755,12 +757,17 @@ def test_the_key_of_a_client_of_the_caller_s_is_told_nowhere_either(
 # -- Ctrl-C ----------------------------------------------------------------------------------------
 
 INTERRUPTED = """
-import sys
+import sys, traceback
 from collector.integrations.gemini import run_gemini_media_task
 
 def told(status):
     print(status.stage, flush=True)
 
+def report(_kind, error, _traceback):
+    found = traceback.TracebackException.from_exception(error, capture_locals=True)
+    print(*found.format(), file=sys.stderr)
+
+sys.excepthook = report
 run_gemini_media_task(sys.argv[1], prompt="?", inline_limit=0, on_status=told)
 """
 
