@@ -93,10 +93,14 @@ class GeminiService:
 
         def send() -> "types.File":
             name = f"collector-{secrets.token_hex(8)}"
-            self._uploads[name] = False  # I1
             if self._keeper is not None:
                 self._keeper.watch(name)
-            with _MediaReader(self.requests.file_path, size, on_bytes) as media:
+
+            def about_to_send(read: int) -> None:
+                self._uploads[name] = False  # I1; before, there is nothing to delete
+                on_bytes(read)
+
+            with _MediaReader(self.requests.file_path, size, about_to_send) as media:
                 remote = self.requests.client.files.upload(
                     file=media,
                     config=types.UploadFileConfig(

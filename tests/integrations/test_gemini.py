@@ -584,6 +584,17 @@ def test_a_remote_file_that_cannot_be_deleted_is_reported_and_hurts_nothing(
     assert "48 hours" in caplog.text
 
 
+@pytest.mark.parametrize("fault", [Refuse(503), Drop()], ids=["refused", "dropped"])
+def test_a_file_of_which_nothing_was_sent_is_not_deleted(
+    gemini: FakeGemini, video: Path, caplog: pytest.LogCaptureFixture, fault: Refuse | Drop
+) -> None:
+    gemini.faults["start"].extend([fault] * 3)
+    with pytest.raises(GeminiRequestError, match=r"the upload .* failed 3 times"):
+        run(video, inline_limit=0)
+    assert gemini.calls == ["start"] * 3
+    assert "Gemini keeps the file" not in caplog.text
+
+
 # -- the key ---------------------------------------------------------------------------------------
 
 
