@@ -33,7 +33,7 @@ from collector.integrations.gemini_errors import (
 )
 from collector.integrations.gemini_media import Media, check_media
 from collector.integrations.gemini_requests import GeminiRequests
-from collector.integrations.gemini_service import GeminiService
+from collector.integrations.gemini_service import GeminiService, MediaReader
 from collector.integrations.gemini_status import GeminiStage, GeminiStatus, StatusReporter
 from collector.settings import GEMINI_INLINE_BYTES
 from collector.store.output import Output
@@ -142,6 +142,7 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         GeminiError: One subclass for each cause. What had come is in its `output`, in `manager`, or
             in the output of the job.
         SpillError: The answer could not be written.
+        OSError: The file cannot be read.
 
     Guarantees:
         The uploaded file is deleted, also after an error, Ctrl-C and `kill -9`; what nobody could
@@ -201,9 +202,10 @@ def _media_part(
 
     if media.size <= inline_limit:
         reporter.report("reading", 0, media.size)
-        with open(media.path, "rb") as file:
+        with MediaReader(
+            media.path, media.size, lambda read: reporter.report("reading", read, media.size)
+        ) as file:
             data = file.read()
-        reporter.report("reading", len(data), len(data))
         return types.Part.from_bytes(data=data, mime_type=media.mime_type)
 
     reporter.report("uploading", 0, media.size)

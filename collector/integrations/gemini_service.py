@@ -83,6 +83,7 @@ class GeminiService:
 
         Raises:
             GeminiFileChangedError: The file shrank meanwhile.
+            OSError: The file cannot be opened.
             GeminiKeyError, GeminiRequestError: The service refuses, or cannot be reached.
         """
         from google.genai import types
@@ -91,29 +92,32 @@ class GeminiService:
             message = "Vertex AI takes no uploads: raise inline_limit, or use a Gemini API key"
             raise GeminiRequestError(message, self.requests.file_path)
 
+        name = ""
+
+        def about_to_send(read: int) -> None:
+            self._uploads[name] = False  # I1; before, there is nothing to delete
+            on_bytes(read)
+
         def send() -> "types.File":
+            nonlocal name
             name = f"collector-{secrets.token_hex(8)}"
             if self._keeper is not None:
                 self._keeper.watch(name)
-
-            def about_to_send(read: int) -> None:
-                self._uploads[name] = False  # I1; before, there is nothing to delete
-                on_bytes(read)
-
-            with _MediaReader(self.requests.file_path, size, about_to_send) as media:
-                remote = self.requests.client.files.upload(
-                    file=media,
-                    config=types.UploadFileConfig(
-                        name=name,
-                        mime_type=mime_type,
-                        display_name=os.path.basename(self.requests.file_path)[:512],
-                        http_options=one_attempt(None),
-                    ),
-                )
+            media.seek(0)  # the SDK sends what is behind the position
+            remote = self.requests.client.files.upload(
+                file=media,
+                config=types.UploadFileConfig(
+                    name=name,
+                    mime_type=mime_type,
+                    display_name=os.path.basename(self.requests.file_path)[:512],
+                    http_options=one_attempt(None),
+                ),
+            )
             self._uploads[name] = True
             return remote
 
-        return self.requests.send("the upload", send)
+        with MediaReader(self.requests.file_path, size, about_to_send) as media:
+            return self.requests.send("the upload", send)
 
     def wait_until_active(
         self, remote: "types.File", timeout: float, on_look: Callable[[str], None]
@@ -214,8 +218,8 @@ class GeminiService:
 
 
 @final
-class _MediaReader(io.FileIO):
-    """The media file as the SDK uploads it: exactly the bytes that were announced (I2).
+class MediaReader(io.FileIO):
+    """The media file as it is sent: exactly the bytes that were announced (I2).
 
     Left alone the SDK sends empty pieces for ever when the file has shrunk, and more than it
     announced when it has grown.
@@ -228,11 +232,17 @@ class _MediaReader(io.FileIO):
         self._on_bytes = on_bytes
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position; the end is where it was announced to be."""
         if whence == os.SEEK_END:  # how the SDK asks for the size
             return super().seek(self._size + offset)
         return super().seek(offset, whence)
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or up to the end that was announced.
+
+        Raises:
+            GeminiFileChangedError: The file has shrunk.
+        """
         left = self._size - self.tell()
         wanted = left if size is None or size < 0 else min(size, left)
         data = super().read(wanted) or b""

@@ -550,6 +550,40 @@ def test_a_file_that_grows_while_it_is_sent(gemini: FakeGemini, video: Path) -> 
     assert answer_of(run(video, inline_limit=0, on_status=grow)) == expected_transcript(media)
 
 
+def test_a_small_file_that_shrinks_before_it_is_sent(gemini: FakeGemini, video: Path) -> None:
+    def shrink(status: GeminiStatus) -> None:
+        if status.stage == "reading":
+            os.truncate(video, 0)
+
+    with pytest.raises(GeminiFileChangedError, match="cut short"):
+        run(video, on_status=shrink)
+    assert gemini.calls == []
+
+
+def test_a_small_file_that_grows_before_it_is_sent(gemini: FakeGemini, video: Path) -> None:
+    media = video.read_bytes()
+
+    def grow(status: GeminiStatus) -> None:
+        if status.stage == "reading":
+            video.write_bytes(media + b"more")
+
+    assert answer_of(run(video, on_status=grow)) == expected_transcript(media)
+
+
+@pytest.mark.parametrize("inline_limit", [15 * MIB, 0], ids=["inline", "uploaded"])
+def test_a_file_that_cannot_be_opened_is_no_trouble_of_the_connection(
+    gemini: FakeGemini, video: Path, inline_limit: int
+) -> None:
+    def take_away(status: GeminiStatus) -> None:
+        if status.stage in {"reading", "uploading"}:
+            video.unlink()
+
+    with pytest.raises(FileNotFoundError) as caught:
+        run(video, inline_limit=inline_limit, on_status=take_away)
+    assert caught.value.filename == str(video)
+    assert gemini.calls == []
+
+
 def test_a_file_that_the_service_cannot_process(gemini: FakeGemini, video: Path) -> None:
     gemini.final_state = "FAILED"
     gemini.polls = 1
