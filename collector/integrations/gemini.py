@@ -160,9 +160,10 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
             client, file_path=media.path, attempts=attempts, on_retry=reporter.retrying
         )
         with GeminiService(requests, delete_remote=delete_remote) as service:
+            settings = _settings(config)  # refused, if at all, before anything is sent
             part = _media_part(service, reporter, media, inline_limit, processing_timeout)
             reporter.report("generating", 0)
-            ask(service, _question(model, part, prompt, config, use_streaming), answer)
+            ask(service, _question(model, part, prompt, settings, use_streaming), answer)
             reporter.report("finalizing", answer.written_bytes, answer.written_bytes)
         output = own.finalize() if own is not None else None
     except BaseException as error:
@@ -220,17 +221,25 @@ def _media_part(
     return types.Part.from_uri(file_uri=str(remote.uri), mime_type=media.mime_type)
 
 
+def _settings(
+    config: "types.GenerateContentConfig | Mapping[str, Any] | None",
+) -> "types.GenerateContentConfig":
+    from google.genai import types
+
+    if isinstance(config, types.GenerateContentConfig):
+        return config
+    return types.GenerateContentConfig.model_validate(dict(config or {}))
+
+
 def _question(
     model: str,
     part: "types.Part",
     prompt: str,
-    config: "types.GenerateContentConfig | Mapping[str, Any] | None",
+    config: "types.GenerateContentConfig",
     streaming: bool,
 ) -> Question:
     from google.genai import types
 
-    if not isinstance(config, types.GenerateContentConfig):
-        config = types.GenerateContentConfig.model_validate(dict(config or {}))
     return Question(model, [part, types.Part.from_text(text=prompt)], config, streaming)
 
 

@@ -178,6 +178,12 @@ def test_further_settings_reach_the_model(gemini: FakeGemini, video: Path) -> No
     assert gemini.questions[0].model == "gemini-x"
 
 
+def test_settings_that_the_sdk_refuses_cost_no_upload(gemini: FakeGemini, video: Path) -> None:
+    with pytest.raises(ValueError, match="nonsense"):
+        run(video, inline_limit=0, config={"nonsense": 1})
+    assert gemini.calls == []
+
+
 def test_a_client_of_the_caller_s_is_used_and_left_open(gemini: FakeGemini, video: Path) -> None:
     from google import genai
 
