@@ -256,7 +256,7 @@ def _transformed(output: Output, transforms: Sequence[Transform]) -> Generator[b
         yield from output
         return
     with io.TextIOWrapper(output.open(), "utf-8", "surrogateescape", newline="\n") as file:
-        lines: Iterable[str] = (line.removesuffix("\n").removesuffix("\r") for line in file)
+        lines: Iterable[str] = (line.removesuffix("\r\n").removesuffix("\n") for line in file)
         for transform in transforms:
             lines = transform(iter(lines))
         block = bytearray()

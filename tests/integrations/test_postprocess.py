@@ -121,6 +121,17 @@ def test_bytes_that_are_not_utf_8_pass_through_the_transforms(source: Path) -> N
     assert result.output_path.read_bytes() == NOT_TEXT
 
 
+def test_a_carriage_return_that_ends_no_line_stays(source: Path) -> None:
+    """At the end of an output that ends in the middle of a line, as that of a failed job does."""
+    result = finalize_processing(
+        None,
+        streaming_manager=manager_of(b"one\rtwo\r\nthree\r"),
+        file_path=source,
+        transforms=[iter],
+    )
+    assert result.output_path.read_bytes() == b"one\rtwo\nthree\r\n"
+
+
 def test_parents_are_made_and_the_file_has_the_mode_of_a_new_file(
     source: Path, tmp_path: Path, aside: str
 ) -> None:
