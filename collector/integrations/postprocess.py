@@ -127,7 +127,7 @@ def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a us
         SpillError: The disk refuses the text.
         Exception: Whatever a transform raises, as itself.
             After each of them the output that was collected is still readable; one that was taken
-            out of a `SpillManager` is the exception's attribute `output`.
+            out of a `SpillManager` is the attribute `output` of the exception, if it takes one.
 
     Guarantees:
         Under the final names there is nothing, or what was there before, until both files are
@@ -156,7 +156,8 @@ def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a us
             _publish(text, record, overwrite=overwrite)
     except BaseException as error:
         if collected is not None and isinstance(streaming_manager, SpillManager):
-            error.output = collected  # type: ignore[attr-defined] # nothing is lost by a full disk
+            with contextlib.suppress(AttributeError):  # frozen, or with an `output` of its own
+                error.output = collected  # type: ignore[attr-defined] # nothing is lost by a full disk
         report(
             "failed" if isinstance(error, Exception) else "cancelled",
             written.bytes,

@@ -350,6 +350,26 @@ def test_after_a_failure_there_is_what_was_there_before(
     assert kept(error) == b"line\n" * 200_000
 
 
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    """An error that takes no further attribute."""
+
+    line: int = 1
+
+
+def test_an_error_that_takes_no_attribute_is_raised_as_itself(source: Path) -> None:
+    error = FrozenError()
+    with pytest.raises(FrozenError) as caught:
+        finalize_processing(
+            None,
+            streaming_manager=manager_of(b"line\n" * 200_000),
+            file_path=source,
+            transforms=[half_way(error)],
+        )
+    assert caught.value is error
+    assert files_in(source.parent) == {"talk.mp4"}
+
+
 def test_a_result_that_is_no_json_is_refused_before_anything_is_done(source: Path) -> None:
     with manager_of(b"text") as manager:
         for result in (object(), {"a": {1, 2}}, float("nan"), {(1, 2): 3}):
