@@ -196,8 +196,11 @@ class _Place:
         for path in (place.text, place.record):
             if os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
-            if not overwrite and os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, "there already; pass overwrite=True", str(path))
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(path)  # unlike lexists() it tells what is wrong with a name
+                if not overwrite:
+                    message = "there already; pass overwrite=True"
+                    raise FileExistsError(errno.EEXIST, message, str(path))
         return place
 
 

@@ -7,6 +7,7 @@ Source:     open(2) on O_TMPFILE, with linkat(2) through /proc/self/fd, which ne
 """
 
 import contextlib
+import errno
 import os
 import secrets
 from types import TracebackType
@@ -78,6 +79,12 @@ class Publication:
             FileExistsError: The name is taken, and `overwrite` is False.
             OSError: The name cannot be given.
         """
+        try:
+            self._publish(overwrite=overwrite)
+        except OSError as error:  # it tells of /proc and .part, which the user does not know
+            raise OSError(error.errno, error.strerror, self.target) from error
+
+    def _publish(self, *, overwrite: bool) -> None:
         if overwrite:
             if not self._named:
                 self._link(self._part)
@@ -105,7 +112,7 @@ class Publication:
             raise
         except OSError:  # a file system without hard links
             if os.path.lexists(self.target):
-                raise FileExistsError(None, "there is such a file already", self.target) from None
+                raise FileExistsError(errno.EEXIST, "File exists", self.target) from None
             os.rename(self._part, self.target)
         else:
             os.unlink(self._part)

@@ -274,6 +274,24 @@ def test_both_are_replaced_when_asked(source: Path, aside: str) -> None:
     assert files_in(source.parent) == {"talk.mp4", "talk.txt", "talk.txt.json"}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_name_that_is_too_long_is_told_before_anything_is_done(
+    source: Path, overwrite: bool
+) -> None:
+    target = source.parent / ("n" * 252)  # the record's would have five more bytes
+    with manager_of(b"text") as manager:
+        with pytest.raises(OSError, match="too long") as caught:
+            finalize_processing(
+                None,
+                streaming_manager=manager,
+                file_path=source,
+                output_path=target,
+                overwrite=overwrite,
+            )
+        assert caught.value.filename == f"{target}.json"
+        manager.write(b"it is still open")
+
+
 @pytest.mark.parametrize("taken", ["talk.txt", "talk.txt.json"])
 def test_who_takes_a_name_meanwhile_keeps_it(source: Path, taken: str, aside: str) -> None:
     def take(lines: Iterator[str]) -> Iterator[str]:
@@ -286,6 +304,8 @@ def test_who_takes_a_name_meanwhile_keeps_it(source: Path, taken: str, aside: st
         )
     assert files_in(source.parent) == {"talk.mp4", taken}
     assert (source.parent / taken).read_text() == "somebody else's"
+    assert caught.value.filename == str(source.parent / taken)
+    assert caught.value.errno == errno.EEXIST
     assert kept(caught.value) == b"x"
 
 
