@@ -305,10 +305,9 @@ def _publish(text: Publication, record: Publication, *, overwrite: bool) -> None
     """Name both files, the record last (I1, I2)."""
     text.sync()
     record.sync()
-    if overwrite:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(record.target)  # it does not describe the new text
-    text.publish(overwrite=overwrite)
+    # The old record does not describe the new text, so it goes first, if the old text goes, too.
+    with record.old_set_aside() if overwrite else contextlib.nullcontext():
+        text.publish(overwrite=overwrite)
     try:
         record.publish(overwrite=overwrite)
     except BaseException:

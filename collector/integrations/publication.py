@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -83,6 +84,29 @@ class Publication:
             self._publish(overwrite=overwrite)
         except OSError as error:  # it tells of /proc and .part, which the user does not know
             raise OSError(error.errno, error.strerror, self.target) from error
+
+    @contextlib.contextmanager
+    def old_set_aside(self) -> Iterator[None]:
+        """Take what has the name away; put it back if the block raises, else remove it.
+
+        Raises:
+            OSError: It cannot be taken away.
+        """
+        aside = f"{self._part.removesuffix('.part')}-old.part"
+        try:
+            os.rename(self.target, aside)
+        except FileNotFoundError:
+            yield
+            return
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.target) from error
+        try:
+            yield
+        except BaseException:
+            os.rename(aside, self.target)
+            raise
+        with contextlib.suppress(OSError):  # clean-up: a .part that nobody can remove stays
+            os.unlink(aside)
 
     def _publish(self, *, overwrite: bool) -> None:
         if overwrite:

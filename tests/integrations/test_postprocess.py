@@ -1,5 +1,6 @@
 """From a collected output to a finished text: exact, atomic, in flat memory."""
 
+import contextlib
 import dataclasses
 import datetime as dt
 import enum
@@ -334,6 +335,16 @@ def kept(error: BaseException) -> bytes:
         return output.read()
 
 
+@contextlib.contextmanager
+def mounted_over(file: Path, target: Path) -> Iterator[None]:
+    """Mount a file over another, as containers do: that can be neither renamed nor removed."""
+    subprocess.run(["mount", "--bind", file, target], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
 def half_way(error: BaseException) -> Callable[[Iterator[str]], Iterator[str]]:
     def transform(lines: Iterator[str]) -> Iterator[str]:
         for number, line in enumerate(lines):
@@ -388,6 +399,25 @@ def test_an_error_that_takes_no_attribute_is_raised_as_itself(source: Path) -> N
         )
     assert caught.value is error
     assert files_in(source.parent) == {"talk.mp4"}
+
+
+@pytest.mark.parametrize("busy", ["talk.txt", "talk.txt.json"])
+def test_a_file_that_cannot_be_replaced_keeps_its_other_half(
+    source: Path, tmp_path: Path, busy: str, aside: str
+) -> None:
+    for name in ("talk.txt", "talk.txt.json"):
+        (source.parent / name).write_text("older")
+    with small_disk(tmp_path.parent, MIB) as disk:  # it skips the test where mounting is refused
+        (disk / "older").write_text("older")
+        with mounted_over(disk / "older", source.parent / busy):
+            with pytest.raises(OSError, match="busy") as caught:
+                finalize_processing(
+                    None, streaming_manager=manager_of(b"new"), file_path=source, overwrite=True
+                )
+            assert caught.value.filename == str(source.parent / busy)
+            assert kept(caught.value) == b"new"
+            assert files_in(source.parent) == {"talk.mp4", "talk.txt", "talk.txt.json"}
+            assert {path.read_text() for path in source.parent.glob("talk.txt*")} == {"older"}
 
 
 def test_a_result_that_is_no_json_is_refused_before_anything_is_done(source: Path) -> None:
