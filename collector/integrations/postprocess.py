@@ -122,7 +122,8 @@ def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a us
 
     Raises:
         FileExistsError: The text or its record is there already, and `overwrite` is False.
-        TypeError: `streaming_manager` is text, or `base_result` cannot be written as JSON.
+        TypeError: `streaming_manager` is text, `base_result` cannot be written as JSON, or a
+            transform gives no lines.
         ValueError: The text would replace `file_path`.
         SpillError: The disk refuses the text.
         Exception: Whatever a transform raises, as itself.
@@ -263,6 +264,10 @@ def _transformed(output: Output, transforms: Sequence[Transform]) -> Generator[b
         lines: Iterable[str] = (line.removesuffix("\r\n").removesuffix("\n") for line in file)
         for transform in transforms:
             lines = transform(iter(lines))
+            if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
+                name = getattr(transform, "__name__", repr(transform))
+                message = f"the transform {name} gave {type(lines).__name__}, not lines"
+                raise TypeError(message)
         block = bytearray()
         for line in lines:
             block += line.encode("utf-8", "surrogateescape") + b"\n"

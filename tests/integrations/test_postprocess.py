@@ -381,6 +381,19 @@ def test_after_a_failure_there_is_what_was_there_before(
     assert kept(error) == b"line\n" * 200_000
 
 
+@pytest.mark.parametrize("given", ["a string of all lines", None, b"bytes"], ids=repr)
+def test_a_transform_that_gives_no_lines_is_said_plainly(source: Path, given: Any) -> None:
+    def join(_lines: Iterator[str]) -> Any:
+        return given
+
+    with pytest.raises(TypeError, match=rf"join gave {type(given).__name__}") as caught:
+        finalize_processing(
+            None, streaming_manager=manager_of(b"text"), file_path=source, transforms=[join]
+        )
+    assert files_in(source.parent) == {"talk.mp4"}
+    assert kept(caught.value) == b"text"
+
+
 @dataclasses.dataclass(frozen=True)
 class FrozenError(Exception):
     """An error that takes no further attribute."""
