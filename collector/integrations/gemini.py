@@ -161,6 +161,7 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         )
         with GeminiService(requests, delete_remote=delete_remote) as service:
             settings = _settings(config)  # refused, if at all, before anything is sent
+            requests.keep_secret(settings.http_options)
             part = _media_part(service, reporter, media, inline_limit, processing_timeout)
             reporter.report("generating", 0)
             ask(service, _question(model, part, prompt, settings, use_streaming), answer)

@@ -15,7 +15,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from collector.integrations.gemini_errors import (
@@ -127,6 +127,10 @@ class GeminiRequests:
             text = text.replace(secret, "[API key]")
         return text
 
+    def keep_secret(self, options: "types.HttpOptions | None") -> None:
+        """Take the secrets of one request's options out of texts, too."""
+        self._secrets = _longest_first([*self._secrets, *_secret_headers(options)])
+
     def _check_key(self) -> None:
         """Refuse a key that cannot be sent: the HTTP layer would quote it in error and log (I1)."""
         key = getattr(self.client._api_client, "api_key", None)  # noqa: SLF001 - no public way
@@ -217,8 +221,20 @@ def _secrets_of(client: "genai.Client") -> list[str]:
     inner = getattr(client, "_api_client", None)
     found = {getattr(inner, "api_key", None)}
     found.update(map(os.environ.get, _KEY_NAMES))
-    headers = getattr(getattr(inner, "_http_options", None), "headers", None) or {}
-    for name, value in headers.items():
-        if re.search("key|auth|token|cookie", name, re.IGNORECASE):
-            found.add(value)
-    return sorted({text.strip() for text in found if text and text.strip()}, key=len, reverse=True)
+    found.update(_secret_headers(getattr(inner, "_http_options", None)))
+    return _longest_first(found)
+
+
+def _secret_headers(options: "types.HttpOptions | None") -> list[str]:
+    headers = getattr(options, "headers", None) or {}
+    return [
+        value
+        for name, value in headers.items()
+        if re.search("key|auth|token|cookie", name, re.IGNORECASE)
+    ]
+
+
+def _longest_first(secrets: Iterable[str | None]) -> list[str]:
+    """Sort them so that none is replaced in a part only."""
+    known = {text.strip() for text in secrets if text and text.strip()}
+    return sorted(known, key=len, reverse=True)

@@ -805,6 +805,19 @@ def test_the_key_of_a_client_of_the_caller_s_is_told_nowhere_either(
         assert_not_told(told)
 
 
+def test_a_key_in_the_settings_of_the_request_is_not_quoted_either(
+    gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "another")
+    settings = {"http_options": {"headers": {"x-goog-api-key": KEY}}}
+    assert answer_of(run(video, config=settings)) == expected_transcript(video.read_bytes())
+    gemini.faults["generate"].append(Refuse(400, "STATUS", **QUOTED))  # type: ignore[arg-type]
+    statuses: list[GeminiStatus] = []
+    with pytest.raises(GeminiRequestError, match=r"api_key:\[API key\]") as caught:
+        run(video, config=settings, on_status=statuses.append)
+    assert KEY not in f"{caught.value.args} {statuses}"
+
+
 # -- Ctrl-C ----------------------------------------------------------------------------------------
 
 INTERRUPTED = """
