@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.support.person import ROOT, environment
 
 PLUGIN = "collector.pytest_plugin"
@@ -58,14 +60,16 @@ def test_blocks(collector):
 """
 
 
-def run(test: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def run(test: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a file of tests in a pytest of its own."""
     (directory / "test_it.py").write_text(test)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", PLUGIN, "-p", "no:cacheprovider", "-q"],
         cwd=directory,
         env=environment(
-            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTEST_DEBUG_TEMPROOT=os.fspath(directory)
+            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+            PYTEST_DEBUG_TEMPROOT=os.fspath(directory),
+            **variables,
         ),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -81,13 +85,16 @@ def test_tests_that_leave_nothing_pass(tmp_path: Path) -> None:
     assert "2 passed" in done.stdout
 
 
-def test_an_output_that_is_still_held_fails_its_test(tmp_path: Path) -> None:
-    done = run(HOLDS, tmp_path)
+@pytest.mark.parametrize("ci", ["", "true"])  # then pytest repeats whole messages in its summary
+def test_an_output_that_is_still_held_fails_its_test(ci: str, tmp_path: Path) -> None:
+    done = run(HOLDS, tmp_path, CI=ci)
     assert done.returncode == 1
     assert "2 passed, 1 error" in done.stdout.replace("1 failed, ", "")
-    assert done.stdout.count("an output that was neither closed nor dropped") == 1
-    assert "ERROR test_it.py::test_holds" in done.stdout
-    assert "FAILED test_it.py::test_fails_for_another_reason" in done.stdout
+    report, _, summary = done.stdout.partition("short test summary info")
+    assert report.count("an output that was neither closed nor dropped") == 1
+    assert summary.count("ERROR test_it.py::") == 1
+    assert "ERROR test_it.py::test_holds" in summary
+    assert "FAILED test_it.py::test_fails_for_another_reason" in summary
 
 
 def test_a_callback_that_does_not_return_fails_its_test(tmp_path: Path) -> None:
