@@ -257,6 +257,17 @@ def test_names_cannot_move_the_cursor(tmp_path: Path) -> None:
         assert end == "<the end>"
 
 
+def test_long_names_hold_up_no_bar(tmp_path: Path) -> None:
+    with Person(80, 24) as person:
+        person.run(SCRIPT, "long_names", os.fspath(tmp_path))
+        person.wait_for(lambda: any(row.startswith("  …語") for row in person.rows))
+        assert person.wait() == 0
+        last, end = [line for line in person.lines if line]
+        assert last.startswith("names: 100%")
+        assert end == "<the end>"
+        assert_tidy(person)
+
+
 @pytest.mark.parametrize("term", ["dumb", ""])
 def test_a_terminal_without_a_cursor_gets_whole_lines(term: str, tmp_path: Path) -> None:
     with Person(80, 24, TERM=term) as person:

@@ -149,8 +149,8 @@ def _shortened(name: str, columns: int) -> str:
     """Return a name with as much of its end as there is room for: there are the numbers."""
     if columns_of(name) <= columns:
         return name
-    while columns_of(name) > columns - 1:
-        name = name[1:]
+    while (over := columns_of(name) - (columns - 1)) > 0:
+        name = name[(over + 1) // 2 :]  # a letter takes two columns at most
     return f"…{name}"
 
 

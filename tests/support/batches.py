@@ -175,6 +175,14 @@ def odd_names(_: Path) -> None:
     print("<the end>")
 
 
+def long_names(_: Path) -> None:
+    """Names that are far wider than the screen."""
+    with Collector(max_workers=2) as collector:
+        long = collector.with_options(name="long" * 10_000 + "語" * 10_000)
+        list(long.collect(talk_less, range(8), desc="names"))
+    print("<the end>")
+
+
 def everything(_: Path) -> None:
     """A bar for submit and map too, and where there is no terminal."""
     with Collector(max_workers=2, progress=True) as collector:
