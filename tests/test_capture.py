@@ -63,6 +63,11 @@ def says_and(text: str, what: Any) -> None:
     act(what)
 
 
+def says_and_dies(text: str) -> None:
+    print(text, end="")
+    kill_self()
+
+
 def prints_lines(count: int) -> None:
     for number in range(count):
         print(number)
@@ -166,6 +171,17 @@ def test_a_killed_job_loses_no_line_and_its_error_has_the_last_ones() -> None:
         assert tail[-1] == "19999"
         assert 100 < len(tail) < 500
         assert tail == [str(number) for number in range(20_000 - len(tail), 20_000)]
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_the_error_ends_with_the_end_of_a_line_that_is_too_long_for_it(end: str) -> None:
+    with Collector(1, capture=True, progress=False) as collector:
+        job = collector.submit(says_and_dies, "before\n" + "x" * 5_000 + "<the end>" + end)
+        error = job.exception()
+        assert isinstance(error, WorkerCrashError)
+        tail = str(error).partition("the last lines of its log:\n")[2]
+        assert tail.endswith("x<the end>")
+        assert len(tail) < 5_000
 
 
 def test_a_job_that_is_ended_by_kill_keeps_its_log(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def _tail(log: Output | None) -> str:
             lines = file.read().decode("utf-8", "replace").splitlines()
     except (OSError, ClosedError):
         return ""
-    text = "\n".join(lines[1:] if log.size > settings.LOG_TAIL_BYTES else lines)
+    if log.size > settings.LOG_TAIL_BYTES:
+        lines = lines[1:] or lines  # the first is cut: it is shown only if it is the last one too
+    text = "\n".join(lines)
     return f"; the last lines of its log:\n{ship.shorten(text)}"
 
 
