@@ -115,6 +115,31 @@ def closes_its_stdout() -> None:
     os.close(2)
 
 
+class Writes:
+    """All that `print` needs."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class CannotFlush(Writes):
+    """Whose owner has taken it down."""
+
+    def flush(self) -> None:
+        raise LookupError("it is gone")
+
+
+def replaces_its_stdout(by: type[Writes]) -> None:
+    print("before")
+    sys.stdout = by()
+    print("to nobody")
+    os.write(1, b"by its number\n")
+
+
+def puts_its_stdout_back() -> None:
+    sys.stdout = sys.__stdout__
+
+
 def prints_until_it_fails() -> None:
     while True:
         print("x" * 1000)
@@ -268,6 +293,18 @@ def test_a_job_that_closes_its_own_stdout_costs_the_next_ones_nothing(
         assert lines_of(collector.submit(says, "after")) == ["after"]
         collector.with_options(capture=False).submit(os.write, 2, b"seen\n").result()
     assert "seen" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("by", [Writes, CannotFlush])
+def test_a_job_that_replaces_stdout_by_what_cannot_be_flushed_costs_the_next_ones_nothing(
+    by: type[Writes],
+) -> None:
+    with Collector(1, capture=True, progress=False) as collector:
+        first = collector.submit(replaces_its_stdout, by)
+        assert (first.exception(), lines_of(first)) == (None, ["before", "by its number"])
+        second = collector.submit(says, "after")
+        assert (second.exception(), lines_of(second)) == (None, ["after"])
+        collector.submit(puts_its_stdout_back).result()
 
 
 # -- a process that outlives its job ---------------------------------------------------------------

@@ -102,7 +102,7 @@ def _nothing() -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with contextlib.suppress(ValueError, OSError):  # closed by the job, or nowhere to go
-                stream.flush()
+        # None, closed, with nowhere to go; or what a job has put there, which can only `write`.
+        with contextlib.suppress(Exception):
+            stream.flush()
     ctypes.CDLL(None).fflush(None)
