@@ -109,6 +109,17 @@ def leaves_a_process(until: str) -> None:
     wait_for(f"{until}.begun")
 
 
+def forks(fails: bool) -> None:
+    """Have a child print, and come back or fail."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    print("by a child")
+    if fails:
+        raise LookupError("in a child")
+
+
 def closes_its_stdout() -> None:
     print("before")
     sys.stdout.close()
@@ -170,6 +181,17 @@ def test_the_log_has_what_python_c_and_subprocesses_print_in_their_order(
         ]
         assert job.log().complete
         assert job.output().size == 0
+
+
+@each_method
+def test_what_a_forked_child_prints_and_fails_with_is_in_the_log(
+    method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Collector(1, method, capture=True, progress=False) as collector:
+        assert lines_of(collector.submit(forks, fails=False)) == ["by a child"]
+        first, *_, last = lines_of(collector.submit(forks, fails=True))
+        assert (first, last) == ("by a child", "LookupError: in a child")
+    assert "LookupError" not in capfd.readouterr().err
 
 
 @each_method

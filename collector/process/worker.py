@@ -192,7 +192,6 @@ def _run(job: RunJob, writer: QueueWriter, told: WorkerArguments) -> tuple[Outco
     try:
         with _captured(told.run_directory, job.log_name):
             value = _call(job.call, current)
-        _leave_if_forked(current)
         outcome, pickled = Outcome.RETURNED, ship.dumps(value)
         del value
     except BaseException as error:  # noqa: BLE001 - the user's function: whatever it raises is the job's exception
@@ -220,8 +219,14 @@ def _leave_if_forked(current: CurrentJob, error: BaseException | None = None) ->
 
 
 def _call(call: bytes, current: CurrentJob) -> Any:
-    fn, args, kwargs = ship.loads(call)
-    return _finish(fn(*args, **kwargs), current)
+    try:
+        fn, args, kwargs = ship.loads(call)
+        value = _finish(fn(*args, **kwargs), current)
+    except BaseException as error:
+        _leave_if_forked(current, error)  # here, where what it prints is still captured
+        raise
+    _leave_if_forked(current)
+    return value
 
 
 def run_group(fn: Callable[..., Any], group: Iterable[tuple[Any, ...]]) -> list[Any]:
