@@ -472,6 +472,29 @@ async def _next(reading: AsyncIterator[bytes]) -> bytes:
     return await anext(reading)
 
 
+@pytest.mark.parametrize("size", [4 * MIB, 32 * MIB], ids=["in memory", "in a file"])
+def test_the_event_loop_goes_on_while_a_reader_catches_up(size: int) -> None:
+    async def read(job: Job[int]) -> None:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.ensure_future(others())
+        blocks = [block async for block in job.follow()]
+        assert sum(map(len, blocks)) == size
+        assert turns >= len(blocks)
+        other.cancel()
+
+    with collecting(1) as collector:
+        job = collector.submit(numbered, size)
+        job.result()
+        asyncio.run(read(job))
+
+
 def test_the_event_loop_goes_on_while_a_reader_waits(tmp_path: Path) -> None:
     until = tmp_path / "go"
 

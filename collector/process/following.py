@@ -87,7 +87,7 @@ class Following:
         reader.check()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield bytes as they come; the event loop waits for the reads alone."""
+        """Yield bytes as they come; the event loop waits for one read at a time."""
         import asyncio  # noqa: PLC0415 - 45 ms that only those pay who are in it already
 
         loop, news = asyncio.get_running_loop(), asyncio.Event()
@@ -104,11 +104,13 @@ class Following:
                 over = self._job.done()
                 for block in reader.read():
                     yield block
+                    await asyncio.sleep(0)  # others have a turn, and it can be cancelled
                 if over:
                     break
                 await news.wait()
             for block in reader.rest():
                 yield block
+                await asyncio.sleep(0)
         finally:
             forget()
             reader.close()
