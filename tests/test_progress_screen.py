@@ -234,6 +234,22 @@ def test_a_bar_of_the_user_runs_beside_ours(tmp_path: Path) -> None:
         assert sorted(line.partition("%")[0] for line in lines) == ["100", "<the end>", "ours: 100"]
 
 
+@pytest.mark.parametrize("for_good", [False, True], ids=["for a while", "for good"])
+def test_a_stderr_that_is_silenced_costs_neither_bar_nor_screen(
+    for_good: bool, tmp_path: Path
+) -> None:
+    if for_good:
+        (tmp_path / "for good").touch()
+    with Person(80, 24, Watch()) as person:
+        person.run(SCRIPT, "silence_stderr", os.fspath(tmp_path))
+        assert person.wait() == 0
+        last, end = [line for line in person.lines if line]
+        assert last.startswith("on: 100%")
+        assert f" {batches.JOBS}/{batches.JOBS} " in last
+        assert end == "<the end>"
+        assert_tidy(person)
+
+
 def test_a_user_who_wants_no_bars_of_tqdm_has_none(tmp_path: Path) -> None:
     with Person(80, 24, TQDM_DISABLE="1") as person:
         person.run(SCRIPT, "fail_now_and_then", os.fspath(tmp_path))

@@ -1,15 +1,17 @@
 """Writes to the user's stderr from a thread of ours, without being caught by what is wrong with it.
 
 Runs in:    the drawing thread of the parent.
-Owns:       nothing: the stream is the user's.
+Owns:       nothing: the stream is the user's; but of a terminal a descriptor of its own.
 Invariants: I1  what was begun is finished before anything else is written.
             I2  a stream that is closed, broken, full for too long or replaced by another file is
                 given up, once and for all, without a word.
 """
 
+import contextlib
 import os
 import select
 import time
+import weakref
 from typing import Final, TextIO, final
 
 from collector import settings
@@ -23,13 +25,19 @@ class Outlet:
         stream: Usually `sys.stderr`. If it has a descriptor, that is written to, past its buffer:
             a text is one system call then.
         patience_s: How long a text may wait for room; None for as long as it takes.
+        keeps: Write there also when the stream's descriptor is closed or leads elsewhere meanwhile:
+            a terminal has to be given back.
     """
 
-    def __init__(self, stream: TextIO, patience_s: float | None) -> None:
+    def __init__(self, stream: TextIO, patience_s: float | None, *, keeps: bool = False) -> None:
         self._stream = stream
         self._patience_s = patience_s
         self._encoding: Final = getattr(stream, "encoding", None) or "utf-8"
         self._fd = descriptor_of(stream)
+        if keeps and self._fd is not None:
+            with contextlib.suppress(OSError):  # none is to be had
+                self._fd = os.dup(self._fd)
+                weakref.finalize(self, os.close, self._fd).atexit = False
         self._file = None if self._fd is None else _identity(self._fd)
         self.gone = False
 

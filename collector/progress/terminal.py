@@ -28,7 +28,7 @@ class Terminal:
 
     def __init__(self, stream: TextIO) -> None:
         self.pause_s = settings.DRAW_INTERVAL_S
-        self._outlet = Outlet(stream, patience_s=None)
+        self._outlet = Outlet(stream, patience_s=None, keeps=True)
         self._lines = BatchLines(stream)
         self._plain = Plain(self._outlet, self._lines, screen.line_above)
         self._seats: list[tuple[int, int] | None] = []
