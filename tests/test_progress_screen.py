@@ -217,6 +217,13 @@ def test_a_worker_that_dies_with_the_lock_of_tqdm_stops_nobody(tmp_path: Path) -
         assert end == "<the end>"
 
 
+def test_a_fork_does_not_come_while_a_bar_loads_tqdm(tmp_path: Path) -> None:
+    with Person(80, 24) as person:
+        person.run(SCRIPT, "load_tqdm_in_forks", os.fspath(tmp_path))
+        assert person.wait() == 0
+        assert [line for line in person.lines if line][-1] == "None None None None"
+
+
 def test_bars_of_the_user_are_left_alone(tmp_path: Path) -> None:
     with Person(80, 24) as person:
         person.run(SCRIPT, "leave_tqdm_alone", os.fspath(tmp_path))

@@ -6,9 +6,12 @@ Invariants: I1  a line is never wider than it may be, and is not cut: what has n
                 the least important first.
             I2  neither tqdm's lock nor its list of bars is shared with bars of the user's: its
                 default lock is one of `multiprocessing`, and whoever dies with it stops the parent.
+            I3  this process does not fork while tqdm is being loaded: the child would wait for ever
+                for a module whose loading nobody there finishes.
 """
 
 import functools
+import os
 import threading
 import weakref
 from collections import deque
@@ -187,11 +190,12 @@ def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
     Args:
         auto: The one that draws in notebooks, if this is one.
     """
-    from tqdm.std import tqdm
+    with _loading:
+        from tqdm.std import tqdm
 
-    base = tqdm
-    if auto:
-        from tqdm.auto import tqdm as base
+        base = tqdm
+        if auto:
+            from tqdm.auto import tqdm as base
 
     class PrivateTqdm(base):  # type: ignore[misc, valid-type]
         monitor_interval = 0  # no thread of tqdm's
@@ -199,3 +203,9 @@ def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
         _lock = threading.RLock()
 
     return PrivateTqdm
+
+
+_loading: Final = threading.RLock()
+os.register_at_fork(
+    before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
+)

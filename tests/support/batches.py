@@ -142,6 +142,20 @@ def share_a_lock(_: Path) -> None:
     print("<the end>")
 
 
+def load_tqdm(_: int) -> None:
+    """Load what draws the bars, as many libraries do."""
+    import tqdm
+
+    assert tqdm.__name__ == "tqdm"
+
+
+def load_tqdm_in_forks(_: Path) -> None:
+    """Jobs in forks of a process that is about to draw its first bar."""
+    with Collector(max_workers=2, mp_context="fork", timeout=30) as collector:
+        jobs = list(collector.collect(load_tqdm, range(4), desc="load"))
+    print(*[job.exception() for job in jobs])
+
+
 def beside_a_bar_of_the_user(_: Path) -> None:
     """The user's own bar and ours at the same time."""
     from tqdm import tqdm
