@@ -450,6 +450,36 @@ def test_a_child_that_a_job_forks_and_lets_go_harms_nothing(method: str) -> None
         assert collector.submit(square, 2).result() == 4
 
 
+def files_of_a_child(generations: int, told: str) -> None:
+    """Open files and fork, so many times; the last child tells which of its parent's it lacks."""
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(40)]
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        for fd in files:
+            os.close(fd)
+        return
+    if generations > 1:
+        files_of_a_child(generations - 1, told)
+    else:
+        there = {int(name) for name in os.listdir("/proc/self/fd")}
+        Path(told).write_text(f"lacks {sorted(set(files) - there)}")
+    os._exit(0)
+
+
+@each_method
+@pytest.mark.parametrize("generations", [1, 2])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_that_a_job_forks_has_the_files_of_its_parent(
+    method: str, generations: int, tmp_path: Path
+) -> None:
+    """In the second generation too: so forks a program that becomes a daemon."""
+    told = tmp_path / "told"
+    with Collector(1, method) as collector:
+        collector.submit(files_of_a_child, generations, os.fspath(told)).result()
+    assert told.read_text() == "lacks []"
+
+
 @each_method
 def test_a_failed_job_is_run_again_with_a_fresh_output(method: str, tmp_path: Path) -> None:
     def third_time_lucky() -> Iterator[str]:

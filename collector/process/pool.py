@@ -130,7 +130,9 @@ _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:
-    for pool in list(_pools):
+    pools = list(_pools)
+    _pools.clear()  # once: in a child of this child other files have these numbers
+    for pool in pools:
         pool.abandon()
 
 

@@ -69,7 +69,8 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     threading.Thread(
         target=_watch, args=(parent, recall, inbox, writer), name="collector-watch", daemon=True
     ).start()
-    os.register_at_fork(after_in_child=lambda: _disown(writer, (jobs, parent, recall)))
+    ours = [jobs, parent, recall]
+    os.register_at_fork(after_in_child=lambda: _disown(writer, ours))
     if told.initializer and not _initialize(told.initializer, writer):
         return
     writer.say(Kind.READY)
@@ -99,12 +100,14 @@ def _leave_the_terminal() -> None:
         os.close(nothing)
 
 
-def _disown(writer: QueueWriter, descriptors: Sequence[int]) -> None:
+def _disown(writer: QueueWriter, descriptors: list[int]) -> None:
+    if not descriptors:
+        return  # a child of such a child: what has these numbers now is its own
     running.job = None
     records.stop()
     writer.disown()
-    for fd in descriptors:
-        os.close(fd)
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _initialize(call: bytes, writer: QueueWriter) -> bool:
