@@ -72,6 +72,8 @@ class Pool:
 
     def stop(self, *, cancel: bool = False, kill: bool = False) -> None:
         """Take no further job, end with the last one; or cancel those that wait, or kill all."""
+        if self.owner_pid != os.getpid():
+            return  # a forked child drops its copy
         self._supervisor.note(lambda: self._supervisor.stop(cancel=cancel, kill=kill))
         with self._lock:
             if not self._threads and not self._over:

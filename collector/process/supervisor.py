@@ -76,7 +76,7 @@ class Supervisor:
         crew = self._crew
         fds = [*crew.life.descriptors(), *crew.launcher.abandon(), *self._bell.detach()]
         if isinstance(self._selector, selectors.EpollSelector):
-            fds.append(self._selector.fileno())
+            self._selector.close()  # by its number it would be closed twice
         for process in self._processes():
             fds.extend(process.descriptors())
         for fd in fds:

@@ -263,3 +263,43 @@ print("fine", flush=True)
         assert running.hear() == "fine"
         assert running.process.wait() == 0
         assert running.gone()
+
+
+@pytest.mark.parametrize("used", [False, True])
+@each_method
+def test_a_child_that_the_user_forks_loses_no_file_of_its_own(method: str, used: bool) -> None:
+    """Neither when it forks again nor when it drops the Collector."""
+    source = """
+import gc, os, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from collector import Collector
+from tests.support.jobs import square
+def fork(then):
+    child = os.fork()
+    if not child:
+        then()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+def open_some():
+    return {os.open(os.devnull, os.O_RDONLY) for _ in range(40)}
+def check(files):
+    there = {int(name) for name in os.listdir("/proc/self/fd")}
+    if not files <= there:
+        print("lost", files - there, flush=True)
+def child():
+    files = open_some()
+    fork(lambda: check(files))
+    del globals()["collector"]
+    gc.collect()
+    check(files)
+collector = Collector(1, sys.argv[1])
+if sys.argv[2] == "True":
+    assert collector.submit(square, 2).result(60) == 4
+fork(child)
+collector.shutdown()
+print("fine", flush=True)
+"""
+    with script(source, method, str(used)) as running:
+        assert running.hear() == "fine"
+        assert running.process.wait() == 0
+        assert running.gone()
