@@ -260,6 +260,39 @@ with Collector(1, {method!r}) as collector:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@each_method
+def test_an_entry_of_the_path_that_is_no_text_is_skipped_as_python_does(
+    method: str, tmp_path: Path
+) -> None:
+    script = f"""
+import pathlib, sys
+from collector import Collector
+sys.path.insert(0, pathlib.Path("lib").absolute())
+with Collector(1, {method!r}) as collector:
+    assert collector.submit(lambda: sys.path).result() == sys.path
+"""
+    (tmp_path / "script.py").write_text(script)
+    done = run_python("script.py", cwd=tmp_path, log=tmp_path / "log")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("method", ["forkserver", "fork"])  # spawn needs it, as elsewhere
+def test_workers_start_though_the_working_directory_is_gone(method: str, tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+from collector import Collector
+os.mkdir("below")
+os.chdir("below")
+os.rmdir("../below")
+sys.path.insert(0, "")
+with Collector(1, {method!r}) as collector:
+    assert collector.submit(sorted, "ba").result() == ["a", "b"]
+"""
+    (tmp_path / "script.py").write_text(script)
+    done = run_python("script.py", cwd=tmp_path, log=tmp_path / "log")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def local_function() -> Callable[[int], int]:
     def inner(number: int) -> int:
         return number + 1

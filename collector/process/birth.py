@@ -1,7 +1,7 @@
 """The first lines of every child, and what it takes over from the parent.
 
-Runs in:    `surroundings`, `method_of` and `hold_standard_descriptors` in the parent, the others in
-            each child.
+Runs in:    `surroundings`, `working_directory`, `method_of` and `hold_standard_descriptors` in the
+            parent, the others in each child.
 Owns:       nothing.
 """
 
@@ -72,7 +72,15 @@ def hold_standard_descriptors() -> None:
 
 def surroundings() -> bytes:
     """Return what a child of a forkserver must be told about this process."""
-    return pickle.dumps((os.getcwd(), sys.path, sys.argv, dict(os.environ)))
+    return pickle.dumps((working_directory(), sys.path, sys.argv, dict(os.environ)))
+
+
+def working_directory() -> str:
+    """Return the working directory; no text if it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def settle(told: bytes) -> None:

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from collector import settings
-from collector.process.birth import settle, stand_apart, surroundings
+from collector.process.birth import settle, stand_apart, surroundings, working_directory
 from collector.process.engine import Child, Role, open_pidfd
 
 _REQUEST: Final = struct.Struct("<Q")
@@ -171,7 +171,8 @@ class ForkServer:
 def _command() -> list[str]:
     """Return the command line of a server: our import path, and nothing of the script's."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-    path = [entry or os.getcwd() for entry in sys.path]
+    entries: list[object] = [*sys.path]  # Python skips what is no text
+    path = [entry or working_directory() for entry in entries if isinstance(entry, str)]
     start = "from collector.process.forkserver import main; main()"
     return [sys.executable, *flags, "-c", f"import sys; sys.path[:] = {path!r}; {start}"]
 
