@@ -79,6 +79,17 @@ def what_is(thing):
 def factorial(number):
     return 1 if number == 0 else number * factorial(number - 1)
 
+@functools.cache
+def tripled(number):
+    return scaled(number)
+
+@functools.lru_cache(maxsize=7, typed=True)
+def fibonacci(number):
+    return number if number < 2 else fibonacci(number - 1) + fibonacci(number - 2)
+
+def uses_cached(number):
+    return [tripled(number), fibonacci(number), fibonacci.cache_parameters()]
+
 def remember(number):
     seen.append(number)
     return len(seen)
@@ -105,6 +116,14 @@ class Shop:
         return cls(price)
     def __call__(self, number):
         return self.price - number
+    @functools.cached_property
+    def tax(self):
+        return self.price / 4
+    @functools.lru_cache
+    def priced(self, count):
+        return self.price * count
+    def receipt(self):
+        return [self.tax, self.tax, self.priced(2)]
 
 def run(method):
     told = {}
@@ -135,6 +154,12 @@ def run(method):
         told["class"] = type(collector.submit(Shop, 8).result()) is Shop
         told["callable object"] = collector.submit(Shop(5), 3).result()
         told["partial"] = collector.submit(functools.partial(scaled, number=4)).result()
+        told["cached"] = [
+            collector.submit(tripled, 5).result(),
+            collector.submit(fibonacci, 20).result(),
+            collector.submit(uses_cached, 10).result(),
+        ]
+        told["cached in a class"] = collector.submit(Shop(8).receipt).result()
         told["map"] = list(collector.map(scaled, range(3)))
         told["collect"] = sorted(job.output().text() for job in collector.collect(lines, range(3)))
         told["writes"] = collector.submit(writes, "h\\u00e9").output().text()
@@ -172,6 +197,8 @@ TOLD: Final = {
     "class": True,
     "callable object": 2,
     "partial": 12,
+    "cached": [15, 6765, [30, 55, {"maxsize": 7, "typed": True}]],
+    "cached in a class": [2.0, 2.0, 16],
     "map": [0, 3, 6],
     "collect": ["", "0\n", "0\n3\n"],
     "writes": "hé",

@@ -5,10 +5,12 @@ Source:     docs/decisions/0005-shipping-functions.md: cloudpickle carries what 
             Enum of the script, with the globals of a function), and its pickler is the C one.
 """
 
+import functools
 import io
 import pickle
 import sys
 import traceback
+from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ from collector import settings
 from collector.errors import JobError
 
 _PROTOCOL: Final = 5
+_Cached: Final = type(functools.cache(len))
 
 
 class _ByValueError(Exception):
@@ -27,7 +30,8 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
-        if (kind is FunctionType or isinstance(obj, type)) and not _importable(obj):
+        named = kind is FunctionType or kind is _Cached or isinstance(obj, type)
+        if named and not _importable(obj):
             raise _ByValueError
         return NotImplemented
 
@@ -56,9 +60,44 @@ def dumps(obj: object) -> bytes:
             pass  # nothing was sent yet: from now on cloudpickle does it all
         else:
             return buffer.getvalue()
+    with io.BytesIO() as buffer:
+        _by_value()(buffer, _PROTOCOL).dump(obj)
+        return buffer.getvalue()
+
+
+@functools.cache
+def _by_value() -> Callable[..., Any]:
+    """Return cloudpickle's pickler, taught what `functools` makes of functions."""
     import cloudpickle  # 40 ms that a batch of importable functions never pays
 
-    return bytes(cloudpickle.dumps(obj, _PROTOCOL))
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(
+            {_Cached: _cached_parts, functools.cached_property: _property_parts}
+        )
+
+    return ByValue
+
+
+def _cached_parts(obj: Any) -> Any:
+    if _importable(obj):
+        return obj.__reduce__()
+    return _cached, (obj.__wrapped__, obj.cache_parameters())
+
+
+def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """Return the function with a cache of its own, which is empty."""
+    return functools.lru_cache(**parameters)(fn)
+
+
+def _property_parts(obj: "functools.cached_property[Any]") -> Any:
+    return _property, (obj.func, obj.attrname)
+
+
+def _property(fn: Callable[[Any], Any], name: str) -> "functools.cached_property[Any]":
+    """Return the property under the name that its class gave it."""
+    made = functools.cached_property(fn)
+    made.__set_name__(object, name)
+    return made
 
 
 def loads(data: bytes) -> Any:
