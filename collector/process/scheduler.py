@@ -140,16 +140,19 @@ class Scheduler:
         return iter(())
 
     def _condemn(self, entry: Entry, worker: int, sentence: Verdict) -> Action:
-        """End a job with its worker; the jobs behind it are fetched back first.
+        """End a job with its worker."""
+        entry.sentence = sentence
+        return self._end(self._seats[worker])
+
+    def _end(self, seat: Seat) -> Action:
+        """End a worker with what it runs; the jobs behind that are fetched back first.
 
         Its END may be on its way, and the worker at the next job already: that one is spared.
         """
-        entry.sentence = sentence
-        seat = self._seats[worker]
-        if len(seat.entries) == 1:
+        if not seat.has_others:
             return self._execute(seat)
         seat.kill_by_s = self._clock() + settings.SPARE_OTHERS_S
-        return Recall(worker)
+        return Recall(seat.worker)
 
     @staticmethod
     def _execute(seat: Seat) -> Action:
@@ -162,7 +165,10 @@ class Scheduler:
         entry = self._dispatched.get(ticket)
         if entry is not None and entry.worker == worker:
             entry.started_s = now_s
-            if entry.sentence is Verdict.KILLED and not self._seats[worker].leaving:
+            seat = self._seats[worker]
+            if entry.sentence is None:
+                seat.kill_by_s = None  # what was to end there is over
+            elif entry.sentence is Verdict.KILLED and not seat.leaving:
                 return iter((self._condemn(entry, worker, Verdict.KILLED),))
         return iter(())
 
@@ -216,8 +222,8 @@ class Scheduler:
             verdict = entry.sentence or verdict
             if seat is not None:
                 seat.leaving = True  # it is dead: nothing more for it
-        elif verdict is Verdict.SPILL_FAILED and seat is not None and not seat.entries:
-            yield self._execute(seat)
+        elif verdict is Verdict.SPILL_FAILED and seat is not None and not seat.leaving:
+            yield self._end(seat)  # its function runs on
         yield self._judge(entry, verdict)
         if seat is not None and self._used_up(seat) and not seat.entries and not seat.leaving:
             seat.leaving = True
@@ -279,7 +285,7 @@ class Scheduler:
                 seat.entries.remove(entry)
                 seat.tasks -= 1
                 seat.recalled = False
-                if seat.kill_by_s is not None and len(seat.entries) == 1:
+                if seat.kill_by_s is not None and not seat.has_others:
                     yield self._execute(seat)
             if entry.sentence is Verdict.KILLED:
                 yield Settle(entry, Verdict.KILLED)

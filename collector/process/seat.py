@@ -22,13 +22,18 @@ class Seat:
     since_s: float = 0.0
     """Since when the first of its jobs is the one that runs, or nothing does."""
     kill_by_s: float | None = None
-    """The first of its jobs is condemned: when the worker is killed at the latest."""
+    """What it runs is condemned, or failed already: when the worker is killed at the latest."""
     entries: deque[Entry] = field(default_factory=deque)
 
     @property
     def idle(self) -> bool:
         """Whether it waits for a job."""
         return self.ready and not self.leaving and not self.entries
+
+    @property
+    def has_others(self) -> bool:
+        """Whether a job is here that nobody wants ended."""
+        return any(entry.sentence is None for entry in self.entries)
 
     @property
     def blocked(self) -> bool:

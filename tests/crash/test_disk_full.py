@@ -1,6 +1,7 @@
 """Faults 50, 52, 53 with processes: a full disk costs the job that filled it, and no other."""
 
 import errno
+import itertools
 import os
 import resource
 from collections.abc import Iterator
@@ -170,3 +171,30 @@ def test_a_file_size_limit_fails_the_job_that_reaches_it(tmp_path: Path) -> None
         assert sink_pid(collector) == sink
         assert worker not in worker_pids(collector) or is_running(worker)
         fits.output().close()
+
+
+def write_until(path: str) -> None:
+    """Write on, whatever becomes of it, until the file is there."""
+    for chunk in itertools.takewhile(lambda _: not os.path.exists(path), itertools.repeat(b"x")):
+        current_job().write(chunk * MIB)
+
+
+def test_jobs_that_wait_at_the_worker_of_a_failed_one_do_not_wait_for_its_end(
+    tmp_path: Path,
+) -> None:
+    """What it writes on is dropped, and it is ended with its worker."""
+    until = tmp_path / "until"
+    with Collector(1, temp_root=tmp_path / "root") as collector:
+        for _ in range(3):  # jobs are brisk: from now on some are sent ahead
+            assert list(collector.map(square, range(500))) == [n * n for n in range(500)]
+        sink = sink_pid(collector)
+        assert sink is not None
+        resource.prlimit(sink, resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
+        before = [collector.submit(square, number) for number in range(10)]
+        failing = collector.submit(write_until, os.fspath(until))
+        behind = [collector.submit(square, number) for number in range(10)]
+        try:
+            assert isinstance(failing.exception(60), SpillError)
+            assert [job.result(30) for job in before + behind] == [n * n for n in range(10)] * 2
+        finally:
+            until.touch()

@@ -233,6 +233,48 @@ def test_a_job_that_is_killed_goes_once_the_ones_behind_it_are_back() -> None:
     assert KillWorker(1) in list(schedule.handed_back(1, innocent.ticket))
 
 
+def with_one_behind(retries: int = 0) -> tuple[Scheduler, Clock, Entry, Entry]:
+    """One worker that runs a job, and another job that waits there."""
+    schedule, clock = make(1)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, Verdict.RETURNED))
+    brisk(schedule, clock)
+    first, second = Entry(10, retries=retries), Entry(11)
+    assert submit(schedule, first, second) == [Dispatch(1, first), Dispatch(1, second)]
+    return schedule, clock, first, second
+
+
+def test_a_job_whose_output_is_refused_goes_once_the_ones_behind_it_are_back() -> None:
+    """Its function runs on, perhaps for ever: what waits behind it must not wait for that."""
+    schedule, _, refused, innocent = with_one_behind()
+    assert list(schedule.ended(refused.ticket, Verdict.SPILL_FAILED)) == [
+        Recall(1),
+        Settle(refused, Verdict.SPILL_FAILED),
+    ]
+    assert list(schedule.handed_back(1, innocent.ticket)) == [KillWorker(1)]
+    assert list(schedule.worker_gone(1)) == [StartWorker(2)]
+    assert list(schedule.worker_ready(2)) == [Dispatch(2, innocent)]
+
+
+def test_a_job_whose_output_is_refused_goes_though_nothing_comes_back() -> None:
+    schedule, clock, refused, innocent = with_one_behind()
+    list(schedule.ended(refused.ticket, Verdict.SPILL_FAILED))
+    assert schedule.next_deadline_s() == clock() + settings.SPARE_OTHERS_S
+    clock.now_s += settings.SPARE_OTHERS_S
+    assert list(schedule.ticked(clock())) == [KillWorker(1)]
+    assert list(schedule.worker_gone(1)) == [StartWorker(2)]
+    assert list(schedule.worker_ready(2)) == [Dispatch(2, innocent)]
+
+
+def test_the_job_behind_one_whose_output_is_refused_is_spared_once_it_runs() -> None:
+    schedule, clock, refused, innocent = with_one_behind()
+    list(schedule.ended(refused.ticket, Verdict.SPILL_FAILED))
+    assert list(schedule.started(1, innocent.ticket, clock())) == []
+    clock.now_s += 100
+    assert list(schedule.ticked(clock())) == []
+
+
 # -- every order of events -------------------------------------------------------------------------
 
 
@@ -589,10 +631,14 @@ class Processes(RuleBasedStateMachine):
         elif not worker.up:
             worker.up = True
             worker.unheard.append(("ready", None, None))
+        elif worker.recalled:
+            worker.recalled = False
+            while worker.inbox:
+                worker.unheard.append(("handed back", worker.inbox.pop(), None))
         elif worker.running is not None:
-            if not worker.refused:
+            if not worker.refused:  # else its function may run for ever: it is to be killed
                 worker.unheard.append(("ended", worker.running, Verdict.RETURNED))
-            worker.running = None
+                worker.running = None
         elif worker.inbox:
             worker.running = worker.inbox.popleft()
             worker.refused = False
