@@ -132,7 +132,10 @@ class Scheduler:
         if waiting is not None:
             return itertools.chain((Settle(waiting, Verdict.KILLED),), self._leave_if_done())
         for entry in self._dispatched.values():
-            if entry.job_id == job_id and entry.sentence is None and entry.worker is not None:
+            if entry.job_id == job_id and entry.worker is not None:
+                if entry.sentence is not None:
+                    entry.sentence = Verdict.KILLED  # it is being ended: and not run again
+                    return iter(())
                 if self._seats[entry.worker].entries[0] is entry:
                     return iter((self._condemn(entry, entry.worker, Verdict.KILLED),))
                 entry.sentence = Verdict.KILLED  # it waits behind another one: fetch it back
@@ -241,7 +244,7 @@ class Scheduler:
 
     def _judge(self, entry: Entry, verdict: Verdict) -> Action:
         again = verdict not in (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)
-        if not again or not entry.retries:
+        if not again or not entry.retries or entry.sentence is Verdict.KILLED:
             return Settle(entry, verdict)
         entry.retries -= 1
         entry.attempt += 1

@@ -275,6 +275,24 @@ def test_the_job_behind_one_whose_output_is_refused_is_spared_once_it_runs() -> 
     assert list(schedule.ticked(clock())) == []
 
 
+@pytest.mark.parametrize("verdict", [Verdict.RAISED, Verdict.SPILL_FAILED, Verdict.LOST])
+def test_a_job_that_is_killed_and_fails_in_this_moment_is_not_run_again(verdict: Verdict) -> None:
+    schedule, _, doomed, _ = with_one_behind(retries=3)
+    assert list(schedule.killed(doomed.job_id)) == [Recall(1)]
+    assert Settle(doomed, verdict) in list(schedule.ended(doomed.ticket, verdict))
+
+
+def test_a_job_that_is_killed_while_its_time_out_ends_it_is_not_run_again() -> None:
+    schedule, clock = make(1)
+    job = Entry(1, retries=3, timeout=1.0)
+    submit(schedule, job)
+    list(schedule.worker_ready(1))
+    list(schedule.started(1, job.ticket, clock()))
+    assert list(schedule.ticked(clock() + 1)) == [KillWorker(1)]
+    assert list(schedule.killed(1)) == []
+    assert list(schedule.ended(job.ticket, Verdict.CRASHED)) == [Settle(job, Verdict.KILLED)]
+
+
 # -- every order of events -------------------------------------------------------------------------
 
 
