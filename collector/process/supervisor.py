@@ -12,6 +12,7 @@ Invariants: I1  only the supervising thread touches the scheduler and the proces
 """
 
 import contextlib
+import math
 import os
 import selectors
 import time
@@ -58,6 +59,7 @@ class Supervisor:
         self._stopping = False
         self._awake_s = time.monotonic()
         self._start_again_s: float | None = None
+        self._sink_by_s: float | None = None
         self._facts = _NOTHING
         self._bell: Bell[Note] = Bell()
         try:
@@ -112,6 +114,8 @@ class Supervisor:
         if cancel:
             for job_id in self.jobs.cancel_unclaimed():
                 self._do(self._scheduler.withdrawn(job_id))
+        if kill:  # all end at once: a sink that does not say so in time is killed as well
+            self._sink_by_s = time.monotonic() + settings.STOP_DEADLINE_S
         return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop()]
 
     def run(self) -> None:
@@ -156,21 +160,31 @@ class Supervisor:
         if self._start_again_s is not None and self._start_again_s <= now_s:
             self._start_again_s = None
             self._do(self._scheduler.unhindered())
+        if self._sink_by_s is not None and self._sink_by_s <= now_s:
+            self._sink_by_s = None
+            if self._sink is not None:
+                self._sink.child.kill()
         for process in self._processes():
             if process.leave_by_s is not None and process.leave_by_s <= now_s:
                 process.child.kill()
+                process.leave_by_s = math.inf
         self._flush()
 
     def _pause_s(self) -> float | None:
         deadlines = [p.leave_by_s for p in self._processes() if p.leave_by_s is not None]
-        others = (self._scheduler.next_deadline_s(), self._start_again_s)
+        others = (self._scheduler.next_deadline_s(), self._start_again_s, self._sink_by_s)
         deadlines.extend(s for s in others if s is not None)
         if not deadlines:
             return None
         return min(max(0.0, min(deadlines) - time.monotonic()), 1.0)
 
     def _over(self) -> bool:
-        if not self._stopping or self._bell or self._scheduler.unsettled or self._workers:
+        if not self._stopping or self._bell or self._scheduler.unsettled:
+            return False
+        for worker in [worker for worker in self._workers.values() if worker.dead]:
+            worker.drained = True  # nothing that is still in its queue matters to anybody
+            self._bury(worker)
+        if self._workers:
             return False
         sink = self._sink
         if sink is not None and sink.leave_by_s is None:

@@ -1,11 +1,13 @@
 """Faults 10 to 12 and 20: the sink, or the forkserver, is killed."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
-from collector import BrokenCollectorError, Collector, current_job
+from collector import BrokenCollectorError, Collector, JobKilledError, current_job
 from tests.support.jobs import METHODS, MIB, numbered, pid, sha256, square, wait_for
 from tests.support.leaks import wait_until
 from tests.support.tree import kill, server_pid, sink_pid
@@ -33,6 +35,56 @@ def test_an_idle_sink_that_is_killed_costs_no_job(method: str) -> None:
         assert {sha256(job.output()) for job in jobs} == {sha256(numbered(6 * MIB))}
         for job in jobs:
             job.output().close()
+
+
+def shut_in_the_background(collector: Collector, *, kill_all: bool) -> threading.Thread:
+    """Shut down, or end the block as a Ctrl-C does, in a thread that may take its time."""
+
+    def shut() -> None:
+        if kill_all:
+            collector.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        else:
+            collector.shutdown()
+
+    thread = threading.Thread(target=shut, daemon=True)
+    thread.start()
+    return thread
+
+
+@each_method
+def test_a_sink_that_is_stopped_does_not_hold_up_the_shutdown(method: str) -> None:
+    collector = Collector(2, method)
+    assert collector.submit(square, 2).result() == 4
+    sink = sink_pid(collector)
+    assert sink is not None
+    os.kill(sink, signal.SIGSTOP)
+    thread = shut_in_the_background(collector, kill_all=False)
+    thread.join(30)
+    over = not thread.is_alive()
+    if not over:
+        os.kill(sink, signal.SIGCONT)
+        thread.join()
+    assert over
+
+
+def test_a_sink_that_is_stopped_does_not_hold_up_a_ctrl_c(tmp_path: Path) -> None:
+    collector = Collector(2)
+    running = collector.submit(spill_then_wait, 0, os.fspath(tmp_path))
+    waiting = [collector.submit(square, number) for number in range(10)]
+    wait_for(tmp_path / "begun-0")
+    sink = sink_pid(collector)
+    assert sink is not None
+    os.kill(sink, signal.SIGSTOP)
+    thread = shut_in_the_background(collector, kill_all=True)
+    thread.join(30)
+    over = not thread.is_alive()
+    if not over:
+        os.kill(sink, signal.SIGCONT)
+        thread.join()
+    assert over
+    assert isinstance(running.exception(), JobKilledError)
+    assert all(job.done() for job in waiting)
+    running.output().close()
 
 
 @each_method
