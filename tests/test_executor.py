@@ -21,7 +21,15 @@ from typing import Any
 
 import pytest
 
-from collector import Collector, Job, JobKilledError, JobTimeoutError, Mode, current_job
+from collector import (
+    Collector,
+    Job,
+    JobKilledError,
+    JobTimeoutError,
+    Mode,
+    current_job,
+    list_runs,
+)
 from tests.support.jobs import (
     METHODS,
     MIB,
@@ -159,6 +167,22 @@ def test_leaving_by_ctrl_c_or_exit_ends_running_jobs_and_cancels_the_others(
         assert isinstance(jobs[0].exception(), JobKilledError)
         assert all(job.cancelled() for job in jobs[1:])
         assert not is_running(int((tmp_path / type(how).__name__).read_text()))
+
+
+def test_a_ctrl_c_while_a_collector_is_made_leaves_no_run_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        begin(thread)
+        if thread.name == "collector-sweep":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Collector(1)
+    assert list_runs() == []
 
 
 def test_leaving_by_an_exception_waits_for_the_jobs_as_the_standard_does() -> None:

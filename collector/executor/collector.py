@@ -120,9 +120,9 @@ class Collector(Executor):
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
         hold_standard_descriptors()
         directory = RunDirectory.create(temp_root)
-        start_sweep(directory.path.parent)
-        with contextlib.ExitStack() as undo:  # no descriptors are to be had
+        with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
             undo.callback(directory.release)
+            start_sweep(directory.path.parent)
             crew = Crew(
                 launcher_for(method), str(directory.path), temp_file_base_name, memory_budget, start
             )
