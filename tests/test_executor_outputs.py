@@ -66,6 +66,13 @@ def test_the_mode_depends_on_the_bytes_alone_and_not_on_the_chunks(chunk_size: i
             assert output.chunks == len(range(0, size, chunk_size))
 
 
+def test_a_threshold_beyond_every_size_keeps_every_output_in_memory() -> None:
+    with Collector(1, memory_threshold=10**30) as collector:
+        output = collector.submit(numbered, 6 * MIB).output()
+        assert output.mode is Mode.MEMORY
+        assert output.size == 6 * MIB
+
+
 def test_a_threshold_of_0_puts_every_output_into_a_file() -> None:
     with Collector(1, memory_threshold=0) as collector:
         assert collector.submit(numbered, 1).output().mode is Mode.STREAMING

@@ -11,6 +11,7 @@ Invariants: I1  each owner is settled exactly once, in the order in which the jo
 import logging
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ class JobTable:
             ticket=entry.ticket,
             job_id=entry.job_id,
             attempt=entry.attempt,
-            memory_threshold=work.memory_threshold,
+            memory_threshold=min(work.memory_threshold, sys.maxsize),  # what a message can say
             log_name=work.log_name,
             name=work.owner.name,
             call=work.call,
