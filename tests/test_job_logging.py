@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from collector import Collector, WorkerCrashError, current_job, settings
-from tests.support.jobs import METHODS, begun_then_wait, kill_self, nothing, wait_for
+from tests.support.jobs import METHODS, begun_then_wait, kill_self, nothing, numbered, pid, wait_for
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -68,6 +68,12 @@ def logs_then(count: int, end: Callable[[], object]) -> None:
     for number in range(count):
         logging.getLogger("app").warning("number %d", number)
     end()
+
+
+def killed_at_first() -> int:
+    if current_job().attempt == 1:
+        kill_self()
+    return os.getpid()
 
 
 def logs_from_threads(threads: int, count: int) -> None:
@@ -410,3 +416,38 @@ def test_logging_in_a_finalizer_that_runs_at_any_moment_hangs_no_job(kept: Kept)
     with Collector(1, timeout=60, progress=False) as collector:
         assert collector.submit(logs_in_finalizers, 3000).result() == 3000
     assert set(kept.texts()) == {"collected"}
+
+
+# -- verbose ---------------------------------------------------------------------------------------
+
+
+@each_method
+def test_a_verbose_collector_tells_what_becomes_of_workers_and_outputs(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="collector")
+    with Collector(1, method, memory_threshold=10, progress=False, verbose=True) as collector:
+        first = collector.submit(pid).result()
+        with collector.with_options(name="large").submit(numbered, 100).output() as output:
+            path = output.path
+        second = collector.with_options(name="frail", retries=1).submit(killed_at_first).result()
+    assert [record.message for record in caplog.records] == [
+        f"worker 1 (pid {first}) has started",
+        "the output of job pid-1 is sealed: 0 bytes in 0 chunks",
+        f"the output of job large goes on in {path}",
+        "the output of job large is sealed: 100 bytes in 1 chunks",
+        f"worker 1 (pid {first}) was killed by SIGKILL (signal 9, possibly out of memory)",
+        "job frail failed (crashed): attempt 2 follows",
+        f"worker 2 (pid {second}) has started",
+        "the output of job frail is sealed: 0 bytes in 0 chunks",
+        f"worker 2 (pid {second}) exited with status 0",
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
+def test_a_collector_that_is_not_verbose_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="collector")
+    with Collector(1, memory_threshold=10, retries=1, progress=False) as collector:
+        collector.submit(numbered, 100).output().close()
+        collector.submit(killed_at_first).result()
+    assert caplog.records == []

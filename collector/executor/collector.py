@@ -68,7 +68,8 @@ class Collector(Executor):
         temp_root: Where the run directory is made; None for `$COLLECTOR_TMPDIR` or else a private
             directory in the system's temp directory.
         temp_file_base_name: Names of spilled files begin with it.
-        verbose: Log more, at INFO.
+        verbose: Log at INFO what becomes of workers and outputs: started, dead, run again, in a
+            file, sealed.
 
     Raises:
         ValueError: A number that makes no sense.
@@ -128,10 +129,9 @@ class Collector(Executor):
             )
             undo.callback(crew.life.close)
             schedule = Scheduler(workers, max_tasks_per_child, time.monotonic)
-            pool = Pool(crew, directory, schedule)
+            pool = Pool(crew, directory, schedule, verbose=verbose)
             undo.pop_all()
         self._core = Core(pool, workers, board)
-        del verbose
 
     @overload
     def submit(  # type: ignore[overload-overlap]

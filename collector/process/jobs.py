@@ -98,6 +98,7 @@ class JobTable:
     """
 
     def __init__(self, directory: RunDirectory, held: Callable[[int], None]) -> None:
+        self.verbose = False
         self._directory = directory
         self._held = held
         self._work: dict[int, Work] = {}
@@ -149,7 +150,7 @@ class JobTable:
         """Tell the owner how far its job has come, if it has not ended meanwhile."""
         work = self._work.get(entry.job_id) if entry else None
         if work is not None:
-            work.spilled = said.name
+            self._spilled(work, said.name)
             work.owner.progressed(said.bytes_written, said.chunks, said.name)
 
     def follow(self, job_id: int) -> int:
@@ -178,13 +179,23 @@ class JobTable:
         work = self._work[entry.job_id]
         ending = _ending(work, verdict, facts, entry.attempt - 1)
         work.spilled = ""
+        self.tell(
+            "job %s failed (%s): attempt %d follows",
+            work.owner.name,
+            verdict.value,
+            entry.attempt,
+        )
         work.owner.attempted(entry.attempt)
         self.later(lambda: discard(ending, self._directory, self._held))
 
     def settle(self, entry: Entry, verdict: Verdict, facts: Facts) -> None:
         """Hand the job to the settling thread: it is over."""
         work = self._work.pop(entry.job_id)
-        owner, ending = work.owner, _ending(work, verdict, facts, entry.attempt)
+        owner, ending, said = work.owner, _ending(work, verdict, facts, entry.attempt), facts.said
+        if said is not None:
+            self._spilled(work, said.name)
+            sealed = "the output of job %s is sealed: %d bytes in %d chunks"
+            self.tell(sealed, owner.name, said.size, said.chunks)
 
         def settle() -> None:
             log = log_of(ending, self._directory)
@@ -207,6 +218,17 @@ class JobTable:
                 self._directory.remove_scratch(path)
 
         self.later(remove)
+
+    def tell(self, message: str, *arguments: object) -> None:
+        """Log something that only a user wants to hear who has asked for it."""
+        if self.verbose:
+            self.later(lambda: _logger.info(message, *arguments))
+
+    def _spilled(self, work: Work, name: str) -> None:
+        if name and not work.spilled:
+            path = self._directory.path / name
+            self.tell("the output of job %s goes on in %s", work.owner.name, path)
+        work.spilled = name
 
     def later(self, act: Callable[[], object]) -> None:
         """Have something done by the settling thread, after `flush`."""

@@ -28,15 +28,19 @@ class Pool:
         crew: Starts the processes.
         directory: The run directory; the pool lets go of it at its end.
         schedule: Decides who runs what.
+        verbose: Log what becomes of workers and outputs.
     """
 
-    def __init__(self, crew: Crew, directory: RunDirectory, schedule: Scheduler) -> None:
+    def __init__(
+        self, crew: Crew, directory: RunDirectory, schedule: Scheduler, *, verbose: bool
+    ) -> None:
         self.directory: Final = directory
         self.owner_pid: Final = os.getpid()
         self.at_end = _nothing
         """Called once when the last job is settled, in no thread that anything waits for."""
         self._crew = crew
         self._supervisor = Supervisor(crew, directory, schedule)
+        self._supervisor.jobs.verbose = verbose
         self._lock = threading.Lock()
         self._threads: tuple[threading.Thread, ...] = ()
         self._over = False

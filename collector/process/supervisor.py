@@ -1,14 +1,11 @@
 """The loop that watches every process of a Collector and does what the scheduler decides.
 
 Runs in:    the supervising thread of the parent.
-Owns:       the sink's and the workers' handles, the selector that their descriptors are registered
-            with.
-Invariants: I1  only the supervising thread touches the scheduler and the processes; others leave a
-                note.
+Owns:       the handles of the sink and the workers, the selector with their descriptors.
+Invariants: I1  only the supervising thread touches scheduler and processes; others leave a note.
             I2  nothing here waits but the one select, and for a dead process to be collected.
             I3  it starts all processes and lives as long as they do (PDEATHSIG follows the thread).
-            I4  a job whose worker died is settled when the worker is dead *and* its queue is read
-                to the end.
+            I4  a job whose worker died is settled when that is dead *and* its queue is read out.
 """
 
 import contextlib
@@ -270,6 +267,7 @@ class Supervisor:
                 self._give_up(f"no worker can be started: {error}")
             return
         self._workers[number] = worker
+        self.jobs.tell("worker %d (pid %d) has started", number, worker.child.pid)
         self._watch(worker.child.death_fd, lambda: self._worker_died(worker))
 
     def _stop_worker(self, number: int) -> None:
@@ -298,10 +296,11 @@ class Supervisor:
         code = worker.child.reap()
         worker.close()
         self.jobs.remove_scratch(worker.scratch_prefix)
+        how = describe_exit(code)
+        self.jobs.tell("worker %d (pid %d) %s", worker.number, worker.child.pid, how)
         self._settle_last_words(worker, code)
         self._do(self._scheduler.worker_gone(worker.number))
         if self._scheduler.too_many_early_deaths:
-            how = describe_exit(code)
             self._give_up(f"workers die before they can take a job: the last one {how}")
 
     def _settle_last_words(self, worker: Worker, code: int | None) -> None:
@@ -320,11 +319,12 @@ class Supervisor:
             pass
         self._unwatch(sink.channel.fd)
         self._unwatch(sink.child.death_fd)
-        code = sink.child.reap()
+        how = describe_exit(sink.child.reap())
         sink.close()
         self._sink = None
         if sink.leave_by_s is not None:
             return
+        self.jobs.tell("the collector process (pid %d) %s", sink.child.pid, how)
         for worker in list(self._workers.values()):
             worker.drained = True
             worker.child.kill()
@@ -337,7 +337,7 @@ class Supervisor:
         if self._scheduler.too_many_sink_deaths:
             self._give_up(
                 f"the collector process died {settings.SINK_DEATHS_LIMIT} times with no job "
-                f"finished in between: the last one {describe_exit(code)}"
+                f"finished in between: the last one {how}"
             )
 
     def _give_up(self, reason: str) -> None:
