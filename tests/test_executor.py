@@ -1,7 +1,9 @@
 """The executor as a user meets it: futures, map, collect, options, threads, the end."""
 
 import asyncio
+import functools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +29,7 @@ from collector import (
     JobKilledError,
     JobTimeoutError,
     Mode,
+    WorkerCrashError,
     current_job,
     list_runs,
 )
@@ -37,6 +40,7 @@ from tests.support.jobs import (
     echo,
     fail,
     kept_busy,
+    kill_self,
     lines,
     nothing,
     numbered,
@@ -298,6 +302,13 @@ def test_map_raises_where_the_call_raised() -> None:
             next(values)
         with pytest.raises(StopIteration):
             next(values)
+
+
+def test_an_error_of_map_names_the_function_that_was_mapped() -> None:
+    with Collector(1) as collector:
+        for fn in (kill_self, functools.partial(kill_self)):
+            with pytest.raises(WorkerCrashError, match=r"the worker of job kill_self-\d "):
+                list(collector.map(fn, [signal.SIGKILL]))
 
 
 @pytest.mark.parametrize("buffersize", [1, 2, 5])

@@ -215,6 +215,7 @@ class Collector(Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         groups = _batched(zip(*iterables, strict=False), chunksize)
         call = functools.partial(run_group, fn)
+        vars(call)["__name__"] = ship.call_name(fn)  # jobs are named after it
         ahead = groups if buffersize is None else itertools.islice(groups, buffersize)
         jobs = deque(self.submit(call, group) for group in ahead)
         return self._values(jobs, call, groups, deadline)
