@@ -303,21 +303,28 @@ with Collector(1, {method!r}) as collector:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("method", ["forkserver", "fork"])  # spawn needs it, as elsewhere
-def test_workers_start_though_the_working_directory_is_gone(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["forkserver", "fork"])
+def test_a_worker_starts_although_the_directory_of_its_parent_is_gone(
+    method: str, tmp_path: Path
+) -> None:
+    # Gone before the first worker, then before the one that takes the place of a dead one.
     script = f"""
-import os, sys
+import os
 from collector import Collector
-os.mkdir("below")
-os.chdir("below")
-os.rmdir("../below")
-sys.path.insert(0, "")
+def leave():
+    os.mkdir("gone")
+    os.chdir("gone")
+    os.rmdir("../gone")
+leave()
 with Collector(1, {method!r}) as collector:
-    assert collector.submit(sorted, "ba").result() == ["a", "b"]
+    assert collector.submit(abs, -1).result() == 1
+    os.chdir({os.fspath(tmp_path)!r})
+    leave()
+    collector.submit(os.abort).exception()
+    print(collector.submit(os.readlink, "/proc/self/cwd").result())
 """
-    (tmp_path / "script.py").write_text(script)
-    done = run_python("script.py", cwd=tmp_path, log=tmp_path / "log")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_python("-c", script, cwd=tmp_path, log=tmp_path / "log")
+    assert (done.stdout, done.stderr) == (f"{tmp_path / 'gone'} (deleted)\n", "")
 
 
 def local_function() -> Callable[[int], int]:

@@ -76,11 +76,11 @@ def surroundings() -> bytes:
 
 
 def working_directory() -> str:
-    """Return the working directory; no text if it was removed."""
+    """Return a name of this process's working directory that others can use, also if it is gone."""
     try:
         return os.getcwd()
     except FileNotFoundError:
-        return ""
+        return f"/proc/{os.getpid()}/cwd"
 
 
 def settle(told: bytes) -> None:
