@@ -320,7 +320,7 @@ class Collector(Executor):
         memory_threshold: int | None = None,
         on_progress: ProgressCallback | None = None,
         capture: bool | None = None,
-    ) -> "Collector":
+    ) -> Self:
         """Return a Collector of the same pool with other settings; None leaves one as it is."""
         given: dict[str, Any] = {
             "name": name,

@@ -70,6 +70,15 @@ def submit(collector: Collector) -> None:
     assert_type(collector.submit(small, 3), Job[int])
 
 
+class Ours(Collector):
+    """A Collector of the user's own."""
+
+
+def with_options(ours: Ours) -> None:
+    """The same, with other settings."""
+    assert_type(ours.with_options(retries=1), Ours)
+
+
 def wrong_submit(collector: Collector) -> None:
     """Wrong arguments are reported."""
     collector.submit(square, "three")  # type: ignore[call-overload]
