@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,26 @@ def test_a_chunk_of_a_wrong_type_is_refused_by_name(make: Callable[[], Any], say
         with pytest.raises(TypeError, match=says):
             job.result()
         assert job.output().read() == b"refused"
+
+
+async def awaitable(number: int) -> int:
+    return number
+
+
+async def awaitable_chunks(number: int) -> AsyncIterator[bytes]:
+    yield bytes(number)
+
+
+@pytest.mark.parametrize("fn", [awaitable, awaitable_chunks])
+def test_an_async_function_is_refused_by_name(
+    fn: Callable[[int], Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Collector(1) as collector:
+        with pytest.raises(TypeError, match=rf"{fn.__name__} is async.*use asyncio\.run\(\)"):
+            collector.submit(fn, 1).result()
+        with pytest.raises(TypeError, match=rf"{fn.__name__} is async"):
+            list(collector.map(fn, [1]))
+    assert capfd.readouterr().err == ""
 
 
 def test_current_job_outside_a_job_says_so() -> None:

@@ -22,6 +22,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any, Final, NoReturn
 
 from collector.process import records, ship
@@ -33,6 +34,7 @@ from collector.wire.frames import START, Kind, Outcome
 from collector.wire.messages import RunJob
 
 _PR_SET_PDEATHSIG: Final = 1
+_ASYNC: Final = (CoroutineType, AsyncGeneratorType)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +241,14 @@ def run_group(fn: Callable[..., Any], group: Iterable[tuple[Any, ...]]) -> list[
 
 
 def _finish(value: Any, current: CurrentJob) -> Any:
-    return _collect(value, current) if inspect.isgenerator(value) else value
+    if inspect.isgenerator(value):
+        return _collect(value, current)
+    if isinstance(value, _ASYNC):
+        name = value.__name__
+        if isinstance(value, CoroutineType):
+            value.close()  # or Python warns that nobody awaited it
+        raise TypeError(f"{name} is async, and a job has no event loop: use asyncio.run() in one")
+    return value
 
 
 def _collect(chunks: Generator[Any, Any, Any], current: CurrentJob) -> Any:
