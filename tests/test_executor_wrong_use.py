@@ -229,9 +229,33 @@ def test_a_temp_root_that_cannot_be_used_is_refused_with_its_path(tmp_path: Path
         assert os.fspath(root) in str(caught.value)
 
 
+class Pipeline:
+    """Submits its own methods: they take it along, with the Collector that it holds."""
+
+    def __init__(self, collector: Collector) -> None:
+        self.collector = collector
+
+    def step(self) -> None:
+        pass
+
+
 def test_a_collector_cannot_be_sent_to_its_own_workers() -> None:
-    with Collector(1) as collector, pytest.raises(TypeError, match="pickle"):
-        collector.submit(echo, collector)
+    with Collector(1) as collector:
+        pipeline = Pipeline(collector)
+        for use in (
+            lambda: collector.submit(echo, collector),
+            lambda: collector.submit(pipeline.step),
+            lambda: collector.submit(lambda: collector),
+        ):
+            with pytest.raises(TypeError, match="a Collector cannot be pickled; make one in the"):
+                use()
+
+
+def test_a_job_cannot_be_sent_to_a_worker() -> None:
+    with Collector(1) as collector:
+        job = collector.submit(square, 2)
+        with pytest.raises(TypeError, match=r"a Job cannot be pickled; pass .*job\.result\(\)"):
+            collector.submit(echo, job)
 
 
 def test_a_collector_inside_a_job_works() -> None:

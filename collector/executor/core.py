@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import weakref
-from typing import Final
+from typing import Final, NoReturn
 
 from collector.process.pool import Pool
 from collector.progress.board import Board
@@ -32,6 +32,9 @@ class Core:
         weakref.finalize(self, pool.stop).atexit = False
         _open_cores.add(self)
         _open_pools.add(pool)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Collector cannot be pickled; make one in the process that needs it")
 
 
 _open_cores: Final[weakref.WeakSet[Core]] = weakref.WeakSet()

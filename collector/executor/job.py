@@ -6,7 +6,7 @@ Owns:       once it has ended, its output and its log.
 
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
 from collector.errors import BrokenCollectorError
 from collector.process.following import Following
@@ -147,6 +147,9 @@ class Job(Future[R], Generic[R]):
         if not self.claim():  # whoever waits for this job in `wait` or `as_completed` is told now
             self._pool.withdraw(self.id)
         return True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Job cannot be pickled; pass its value, job.result(), instead")
 
     def written(self) -> tuple[int, str]:
         """See `Followed.written`."""
