@@ -91,6 +91,8 @@ def test_what_cannot_be_run_is_refused() -> None:
             collector.submit()  # type: ignore[call-overload]
         with pytest.raises(TypeError):
             collector.collect(square, 42)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="desc must be a str, not 5"):
+            collector.collect(square, [], desc=5)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="buffersize must be at least 1"):
             collector.collect(square, [], buffersize=0)
         with pytest.raises(ValueError, match="buffersize must be at least 1"):

@@ -272,6 +272,8 @@ class Collector(Executor):
         whole("buffersize", ahead, least=1)
         if not callable(fn):
             raise TypeError(f"collect needs a function to run, not {fn!r}")
+        if desc is not None and not isinstance(desc, str):
+            raise TypeError(f"desc must be a str, not {desc!r}")
         if total is None and isinstance(iterable, Sized):
             total = len(iterable)
         items = iter(iterable)
