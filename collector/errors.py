@@ -59,6 +59,12 @@ class WorkerCrashError(JobError, BrokenProcessPool):
 class JobTimeoutError(JobError, TimeoutError):
     """The job ran longer than its time-out and was killed with all processes of its group."""
 
+    def __init__(self, message: str, job_id: int = 0, name: str = "", attempt: int = 1) -> None:
+        super().__init__(message, job_id, name, attempt)
+        # An OSError takes several arguments for its number, its text and a path.
+        self.errno = self.strerror = self.filename = None
+        self.args = (message, job_id, name, attempt)
+
 
 class JobKilledError(JobError):
     """The job was ended by `job.kill()`; it is never run again."""
