@@ -31,8 +31,8 @@ from pathlib import Path
 from collector.store import cleanup, kernel, reclaim, rundir, sweep
 from collector.store.rundir import RunDirectory, process_run_directory
 
-def say(*words):
-    print(*words, flush=True)
+def say(*words):  # not by print: a signal's handler may say something in the midst of another word
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def wait():
     return sys.stdin.readline()
