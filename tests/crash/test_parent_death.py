@@ -9,7 +9,7 @@ import pytest
 from collector import Collector, reclaim
 from tests.support.jobs import METHODS
 from tests.support.leaks import wait_until
-from tests.support.tree import Script, script
+from tests.support.tree import Script, kill_at_once, script
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -93,9 +93,7 @@ def _kill_some_then_sweep(
     with script(PARENT, method, os.fspath(tmp_path), *jobs) as parent:
         sink = int(parent.hear().split()[1])
         shared = set(os.listdir("/dev/shm"))
-        victims = parent.tree() if everything else [parent.process.pid, sink]
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
+        kill_at_once(parent.tree if everything else lambda: [parent.process.pid, sink])
         assert parent.gone()
         assert len(run(root)) == 1
         assert set(os.listdir("/dev/shm")) <= shared
@@ -109,8 +107,7 @@ def test_the_next_collector_reclaims_what_a_killed_tree_has_left(tmp_path: Path)
     root = Path(os.environ["COLLECTOR_TMPDIR"])
     with script(PARENT, "forkserver", os.fspath(tmp_path), "computing") as parent:
         parent.hear()
-        for victim in parent.tree():
-            os.kill(victim, signal.SIGKILL)
+        kill_at_once(parent.tree)
         assert parent.gone()
     (orphan,) = run(root)
     with Collector(1):

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -40,6 +40,28 @@ def kill(pid: int | None) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def kill_at_once(tree: Callable[[], Iterable[int]]) -> None:
+    """End several processes, none of which lives to see the death of another.
+
+    They are stopped first, and looked for until there are no new ones: a process that another was
+    about to start is one of them.
+    """
+    stopped: set[int] = set()
+    while new := set(tree()) - stopped:
+        for pid in new:
+            os.kill(pid, signal.SIGSTOP)
+        assert wait_until(lambda new=new: all(_stands_still(pid) for pid in new))
+        stopped |= new
+    for pid in stopped:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether each of its threads has stopped, or ended."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
+
+
 @final
 class Script:
     """A script that runs in a process tree which can be told from all others."""
@@ -47,22 +69,30 @@ class Script:
     def __init__(self, process: "subprocess.Popen[str]", token: str) -> None:
         self.process = process
         self._token = f"{_TOKEN}={token}".encode()
+        self._seen: set[int] = set()
 
     def hear(self) -> str:
         """Wait for the next line that it prints."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        line = self.process.stdout.readline().strip()
+        self.tree()
+        return line
 
     def tree(self) -> list[int]:
         """Every live process of the tree, the script itself included."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._has(pid)]
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        found = [pid for pid in pids if self._has(pid)]
+        self._seen.update(found)
+        return found
 
     def _has(self, pid: int) -> bool:
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
-            return False
-        return self._token in environment and is_running(pid)
+            environment = b""
+        # One that is about to end has no environment any more, and its descriptors and locks still.
+        ours = self._token in environment if environment else pid in self._seen
+        return ours and is_running(pid)
 
     def gone(self) -> bool:
         """Wait until nothing of the tree is left."""
@@ -84,7 +114,8 @@ def script(source: str, *arguments: str) -> Iterator[Script]:
         yield running
     finally:
         for pid in running.tree():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it was quicker
+                os.kill(pid, signal.SIGKILL)
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
