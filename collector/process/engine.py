@@ -9,6 +9,7 @@ Invariants: I1  a death is read from a pidfd where the kernel has them; else fro
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -47,14 +48,32 @@ class Launcher(Protocol):
 
 
 def open_pidfd(pid: int) -> int | None:
-    """Return a pidfd of ourselves or of a child; None where there are none."""
+    """Return a pidfd of ourselves or of a child; None where there are none, or it is collected.
+
+    Raises:
+        OSError: No descriptor is to be had.
+    """
     opener = getattr(os, "pidfd_open", None)
     if opener is None:
         return None
     try:
         return int(opener(pid))
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return None
+
+
+def has_pidfds() -> bool:
+    """Whether there are pidfds here: neither every system nor every sandbox has them.
+
+    Raises:
+        OSError: No descriptor is to be had.
+    """
+    pidfd = open_pidfd(os.getpid())
+    if pidfd is not None:
+        os.close(pidfd)
+    return pidfd is not None
 
 
 class Life:

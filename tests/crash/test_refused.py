@@ -1,0 +1,76 @@
+"""What a sandbox refuses is done without: no pidfds, no shared memory that has no name."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.leaks import wait_until
+from tests.support.tree import script
+
+METHODS: Final = ("the default one", "forkserver", "spawn", "fork")
+each_method = pytest.mark.parametrize("method", METHODS)
+
+REFUSED: Final = """
+import os, sys, threading
+from collector import BrokenCollectorError, Collector, JobKilledError, WorkerCrashError
+from tests.support.jobs import MIB, begun_then_wait, kill_self, numbered, sha256, square
+from tests.support.sandbox import refuse
+from tests.support.tree import kill, sink_pid
+refuse("memfd_create", "pidfd_open")
+method = None if sys.argv[1] == "the default one" else sys.argv[1]
+"""
+
+
+@each_method
+def test_without_pidfds_and_shared_memory_outputs_are_exact_and_deaths_are_noticed(
+    method: str, tmp_path: Path
+) -> None:
+    source = f"""{REFUSED}
+begun, until = sys.argv[2:]
+with Collector(2, method) as collector:
+    outputs = [collector.submit(numbered, 6 * MIB).output() for _ in range(4)]
+    assert {{sha256(output) for output in outputs}} == {{sha256(numbered(6 * MIB))}}
+    error = collector.submit(kill_self).exception(60)
+    assert isinstance(error, WorkerCrashError) and error.signal == 9, error
+    job = collector.submit(begun_then_wait, begun, until)
+    while not os.path.exists(begun):
+        threading.Event().wait(0.002)
+    job.kill()
+    assert isinstance(job.exception(60), JobKilledError)
+    kill(sink_pid(collector))
+    assert collector.with_options(retries=1).submit(square, 3).result(60) == 9
+    for output in outputs:
+        output.close()
+print("fine", flush=True)
+"""
+    begun, until = os.fspath(tmp_path / "begun"), os.fspath(tmp_path / "until")
+    with script(source, method, begun, until) as running:
+        assert running.hear() == "fine"
+        assert running.process.wait() == 0
+        assert running.gone()
+
+
+@each_method
+def test_without_pidfds_nothing_outlives_a_parent_that_is_killed(
+    method: str, tmp_path: Path
+) -> None:
+    source = f"""{REFUSED}
+begun, until = sys.argv[2:]
+with Collector(2, method) as collector:
+    kept = collector.submit(numbered, 6 * MIB).output()
+    job = collector.submit(begun_then_wait, begun, until)
+    while not os.path.exists(begun):
+        threading.Event().wait(0.002)
+    print("ready", flush=True)
+    job.result()
+"""
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    begun, until = os.fspath(tmp_path / "begun"), os.fspath(tmp_path / "until")
+    with script(source, method, begun, until) as running:
+        assert running.hear() == "ready"
+        os.kill(running.process.pid, signal.SIGKILL)
+        assert running.gone()
+        assert wait_until(lambda: not os.listdir(root))
