@@ -48,8 +48,7 @@ class ProcessInfo:
     def has_ended(self) -> bool:
         """Whether it is a zombie, all of it.
 
-        The first thread of a killed process is one while others still hold its descriptors and
-        locks.
+        The first thread of a killed process is one while others still hold descriptors and locks.
         """
         return self.state in "ZX" and self.threads <= 1
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -50,7 +51,7 @@ def kill_at_once(tree: Callable[[], Iterable[int]]) -> None:
     while new := set(tree()) - stopped:
         for pid in new:
             os.kill(pid, signal.SIGSTOP)
-        assert wait_until(lambda new=new: all(_stands_still(pid) for pid in new))
+            assert wait_until(partial(_stands_still, pid))
         stopped |= new
     for pid in stopped:
         os.kill(pid, signal.SIGKILL)
