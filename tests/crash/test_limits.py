@@ -199,23 +199,35 @@ print(*met)
 
 @each_method
 def test_a_sink_without_memory_fails_the_job_and_lives(method: str) -> None:
-    """RLIMIT_AS of the sink just above what it has: the bytes of one job do not fit."""
-    with Collector(1, method) as collector:
-        assert collector.submit(square, 2).result() == 4
-        sink = sink_pid(collector)
-        assert sink is not None
-        size = int(Path(f"/proc/{sink}/statm").read_text().split()[0]) * resource.getpagesize()
-        limits = resource.prlimit(sink, resource.RLIMIT_AS)
-        resource.prlimit(sink, resource.RLIMIT_AS, (size + 8 * MIB, limits[1]))
-        job = collector.with_options(memory_threshold=64 * MIB).submit(numbered, 40 * MIB)
-        error = job.exception(60)
-        assert isinstance(error, WorkerCrashError), error
-        assert "MemoryError" in str(error)
-        assert not job.output().complete
-        resource.prlimit(sink, resource.RLIMIT_AS, limits)
-        again = collector.submit(numbered, 4 * MIB)
-        assert sha256(again.output()) == sha256(numbered(4 * MIB))
-        assert sink_pid(collector) == sink
+    """RLIMIT_AS of the sink just above what it has: the bytes of one job do not fit.
+
+    In a fresh process: a fork of this one may have room enough in what earlier tests have freed.
+    """
+    assert_runs(
+        """
+import resource, sys
+from pathlib import Path
+from collector import Collector, WorkerCrashError
+from tests.support.jobs import MIB, numbered, sha256, square
+from tests.support.tree import sink_pid
+with Collector(1, sys.argv[1]) as collector:
+    assert collector.submit(square, 2).result() == 4
+    sink = sink_pid(collector)
+    size = int(Path(f"/proc/{sink}/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.prlimit(sink, resource.RLIMIT_AS)
+    resource.prlimit(sink, resource.RLIMIT_AS, (size + 8 * MIB, limits[1]))
+    job = collector.with_options(memory_threshold=64 * MIB).submit(numbered, 40 * MIB)
+    error = job.exception(60)
+    assert isinstance(error, WorkerCrashError), error
+    assert "MemoryError" in str(error), error
+    assert not job.output().complete
+    resource.prlimit(sink, resource.RLIMIT_AS, limits)
+    again = collector.submit(numbered, 4 * MIB)
+    assert sha256(again.output()) == sha256(numbered(4 * MIB))
+    assert sink_pid(collector) == sink
+""",
+        method,
+    )
 
 
 def test_a_parent_without_memory_for_a_value_fails_that_job_and_lives() -> None:
