@@ -184,6 +184,7 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
 def _choose_sink(manager: SpillManager | None) -> tuple[Sink, SpillManager | None]:
     """Choose where to write: the second is the manager that is ours to finalize."""
     if manager is not None:
+        manager.write_joined(b"", 0)  # one that takes no more says so before anything is sent
         return manager, None
     try:
         return current_job(), None

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from collector import SpillManager
+from collector import ClosedError, SpillManager
 from collector.integrations.gemini import (
     GeminiBlockedError,
     GeminiEmptyAnswerError,
@@ -111,6 +111,16 @@ def test_a_small_file_travels_inside_the_request(gemini: FakeGemini, video: Path
     size, written = video.stat().st_size, len(expected_transcript(video.read_bytes()))
     assert statuses[0] == GeminiStatus("reading", 0, size)
     assert statuses[-1] == GeminiStatus("done", written, written)
+
+
+def test_a_manager_that_takes_no_more_is_refused_before_anything_is_sent(
+    gemini: FakeGemini, video: Path
+) -> None:
+    manager = SpillManager()
+    manager.finalize().close()
+    with pytest.raises(ClosedError, match="finalized"):
+        run(video, manager=manager)
+    assert gemini.calls == []
 
 
 def test_a_larger_file_is_uploaded_in_pieces_and_deleted_in_the_end(
