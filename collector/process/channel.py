@@ -68,7 +68,7 @@ class Channel:
         """
         waiting = self._waiting
         while waiting:
-            if len(waiting) > 1 and len(waiting[0]) < settings.JOIN_BYTES:
+            if len(waiting) > 1 and len(waiting[0]) + len(waiting[1]) <= settings.JOIN_BYTES:
                 self._join()
             piece = waiting[0]
             try:
@@ -84,11 +84,11 @@ class Channel:
 
     def _join(self) -> None:
         """Join small messages at the head of the line, so that one call writes them all."""
-        pieces, size = [], 0
-        while self._waiting and size < settings.JOIN_BYTES:
-            pieces.append(self._waiting.popleft())
+        waiting, pieces, size = self._waiting, [], 0
+        while waiting and size + len(waiting[0]) <= settings.JOIN_BYTES:
+            pieces.append(waiting.popleft())
             size += len(pieces[-1])
-        self._waiting.appendleft(memoryview(b"".join(pieces)))
+        waiting.appendleft(memoryview(b"".join(pieces)))
 
     def receive(self) -> list[Message] | None:
         """Return the messages that have come; None at the end.
