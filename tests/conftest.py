@@ -6,6 +6,7 @@ Each test has a private system temp directory (TMPDIR) and a private root for ru
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -36,6 +37,9 @@ def pytest_configure() -> None:
     """Have the orphans of every test come to this process; share no shared memory with others."""
     live_apart()
     adopt_orphans()
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # Under nohup, which children inherit. A handler they do not, and it ignores as well.
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,8 +35,10 @@ def temp_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _restored() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, where pytest runs under nohup
     yield
     clean_up()
+    signal.signal(signal.SIGHUP, before)
 
 
 def make_and_say(temp_root: str, said: Connection) -> None:
