@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from collector import (
@@ -43,6 +44,7 @@ each_method = pytest.mark.parametrize("method", METHODS)
         ({"mp_context": "thread"}, ValueError, "mp_context must be one of forkserver, spawn, fork"),
         ({"mp_context": 42}, TypeError, "mp_context must be a context"),
         ({"temp_file_base_name": 42}, TypeError, "temp_file_base_name must be a str"),
+        ({"temp_root": 42}, TypeError, "temp_root must be a path, not 42"),
     ],
     ids=str,
 )
@@ -61,6 +63,9 @@ def test_an_argument_of_no_sense_is_refused_by_name(
         ({"memory_threshold": -1}, ValueError, "memory_threshold must be at least 0"),
         ({"on_progress": 42}, TypeError, "on_progress must be callable"),
         ({"name": 42}, TypeError, "name must be a str"),
+        ({"timeout": True}, TypeError, "timeout must be a number of seconds, not True"),
+        ({"capture": "no"}, TypeError, "capture must be True or False, not 'no'"),
+        ({"retries": 1.5}, TypeError, "retries must be a whole number"),
     ],
     ids=str,
 )
@@ -69,6 +74,13 @@ def test_options_of_no_sense_are_refused(
 ) -> None:
     with Collector(1) as collector, pytest.raises(error, match=says):
         collector.with_options(**options)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    one = np.int64(1)
+    with Collector(one, retries=one, timeout=np.float32(60)) as collector:  # type: ignore[arg-type]
+        assert list(collector.map(square, [2], chunksize=one, buffersize=one)) == [4]  # type: ignore[arg-type]
+        assert collector.with_options(memory_threshold=one).submit(numbered, 1).output().path  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["a/b", "two\nlines", "\ud800", "\0", "n" * 100_000])

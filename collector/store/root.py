@@ -84,7 +84,10 @@ def absolute(temp_root: PathName) -> str:
     Raises:
         RunDirectoryError: It is relative, and the working directory is gone.
     """
-    path = os.fsdecode(temp_root)
+    try:
+        path = os.fsdecode(temp_root)
+    except TypeError:
+        raise TypeError(f"temp_root must be a path, not {temp_root!r}") from None
     try:
         return os.path.abspath(path)
     except FileNotFoundError as error:
