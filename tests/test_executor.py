@@ -551,6 +551,13 @@ def test_a_worker_is_replaced_after_so_many_jobs(method: str) -> None:
     assert [pids.count(one) for one in dict.fromkeys(pids)] == [3, 3, 1]
 
 
+@each_method
+def test_replacing_workers_costs_the_others_nothing(method: str) -> None:
+    with Collector(2, method, max_tasks_per_child=1) as collector:
+        jobs = [collector.submit(square, number) for number in range(40)]
+        assert [job.exception() for job in jobs] == [None] * 40
+
+
 SETTING: dict[str, str] = {}
 
 

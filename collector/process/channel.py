@@ -36,6 +36,7 @@ class Channel:
         self._waiting: deque[memoryview] = deque()
         self._arrived: deque[int] = deque()
         self.backlog_bytes = 0
+        self.closed = False
 
     def post(self, message: Message) -> None:
         """Queue a message; `flush` writes it."""
@@ -115,7 +116,10 @@ class Channel:
         return [self._arrived.popleft() for _ in range(count)]
 
     def close(self) -> None:
-        """Close the descriptor; what waits is dropped."""
+        """Close the descriptor, once: its number may soon be another's; what waits is dropped."""
+        if self.closed:
+            return
+        self.closed = True
         for fd in self._arrived:
             os.close(fd)
         self._arrived.clear()

@@ -74,7 +74,8 @@ class Worker:
 
     def descriptors(self) -> list[int]:
         """Return the parent's ends."""
-        return [self.jobs.fd, self.recall_fd, self.child.death_fd]
+        jobs = [] if self.jobs.closed else [self.jobs.fd]
+        return [*jobs, self.recall_fd, self.child.death_fd]
 
 
 @final

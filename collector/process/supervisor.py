@@ -289,10 +289,10 @@ class Supervisor:
 
     def _bury(self, worker: Worker) -> None:
         """Settle what a worker leaves behind (I4)."""
-        if not (worker.dead and worker.drained and worker.number in self._workers):
+        if not (worker.dead and worker.drained and self._workers.pop(worker.number, False)):
             return
-        del self._workers[worker.number]
-        self._unwatch(worker.jobs.fd)
+        if not worker.jobs.closed:
+            self._unwatch(worker.jobs.fd)
         code = worker.child.reap()
         worker.close()
         self.jobs.remove_scratch(worker.scratch_prefix)

@@ -186,3 +186,15 @@ def test_a_large_message_is_sent_without_a_copy_of_it_all() -> None:
     assert any(piece.obj is data for piece in sender._waiting)
     sender.close()
     os.close(read)
+
+
+def test_a_channel_closes_its_descriptor_once() -> None:
+    read, write = os.pipe()
+    sender = Channel(write)
+    sender.close()
+    other = os.open(os.devnull, os.O_RDONLY)
+    assert other == write  # the number is another's now
+    sender.close()
+    os.fstat(other)
+    os.close(other)
+    os.close(read)
