@@ -653,15 +653,19 @@ class Processes(RuleBasedStateMachine):
             worker.recalled = False
             while worker.inbox:
                 worker.unheard.append(("handed back", worker.inbox.pop(), None))
-        elif worker.running is not None:
-            if not worker.refused:  # else its function may run for ever: it is to be killed
-                worker.unheard.append(("ended", worker.running, Verdict.RETURNED))
-                worker.running = None
-        elif worker.inbox:
-            worker.running = worker.inbox.popleft()
-            worker.refused = False
+        else:
+            self.work(worker)
         while worker.unheard and worker.number in self.workers:
             self.hear(worker)
+
+    def work(self, worker: Worker) -> None:
+        if worker.running is None and worker.inbox:
+            worker.running = worker.inbox.popleft()
+            worker.refused = False
+        elif worker.running is not None and not worker.refused:
+            # A refused one may run for ever: it is to be killed.
+            worker.unheard.append(("ended", worker.running, Verdict.RETURNED))
+            worker.running = None
 
 
 class TestEveryOrderOfEvents(Processes.TestCase):  # type: ignore[misc,valid-type]
