@@ -1,6 +1,7 @@
 """What the scheduler decides, and how an attempt can have ended: values, and nothing else."""
 
 import enum
+import math
 from dataclasses import dataclass
 
 
@@ -32,6 +33,13 @@ class Entry:
     started_s: float | None = None
     sentence: Verdict | None = None
     """Why its worker is being killed, if the job is the reason."""
+
+    @property
+    def deadline_s(self) -> float:
+        """When its time is used up; never while it does not run, or is being ended."""
+        if self.timeout is None or self.started_s is None or self.sentence is not None:
+            return math.inf
+        return self.started_s + self.timeout
 
 
 @dataclass(frozen=True, slots=True)

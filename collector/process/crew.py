@@ -6,11 +6,12 @@ Owns:       of each process: its `Child`, and the parent's ends of its pipes. Wh
 """
 
 import contextlib
+import math
 import os
 import pickle
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import final
 
@@ -54,12 +55,14 @@ class Worker:
     drained: bool = False
     broken: str = ""
     dead: bool = False
-    leave_by_s: float | None = None
+    leaving: bool = False
+    kill_by_s: float = math.inf
 
     def stop(self) -> None:
         """Let it leave: it sees the end of its job pipe. It is killed if it does not go in time."""
         self.jobs.close()
-        self.leave_by_s = time.monotonic() + settings.STOP_DEADLINE_S
+        self.leaving = True
+        self.kill_by_s = time.monotonic() + settings.STOP_DEADLINE_S
 
     def recall(self) -> None:
         """Ask for the jobs that it has not started."""
@@ -85,7 +88,14 @@ class SinkProcess:
 
     child: Child
     channel: Channel
-    leave_by_s: float | None = None
+    leaving: bool = False
+    kill_by_s: float = math.inf
+
+    def stop(self) -> None:
+        """Let it leave. It is killed if it does not go in time."""
+        self.channel.post(messages.Stop())
+        self.leaving = True
+        self.kill_by_s = time.monotonic() + settings.STOP_DEADLINE_S
 
     def close(self) -> None:
         """Close the parent's ends; the process is dead."""
@@ -95,6 +105,14 @@ class SinkProcess:
     def descriptors(self) -> list[int]:
         """Return the parent's ends."""
         return [self.channel.fd, self.child.death_fd]
+
+
+def kill_late(processes: Iterable[Worker | SinkProcess], now_s: float) -> None:
+    """Kill each process whose time is up, once."""
+    for process in processes:
+        if process.kill_by_s <= now_s:
+            process.child.kill()
+            process.kill_by_s = math.inf
 
 
 @final

@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from collector import errors, settings
 from collector.errors import ClosedError, OutputLostError
@@ -16,7 +16,17 @@ from collector.process import ship
 from collector.process.actions import Verdict
 from collector.store.output import Output
 from collector.store.rundir import RunDirectory
+from collector.wire.frames import Outcome
 from collector.wire.messages import JobEnded
+
+VERDICTS: Final = {
+    Outcome.RETURNED: Verdict.RETURNED,
+    Outcome.RAISED: Verdict.RAISED,
+    Outcome.DIED: Verdict.CRASHED,
+    Outcome.SPILL_FAILED: Verdict.SPILL_FAILED,
+    Outcome.LOST: Verdict.LOST,
+}
+"""What the sink's word for an end comes to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

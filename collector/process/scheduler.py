@@ -13,8 +13,9 @@ Invariants: I1  each job is settled exactly once.
 """
 
 import itertools
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import final
 
 from collector import settings
@@ -88,16 +89,12 @@ class Scheduler:
         """Return the job that an attempt belongs to, if it is dispatched."""
         return self._dispatched.get(ticket)
 
-    def next_deadline_s(self) -> float | None:
+    def next_deadline_s(self) -> float:
         """When time itself will be news: a job has used up its own, or keeps others waiting."""
-        deadlines = [
-            entry.started_s + entry.timeout
-            for entry in self._dispatched.values()
-            if entry.timeout is not None and entry.started_s is not None and entry.sentence is None
-        ]
+        deadlines = [entry.deadline_s for entry in self._dispatched.values()]
         deadlines.extend(seat.since_s + settings.RECALL_AFTER_S for seat in self._blocked())
         deadlines.extend(s.kill_by_s for s in self._seats.values() if s.kill_by_s is not None)
-        return min(deadlines, default=None)
+        return min(deadlines, default=math.inf)
 
     def submitted(self, entry: Entry) -> Iterator[Action]:
         """A job came."""
@@ -143,7 +140,6 @@ class Scheduler:
         return iter(())
 
     def _condemn(self, entry: Entry, worker: int, sentence: Verdict) -> Action:
-        """End a job with its worker."""
         entry.sentence = sentence
         return self._end(self._seats[worker])
 
@@ -183,15 +179,7 @@ class Scheduler:
 
     def ticked(self, now_s: float) -> Iterator[Action]:
         """Time has passed."""
-        late = [
-            entry
-            for entry in self._dispatched.values()
-            if entry.timeout is not None
-            and entry.started_s is not None
-            and entry.sentence is None
-            and entry.started_s + entry.timeout <= now_s
-        ]
-        for entry in late:
+        for entry in [e for e in self._dispatched.values() if e.deadline_s <= now_s]:
             if entry.worker is not None:
                 yield self._condemn(entry, entry.worker, Verdict.TIMED_OUT)
         for seat in self._seats.values():
@@ -205,9 +193,7 @@ class Scheduler:
     def _blocked(self) -> list[Seat]:
         """Return workers with jobs that wait behind a running one while another worker is idle."""
         seats = self._seats.values()
-        if not any(seat.idle for seat in seats):
-            return []
-        return [seat for seat in seats if seat.blocked]
+        return [seat for seat in seats if seat.blocked] if any(s.idle for s in seats) else []
 
     def ended(self, ticket: int, verdict: Verdict) -> Iterator[Action]:
         """An attempt is over, as the sink says."""
@@ -248,15 +234,14 @@ class Scheduler:
             return Settle(entry, verdict)
         entry.retries -= 1
         entry.attempt += 1
-        self._requeue((entry,))
+        self._requeue(entry)
         return RunAgain(entry, verdict)
 
-    def _requeue(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            entry.worker = entry.started_s = entry.sentence = None
-            entry.ticket = 0
-            self._waiting[entry.job_id] = entry
-            self._queue.appendleft(entry)
+    def _requeue(self, entry: Entry) -> None:
+        entry.worker = entry.started_s = entry.sentence = None
+        entry.ticket = 0
+        self._waiting[entry.job_id] = entry
+        self._queue.appendleft(entry)
 
     def worker_ready(self, worker: int) -> Iterator[Action]:
         """A worker can take jobs."""
@@ -293,7 +278,7 @@ class Scheduler:
             if entry.sentence is Verdict.KILLED:
                 yield Settle(entry, Verdict.KILLED)
             else:
-                self._requeue((entry,))
+                self._requeue(entry)
         yield from self._assign()
 
     def worker_gone(self, worker: int) -> Iterator[Action]:
@@ -308,7 +293,7 @@ class Scheduler:
             if entry.sentence is Verdict.KILLED:
                 yield Settle(entry, Verdict.KILLED)
             else:
-                self._requeue((entry,))
+                self._requeue(entry)
         yield from self._assign()
         yield from self._leave_if_done()
 
@@ -343,9 +328,8 @@ class Scheduler:
         """Give up: nothing can run any more."""
         self._stopping = True
         entries = [*self._dispatched.values(), *self._waiting.values()]
-        self._dispatched.clear()
-        self._waiting.clear()
-        self._queue.clear()
+        for kept in (self._dispatched, self._waiting, self._queue):
+            kept.clear()
         for seat in self._seats.values():
             seat.entries.clear()
             seat.leaving = True

@@ -20,22 +20,16 @@ from typing import Final, assert_never, final
 from collector import settings
 from collector.errors import describe_exit
 from collector.process import actions
-from collector.process.actions import Entry, Verdict
+from collector.process.actions import Entry
 from collector.process.bell import Bell
-from collector.process.crew import Crew, SinkProcess, Worker
+from collector.process.crew import Crew, SinkProcess, Worker, kill_late
+from collector.process.ending import VERDICTS
 from collector.process.jobs import Facts, JobTable, Work
 from collector.process.scheduler import Scheduler
 from collector.store.rundir import RunDirectory
 from collector.wire import messages
 from collector.wire.frames import Outcome
 
-_VERDICTS: Final = {
-    Outcome.RETURNED: Verdict.RETURNED,
-    Outcome.RAISED: Verdict.RAISED,
-    Outcome.DIED: Verdict.CRASHED,
-    Outcome.SPILL_FAILED: Verdict.SPILL_FAILED,
-    Outcome.LOST: Verdict.LOST,
-}
 _NOTHING: Final = Facts()
 
 Note = Callable[[], Iterable[actions.Action] | None]
@@ -55,8 +49,7 @@ class Supervisor:
         self._held_bytes = 0
         self._stopping = False
         self._awake_s = time.monotonic()
-        self._start_again_s: float | None = None
-        self._sink_by_s: float | None = None
+        self._start_again_s = math.inf
         self._facts = _NOTHING
         self._bell: Bell[Note] = Bell()
         try:
@@ -111,8 +104,8 @@ class Supervisor:
         if cancel:
             for job_id in self.jobs.cancel_unclaimed():
                 self._do(self._scheduler.withdrawn(job_id))
-        if kill:  # all end at once: a sink that does not say so in time is killed as well
-            self._sink_by_s = time.monotonic() + settings.STOP_DEADLINE_S
+        if kill and self._sink is not None:  # if it does not say in time that all have ended
+            self._sink.kill_by_s = time.monotonic() + settings.STOP_DEADLINE_S
         return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop()]
 
     def run(self) -> None:
@@ -154,26 +147,17 @@ class Supervisor:
         for note in self._bell.notes():
             self._do(note() or ())
         self._do(self._scheduler.ticked(now_s))
-        if self._start_again_s is not None and self._start_again_s <= now_s:
-            self._start_again_s = None
+        if self._start_again_s <= now_s:
+            self._start_again_s = math.inf
             self._do(self._scheduler.unhindered())
-        if self._sink_by_s is not None and self._sink_by_s <= now_s:
-            self._sink_by_s = None
-            if self._sink is not None:
-                self._sink.child.kill()
-        for process in self._processes():
-            if process.leave_by_s is not None and process.leave_by_s <= now_s:
-                process.child.kill()
-                process.leave_by_s = math.inf
+        kill_late(self._processes(), now_s)
         self._flush()
 
     def _pause_s(self) -> float | None:
-        deadlines = [p.leave_by_s for p in self._processes() if p.leave_by_s is not None]
-        others = (self._scheduler.next_deadline_s(), self._start_again_s, self._sink_by_s)
-        deadlines.extend(s for s in others if s is not None)
-        if not deadlines:
-            return None
-        return min(max(0.0, min(deadlines) - time.monotonic()), 1.0)
+        others = (process.kill_by_s for process in self._processes())
+        soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, *others)
+        left_s = max(0.0, soonest - time.monotonic())
+        return None if soonest == math.inf else min(left_s, 1.0)
 
     def _over(self) -> bool:
         if not self._stopping or self._bell or self._scheduler.unsettled:
@@ -184,9 +168,8 @@ class Supervisor:
         if self._workers:
             return False
         sink = self._sink
-        if sink is not None and sink.leave_by_s is None:
-            sink.leave_by_s = time.monotonic() + settings.STOP_DEADLINE_S
-            sink.channel.post(messages.Stop())
+        if sink is not None and not sink.leaving:
+            sink.stop()
             self._flush()
         return sink is None
 
@@ -247,8 +230,9 @@ class Supervisor:
         sink = self._sink
         if sink is not None and sink.channel.backlog_bytes:
             with contextlib.suppress(OSError):
-                events = selectors.EVENT_READ
-                events |= 0 if sink.channel.flush() else selectors.EVENT_WRITE
+                events = selectors.EVENT_READ | (
+                    0 if sink.channel.flush() else selectors.EVENT_WRITE
+                )
                 self._selector.modify(sink.channel.fd, events, lambda: self._hear_sink(sink))
 
     def _idle(self) -> None:
@@ -259,8 +243,7 @@ class Supervisor:
             sink = self._sink or self._start_sink()
             worker = self._crew.start_worker(number, sink)
         except Exception as error:  # noqa: BLE001
-            # No process, memory or descriptor, whatever the start method makes of it: the workers
-            # that are there go on without this one; without any, and again, every job is told.
+            # No process, memory or descriptor: the other workers go on, or every job is told.
             self._do(self._scheduler.worker_not_started(number))
             self._start_again_s = time.monotonic() + settings.START_AGAIN_S
             if self._scheduler.too_many_early_deaths and not self._workers:
@@ -272,7 +255,7 @@ class Supervisor:
 
     def _stop_worker(self, number: int) -> None:
         worker = self._workers.get(number)
-        if worker is not None and worker.leave_by_s is None:
+        if worker is not None and not worker.leaving:
             self._unwatch(worker.jobs.fd)
             worker.stop()
 
@@ -281,7 +264,7 @@ class Supervisor:
         worker.child.reap()
         worker.dead = True
         sink = self._sink
-        if sink is None or sink.leave_by_s is not None:
+        if sink is None or sink.leaving:
             worker.drained = True
         else:
             sink.channel.post(messages.WorkerLeft(worker=worker.number))
@@ -322,7 +305,7 @@ class Supervisor:
         how = describe_exit(sink.child.reap())
         sink.close()
         self._sink = None
-        if sink.leave_by_s is not None:
+        if sink.leaving:
             return
         self.jobs.tell("the collector process (pid %d) %s", sink.child.pid, how)
         for worker in list(self._workers.values()):
@@ -399,14 +382,14 @@ class Supervisor:
                 self._workers[said.worker].child.kill()
             return
         self._facts = Facts(said, exitcode, broken)
-        self._do(self._scheduler.ended(said.ticket, _VERDICTS[Outcome(said.outcome)]))
+        self._do(self._scheduler.ended(said.ticket, VERDICTS[Outcome(said.outcome)]))
 
     def _release(self, size: int) -> None:
         """Finished outputs hold so many bytes less. May run in any thread."""
 
         def note() -> None:
             self._held_bytes -= size
-            if self._sink is not None and self._sink.leave_by_s is None:
+            if self._sink is not None and not self._sink.leaving:
                 self._sink.channel.post(messages.MemoryHeld(change=-size))
 
         if size:

@@ -514,7 +514,7 @@ class Processes(RuleBasedStateMachine):
         self.clock.now_s += seconds
         self.perform(self.schedule.ticked(self.clock.now_s))
         deadline = self.schedule.next_deadline_s()
-        assert deadline is None or deadline > self.clock.now_s - 1e-6, "an order is overdue"
+        assert deadline > self.clock.now_s - 1e-6, "an order is overdue"
 
     @rule(startable=st.booleans())
     def let_processes_be_had_or_not(self, startable: bool) -> None:
@@ -568,9 +568,13 @@ class Processes(RuleBasedStateMachine):
     def a_worker_hands_back(self, data: st.DataObject) -> None:
         worker = self.some(data, (w for w in self.workers.values() if w.recalled))
         if worker is not None:
-            worker.recalled = False
-            while worker.inbox:
-                worker.unheard.append(("handed back", worker.inbox.pop(), None))
+            self.hand_back(worker)
+
+    @staticmethod
+    def hand_back(worker: Worker) -> None:
+        worker.recalled = False
+        while worker.inbox:
+            worker.unheard.append(("handed back", worker.inbox.pop(), None))
 
     @rule(data=st.data())
     def the_parent_hears(self, data: st.DataObject) -> None:
@@ -650,9 +654,7 @@ class Processes(RuleBasedStateMachine):
             worker.up = True
             worker.unheard.append(("ready", None, None))
         elif worker.recalled:
-            worker.recalled = False
-            while worker.inbox:
-                worker.unheard.append(("handed back", worker.inbox.pop(), None))
+            self.hand_back(worker)
         else:
             self.work(worker)
         while worker.unheard and worker.number in self.workers:
