@@ -65,7 +65,8 @@ SINK_DEATHS_LIMIT: Final = 5
 """So many deaths of the sink with no job finished in between break the Collector; design 5."""
 
 WORKER_START_DEATHS_LIMIT: Final = 10
-"""So many workers in a row that die before their first message break the Collector."""
+"""So many workers in a row that die before their first message break the Collector; so do as many
+starts that fail while there is no worker at all."""
 
 START_AGAIN_S: Final = 0.05
 """When no process was to be had, the next is tried after this time."""

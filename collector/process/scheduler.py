@@ -61,6 +61,7 @@ class Scheduler:
         self._tickets = itertools.count(1)
         self._numbers = itertools.count(1)
         self._early_deaths = 0
+        self._failed_starts = 0
         self._sink_deaths = 0
         self._stopping = False
         self._hindered = False
@@ -79,6 +80,11 @@ class Scheduler:
     def too_many_early_deaths(self) -> bool:
         """Whether workers keep dying before they do anything."""
         return self._early_deaths >= settings.WORKER_START_DEATHS_LIMIT
+
+    @property
+    def too_many_failed_starts(self) -> bool:
+        """Whether no process is to be had, again and again."""
+        return self._failed_starts >= settings.WORKER_START_DEATHS_LIMIT
 
     @property
     def too_many_sink_deaths(self) -> bool:
@@ -248,14 +254,15 @@ class Scheduler:
         seat = self._seats.get(worker)
         if seat is not None:
             seat.ready = True
-            self._early_deaths = 0
+            self._early_deaths = self._failed_starts = 0
         return itertools.chain(self._assign(), self._leave_if_done())
 
     def worker_not_started(self, worker: int) -> Iterator[Action]:
         """No process is to be had now: the others work on, until one of them ends a job."""
         self._seats.pop(worker)
+        if not self._hindered:  # of several that were to be started together one counts
+            self._failed_starts += 1
         self._hindered = True
-        self._early_deaths += 1
         return iter(())
 
     def unhindered(self) -> Iterator[Action]:

@@ -239,6 +239,9 @@ class Supervisor:
         """A pipe has room again: the round writes."""
 
     def _start_worker(self, number: int) -> None:
+        if self.broken:  # since this was decided
+            self._do(self._scheduler.worker_gone(number))
+            return
         try:
             sink = self._sink or self._start_sink()
             worker = self._crew.start_worker(number, sink)
@@ -246,7 +249,7 @@ class Supervisor:
             # No process, memory or descriptor: the other workers go on, or every job is told.
             self._do(self._scheduler.worker_not_started(number))
             self._start_again_s = time.monotonic() + settings.START_AGAIN_S
-            if self._scheduler.too_many_early_deaths and not self._workers:
+            if self._scheduler.too_many_failed_starts and not self._workers:
                 self._give_up(f"no worker can be started: {error}")
             return
         self._workers[number] = worker

@@ -1,18 +1,40 @@
 """Faults 3, 37, 44 to 49: no descriptors, no processes, no memory left; readers that are slow."""
 
 import errno
+import itertools
 import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import pytest
 
-from collector import Collector, JobTimeoutError, SpillError, WorkerCrashError, current_job
-from tests.support.jobs import KIB, METHODS, MIB, numbered, one_chunk, sha256, square, wait_for
+from collector import (
+    BrokenCollectorError,
+    Collector,
+    JobTimeoutError,
+    SpillError,
+    WorkerCrashError,
+    current_job,
+    settings,
+)
+from collector.process.engine import Child, Role
+from collector.process.worker import main as worker_main
+from tests.support.jobs import (
+    KIB,
+    METHODS,
+    MIB,
+    exit_now,
+    numbered,
+    one_chunk,
+    sha256,
+    square,
+    wait_for,
+)
 from tests.support.leaks import wait_until
 from tests.support.tree import kill, script, sink_pid, worker_pids
 
@@ -192,6 +214,62 @@ print(*met)
     assert met.startswith("refused")
     assert "broken" in met
     assert met.endswith("fine fine")
+
+
+def start_workers_if(collector: Collector, allowed: Callable[[int], bool]) -> None:
+    """Let a worker start, or fail as at a limit of processes, as `allowed` says of its number."""
+    supervisor = collector._core.pool._supervisor
+    launcher = supervisor._crew.launcher
+    start, numbers = launcher.start, itertools.count(1)
+
+    def limited(role: Role, *told: Any) -> Child:
+        if role is worker_main and not allowed(next(numbers)):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return start(role, *told)
+
+    launcher.start = limited  # type: ignore[method-assign,assignment]
+
+
+def pause(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def test_a_crash_where_no_further_worker_can_be_started_costs_its_own_job_only() -> None:
+    with Collector(4) as collector:
+        attempts: list[int] = []
+
+        def only_two(number: int) -> bool:
+            attempts.append(number)
+            return len(worker_pids(collector)) < 2
+
+        start_workers_if(collector, only_two)
+        jobs = [collector.submit(pause, 0.05) for _ in range(20)]
+        assert wait_until(lambda: len(attempts) > 2 + 2 * settings.WORKER_START_DEATHS_LIMIT)
+        dies = collector.submit(exit_now, 3)
+        jobs += [collector.submit(pause, 0.01) for _ in range(10)]
+        assert isinstance(dies.exception(60), WorkerCrashError)
+        assert [job.exception(60) for job in jobs] == [None] * 30
+
+
+def test_a_moment_without_processes_breaks_no_collector_of_many_workers() -> None:
+    with Collector(30) as collector:
+        start_workers_if(collector, lambda number: number > 30)
+        jobs = [collector.submit(square, number) for number in range(30)]
+        assert [job.result(60) for job in jobs] == [number**2 for number in range(30)]
+
+
+def test_no_worker_is_started_for_a_collector_that_has_just_been_broken() -> None:
+    with Collector(2) as collector:
+        supervisor = collector._core.pool._supervisor
+        start_workers_if(collector, lambda _: bool(supervisor.broken))
+        jobs = [collector.submit(square, number) for number in range(2)]
+        assert all(isinstance(job.exception(60), BrokenCollectorError) for job in jobs)
+        collector.shutdown(wait=False)
+        left = not wait_until(lambda: not worker_pids(collector))
+        for worker in worker_pids(collector):
+            kill(worker)
+        assert not left
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -384,7 +384,7 @@ class Processes(RuleBasedStateMachine):
         self.seen_workers.add(number)
         if not self.startable:
             self.perform(self.schedule.worker_not_started(number))
-            if self.schedule.too_many_early_deaths and not self.workers:
+            if self.schedule.too_many_failed_starts and not self.workers:
                 self.give_up()
             return
         assert len(self.workers) < self.max_workers, "I2: too many workers"
