@@ -173,7 +173,11 @@ class SpillFile:
 
     def remove(self) -> None:
         """Remove the file now; any number of times."""
-        self._remove()
+        try:
+            self._remove()
+        except BaseException:
+            self._grip.remove()  # a signal handler came in between: nobody else would go on
+            raise
 
     def release(self) -> None:
         """Let the file be somebody else's: it stays, whatever happens to this object."""
@@ -219,8 +223,8 @@ class _Grip:
         self.let_go()
 
     def let_go(self) -> None:
-        _owned.pop(self, None)
-        self.directory.release()
+        if _owned.pop(self, None) is not None:
+            self.directory.release()
 
 
 _owned: Final[dict[_Grip, "weakref.finalize[[], SpillFile]"]] = {}
