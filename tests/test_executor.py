@@ -637,3 +637,24 @@ def test_a_scratch_directory_goes_with_its_job(method: str, tmp_path: Path) -> N
         killed.kill()
         killed.exception()
         assert wait_until(lambda: not list(root.glob("run-*/scratch-*")))
+
+
+def dig(depth: int) -> int:
+    """Leave a deep tree, closed to its owner, in the scratch directory."""
+    fd = os.open(current_job().scratch_dir, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("deeper", dir_fd=fd)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=fd)
+        os.chmod(fd, 0o500)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    return depth
+
+
+@each_method
+def test_a_scratch_directory_goes_however_deep_it_is_and_costs_no_job(method: str) -> None:
+    with Collector(1, method) as collector:
+        assert collector.submit(dig, 1500).result() == 1500
+        assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*/*-*"))
+        assert collector.submit(square, 3).result() == 9

@@ -6,12 +6,12 @@ Owns:       the scratch directory of the running job, if it asked for one.
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 from typing import Final, final
 
 from collector.process.queue import JobStream, QueueWriter
 from collector.store.chunk import Chunk, chunk_buffer
+from collector.store.scratch import remove_scratch
 from collector.wire.messages import RunJob
 
 
@@ -59,7 +59,7 @@ class CurrentJob:
     def close(self) -> None:
         """Remove the scratch directory; what resists goes with the run directory."""
         if self._scratch_made:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            remove_scratch(self._scratch)
 
 
 class _Running:
