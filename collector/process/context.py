@@ -96,9 +96,8 @@ class _ForkProcess(multiprocess.get_context("fork").Process):  # type: ignore[mi
 class DirectLauncher:
     """Starts children of this process, by spawn or by fork.
 
-    Guarantees: a child runs nothing of `__main__`, has this process's working directory,
-        `sys.path`, `sys.argv` and
-    environment, and is no daemon (it may have children).
+    Guarantees: a child runs nothing of `__main__`, has the working directory, `sys.path`,
+        `sys.argv` and environment of this process, and is no daemon (it may have children).
     """
 
     def __init__(self, method: str) -> None:

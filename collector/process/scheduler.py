@@ -67,11 +67,6 @@ class Scheduler:
         self._hindered = False
 
     @property
-    def workers(self) -> int:
-        """Workers that are not gone."""
-        return len(self._seats)
-
-    @property
     def unsettled(self) -> bool:
         """Whether a job is still to be settled."""
         return bool(self._waiting or self._dispatched)

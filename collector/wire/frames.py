@@ -108,11 +108,6 @@ class FrameDecoder:
         self._rest = b""
         self._sequence = 0
 
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes of a frame that has not come whole yet."""
-        return len(self._rest)
-
     def feed(self, data: bytes) -> Iterator[tuple[Frame, bytes]]:
         """Yield each frame that is now whole, with its INLINE payload (else no bytes).
 

@@ -623,7 +623,7 @@ class Processes(RuleBasedStateMachine):
                 job for job in self.known.values() if job.settled is None and not job.cancelled
             ]
             assert bool(open_jobs) <= self.schedule.unsettled, "a job was lost"
-            assert self.schedule.workers == len(self.workers)
+            assert len(self.schedule._seats) == len(self.workers)
 
     def teardown(self) -> None:
         """From any state on, workers that do their work bring everything to its end."""

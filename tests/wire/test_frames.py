@@ -121,7 +121,7 @@ def test_a_session_cut_at_any_byte_gives_the_whole_frames_before_the_cut_and_no_
         got = list(ear.feed(data[:length]))
         arrived = sum(end <= length for end in ends)
         assert got == whole[:arrived]
-        assert ear.pending_bytes == length - ([0, *ends][arrived])
+        assert len(ear._rest) == length - ([0, *ends][arrived])
         assert (got[-1:] == whole[-1:]) is (length == len(data))
 
 
@@ -226,4 +226,4 @@ def test_whatever_comes_is_frames_within_the_limits_or_refused(
                 assert frame.length <= max(SLOT_BYTES, INLINE_BYTES)
     except ProtocolError:
         return
-    assert ear.pending_bytes < HEADER_BYTES + INLINE_BYTES
+    assert len(ear._rest) < HEADER_BYTES + INLINE_BYTES
