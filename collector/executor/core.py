@@ -52,5 +52,6 @@ def _finish_at_exit() -> None:
     for pool in list(_open_pools):
         if pool.owner_pid == os.getpid():
             pool.stop(cancel=interrupted, kill=interrupted)
-            pool.join()
+            if not (interrupted and pool.given_up):  # by a second Ctrl-C: do not ask for a third
+                pool.join()
             pool.directory.dispose()  # outputs that were made only now have no other end

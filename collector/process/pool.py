@@ -38,6 +38,8 @@ class Pool:
         self.owner_pid: Final = os.getpid()
         self.at_end = _nothing
         """Called once when the last job is settled, in no thread that anything waits for."""
+        self.given_up = False
+        """Whether a wait for the end was interrupted."""
         self._crew = crew
         self._supervisor = Supervisor(crew, directory, schedule)
         self._supervisor.jobs.verbose = verbose
@@ -88,8 +90,12 @@ class Pool:
     def join(self) -> None:
         """Wait for the end; returns at once in a thread of the pool's own."""
         if threading.current_thread() not in self._threads:
-            for thread in self._threads:
-                thread.join()
+            try:
+                for thread in self._threads:
+                    thread.join()
+            except BaseException:  # a Ctrl-C: who waits has had enough of it
+                self.given_up = True
+                raise
             # The sink, which would clean up after this process, is gone; outputs may be left.
             self.directory.dispose_at_exit()
 

@@ -12,8 +12,9 @@ from typing import Final
 
 import pytest
 
-from collector import Collector
+from collector import Collector, reclaim
 from tests.support.jobs import METHODS, MIB, numbered, random_chunks, sha256, square
+from tests.support.leaks import wait_until
 from tests.support.person import Person, environment
 from tests.support.tree import script
 
@@ -163,6 +164,30 @@ def test_one_ctrl_c_ends_a_batch_with_one_traceback_and_what_was_finished_stays(
         assert text.count("KeyboardInterrupt") == 1, text
         assert "<exact>" in text
     assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*"))
+
+
+@each_method
+def test_a_second_ctrl_c_does_not_wait_for_a_callback_that_never_returns(method: str) -> None:
+    source = """
+import sys, threading, time
+from collector import Collector
+with Collector(2, sys.argv[1]) as collector:
+    job = collector.submit(time.sleep, 1000)
+    callback = lambda _: (print("held", flush=True), threading.Event().wait())
+    collector.submit(abs, -1).add_done_callback(callback)
+    job.result()
+"""
+    with script(source, method) as running:
+        assert running.hear() == "held"
+        os.kill(running.process.pid, signal.SIGINT)
+        assert wait_until(lambda: running.tree() == [running.process.pid], 20)
+        assert running.process.poll() is None  # it waits for the callback
+        os.kill(running.process.pid, signal.SIGINT)
+        assert running.process.wait(60) == -signal.SIGINT
+        assert running.gone()
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    assert not reclaim([root]).failures
+    assert not list(root.iterdir())
 
 
 # -- ends and forks --------------------------------------------------------------------------------
