@@ -1,5 +1,6 @@
 """Faults 1 to 9 and 18: a worker dies, is stopped, or leaves processes behind."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -215,3 +216,25 @@ def test_workers_outlive_the_thread_that_made_the_collector(method: str, tmp_pat
         with kept_busy(collector, 1, tmp_path):
             assert worker_pids(collector) == [before]
         assert collector.submit(pid).result() == before
+
+
+def leave_work_for_the_end(directory: Path) -> None:
+    """Leave a function for the exit, and a thread that is done only when its job is long over."""
+
+    def finish() -> None:
+        wait_for(directory / "over")
+        (directory / "thread").touch()
+
+    atexit.register((directory / "exit").touch)
+    threading.Thread(target=finish, daemon=False).start()
+
+
+@each_method
+def test_a_worker_ends_as_a_script_does_with_its_threads_and_exit_functions(
+    method: str, tmp_path: Path
+) -> None:
+    with Collector(1, method) as collector:
+        collector.submit(leave_work_for_the_end, tmp_path).result()
+        (tmp_path / "over").touch()
+    assert (tmp_path / "thread").exists()
+    assert (tmp_path / "exit").exists() or method == "fork"  # as with the standard's fork
