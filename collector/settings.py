@@ -80,6 +80,9 @@ EXIT_CODE_WAIT_S: Final = 1.0
 WORKERS_GONE_S: Final = 1.0
 """How long the sink, left alone, waits for killed workers before it removes the run directory."""
 
+JUST_DIED_S: Final = 2.0
+"""A worker that died so shortly before its parent may have left processes of its group."""
+
 STOP_DEADLINE_S: Final = 5.0
 """How long shutdown waits for idle processes to leave before it kills them."""
 

@@ -33,6 +33,7 @@ from collector.process.birth import stand_apart
 from collector.process.channel import Channel
 from collector.process.openjob import OpenJob
 from collector.process.queue import QueueReader
+from collector.process.watch import Watch
 from collector.store.budget import Budget
 from collector.store.rundir import RunDirectory
 from collector.store.spill import SpillManager
@@ -45,7 +46,7 @@ _DRAIN_READS = 64
 _M_MMAP_THRESHOLD = -3
 _STDERR = 2
 _BURIED = 64
-"""Of so many workers that died last the groups are killed once more when the parent is gone."""
+"""So many of the workers that died last are remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,11 @@ def _take_all_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _kill(how: Callable[[int, int], None], pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        how(pid, signal.SIGKILL)
+
+
 @final
 class Sink:
     """The loop of the sink process."""
@@ -127,21 +133,19 @@ class Sink:
         self._farewell = told.farewell
         self._budget = Budget(told.memory_budget, told.elsewhere_bytes)
         self._sources: dict[int, Source] = {}
-        self._buried: deque[int] = deque(maxlen=_BURIED)
-        self._selector = selectors.DefaultSelector()
+        self._buried: deque[tuple[int, float]] = deque(maxlen=_BURIED)
+        self._watch = Watch()
         self._reading = True
         self._stopped = False
         self._next_report_s = 0.0
-        self._watch(control.fd, self._hear)
-        self._watch(parent, self._outlive)
+        self._watch.expect(control.fd, self._hear)
+        self._watch.expect(parent, self._outlive)
 
     def run(self) -> None:
         """Serve until stopped."""
         while not self._stopped:
-            for key, _ in self._selector.select(self._pause_s()):
-                now = self._selector.get_map().get(key.fd)
-                if now is not None and now.data is key.data:  # not closed by an earlier one
-                    key.data()
+            for handle in self._watch.ready(self._pause_s()):
+                handle()
             self._report()
             self._send()
 
@@ -170,11 +174,15 @@ class Sink:
     def _outlive(self) -> None:
         """The parent is gone: end the workers, remove the run directory, leave."""
         self._stopped = True
-        # Also the groups of workers that have just died: the kernel was faster with those.
-        for pid in (*self._buried, *(source.pid for source in self._sources.values())):
-            for kill in (os.killpg, os.kill):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(pid, signal.SIGKILL)
+        for source in self._sources.values():
+            _kill(os.killpg, source.pid)
+            _kill(os.kill, source.pid)
+        # Also the groups of workers that have just died: the kernel was faster with those. Of the
+        # others the parent has killed the group, and the number may be a stranger's by now.
+        just_now_s = time.monotonic() - settings.JUST_DIED_S
+        for pid, died_s in self._buried:
+            if died_s >= just_now_s:
+                _kill(os.killpg, pid)
         deadline = time.monotonic() + settings.WORKERS_GONE_S
         with selectors.DefaultSelector() as deaths:
             for source in self._sources.values():
@@ -193,10 +201,7 @@ class Sink:
         except OSError:
             self._outlive()
             return
-        events = selectors.EVENT_READ | (0 if sent else selectors.EVENT_WRITE)
-        key = self._selector.get_key(self._control.fd)
-        if key.events != events:
-            self._selector.modify(self._control.fd, events, self._hear)
+        self._watch.expect(self._control.fd, self._hear, writing=not sent)
         self._hold_back(self._control.backlog_bytes > settings.REPORT_BACKLOG_BYTES)
 
     def _hold_back(self, too_much: bool) -> None:
@@ -265,7 +270,7 @@ class Sink:
         """Take what a dead worker had published, seal its job as it is, and close the queue."""
         if source is None:
             return
-        self._buried.append(source.pid)
+        self._buried.append((source.pid, time.monotonic()))
         with self._alone(source):
             for _ in range(_DRAIN_READS):
                 count = 0
@@ -350,14 +355,11 @@ class Sink:
         news = [job.opened_s + settings.ANNOUNCE_AFTER_S for job in jobs if not job.announced]
         return max(0.001, min([self._next_report_s, *news]) - time.monotonic())
 
-    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, handler)
-
     def _watch_source(self, source: Source, fd: int, handler: Callable[[Source], None]) -> None:
-        self._watch(fd, lambda: handler(source))
+        self._watch.expect(fd, lambda: handler(source))
         source.watched.append(fd)
 
     def _unwatch(self, source: Source, fd: int) -> None:
         if fd in source.watched:
             source.watched.remove(fd)
-            self._selector.unregister(fd)
+            self._watch.forget(fd)

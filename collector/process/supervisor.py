@@ -1,7 +1,7 @@
 """The loop that watches every process of a Collector and does what the scheduler decides.
 
 Runs in:    the supervising thread of the parent.
-Owns:       the handles of the sink and the workers, the selector with their descriptors.
+Owns:       the handles of the sink and the workers, the watch over their descriptors.
 Invariants: I1  only the supervising thread touches scheduler and processes; others leave a note.
             I2  nothing here waits but the one select, and for a dead process to be collected.
             I3  it starts all processes and lives as long as they do (PDEATHSIG follows the thread).
@@ -11,7 +11,6 @@ Invariants: I1  only the supervising thread touches scheduler and processes; oth
 import contextlib
 import math
 import os
-import selectors
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from collector.process.crew import Crew, SinkProcess, Worker, kill_late
 from collector.process.ending import VERDICTS
 from collector.process.jobs import Facts, JobTable, Work
 from collector.process.scheduler import Scheduler
+from collector.process.watch import Watch
 from collector.store.rundir import RunDirectory
 from collector.wire import messages
 from collector.wire.frames import Outcome
@@ -53,11 +53,11 @@ class Supervisor:
         self._facts = _NOTHING
         self._bell: Bell[Note] = Bell()
         try:
-            self._selector = selectors.DefaultSelector()
+            self._watch = Watch()
         except OSError:  # no descriptor is to be had
             self._bell.close()
             raise
-        self._watch(self._bell.fileno(), self._bell.hear)
+        self._watch.expect(self._bell.fileno(), self._bell.hear)
 
     def note(self, note: Note) -> None:
         """Leave a note. Takes no lock: it may be called whatever is held, also in a finalizer."""
@@ -67,8 +67,7 @@ class Supervisor:
         """In a forked child of the parent: close what is the parent's, and touch nothing else."""
         crew = self._crew
         fds = [*crew.life.descriptors(), *crew.launcher.abandon(), *self._bell.detach()]
-        if isinstance(self._selector, selectors.EpollSelector):
-            self._selector.close()  # by its number it would be closed twice
+        self._watch.close()
         for process in self._processes():
             fds.extend(process.descriptors())
         for fd in fds:
@@ -128,22 +127,20 @@ class Supervisor:
             process.close()
         self._workers.clear()
         self._sink = None
-        self._selector.close()
+        self._watch.close()
         self._bell.close()
         self._crew.launcher.close()
         self._crew.life.close()
 
     def _round(self) -> None:
         pause_s = self._pause_s()
-        ready = self._selector.select(pause_s)
+        ready = self._watch.ready(pause_s)
         now_s = time.monotonic()
         overslept_s, self._awake_s = now_s - self._awake_s - (pause_s or 0.0), now_s
         if pause_s is not None and overslept_s > settings.SUSPENDED_S:
             self._scheduler.delayed(overslept_s)
-        for key, _ in ready:
-            current = self._selector.get_map().get(key.fd)
-            if current is not None and current.data is key.data:  # not closed by an earlier one
-                key.data()
+        for handle in ready:
+            handle()
         for note in self._bell.notes():
             self._do(note() or ())
         self._do(self._scheduler.ticked(now_s))
@@ -209,13 +206,6 @@ class Supervisor:
         self._workers[number].jobs.post(message)
         return ()
 
-    def _watch(self, fd: int, handler: Callable[[], object]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, handler)
-
-    def _unwatch(self, fd: int) -> None:
-        if fd in self._selector.get_map():
-            self._selector.unregister(fd)
-
     def _flush(self) -> None:
         """Hand on what this round brought; watch for room where there is none."""
         self.jobs.flush()
@@ -223,17 +213,13 @@ class Supervisor:
             channel = worker.jobs
             if channel.backlog_bytes:
                 with contextlib.suppress(OSError):  # dead: noticed by its death
-                    if channel.flush():
-                        self._unwatch(channel.fd)
-                    elif channel.fd not in self._selector.get_map():
-                        self._selector.register(channel.fd, selectors.EVENT_WRITE, self._idle)
+                    sent = channel.flush()
+                    self._watch.expect(channel.fd, self._idle, reading=False, writing=not sent)
         sink = self._sink
         if sink is not None and sink.channel.backlog_bytes:
             with contextlib.suppress(OSError):
-                events = selectors.EVENT_READ | (
-                    0 if sink.channel.flush() else selectors.EVENT_WRITE
-                )
-                self._selector.modify(sink.channel.fd, events, lambda: self._hear_sink(sink))
+                sent = sink.channel.flush()
+                self._watch.expect(sink.channel.fd, lambda: self._hear_sink(sink), writing=not sent)
 
     def _idle(self) -> None:
         """A pipe has room again: the round writes."""
@@ -254,16 +240,16 @@ class Supervisor:
             return
         self._workers[number] = worker
         self.jobs.tell("worker %d (pid %d) has started", number, worker.child.pid)
-        self._watch(worker.child.death_fd, lambda: self._worker_died(worker))
+        self._watch.expect(worker.child.death_fd, lambda: self._worker_died(worker))
 
     def _stop_worker(self, number: int) -> None:
         worker = self._workers.get(number)
         if worker is not None and not worker.leaving:
-            self._unwatch(worker.jobs.fd)
+            self._watch.forget(worker.jobs.fd)
             worker.stop()
 
     def _worker_died(self, worker: Worker) -> None:
-        self._unwatch(worker.child.death_fd)
+        self._watch.forget(worker.child.death_fd)
         worker.child.reap()
         worker.dead = True
         sink = self._sink
@@ -278,7 +264,7 @@ class Supervisor:
         if not (worker.dead and worker.drained and self._workers.pop(worker.number, False)):
             return
         if not worker.jobs.closed:
-            self._unwatch(worker.jobs.fd)
+            self._watch.forget(worker.jobs.fd)
         code = worker.child.reap()
         worker.close()
         self.jobs.remove_scratch(worker.scratch_prefix)
@@ -296,15 +282,15 @@ class Supervisor:
 
     def _start_sink(self) -> SinkProcess:
         sink = self._sink = self._crew.start_sink(self._held_bytes)
-        self._watch(sink.channel.fd, lambda: self._hear_sink(sink))
-        self._watch(sink.child.death_fd, lambda: self._sink_died(sink))
+        self._watch.expect(sink.channel.fd, lambda: self._hear_sink(sink))
+        self._watch.expect(sink.child.death_fd, lambda: self._sink_died(sink))
         return sink
 
     def _sink_died(self, sink: SinkProcess) -> None:
         while self._hear_sink(sink):  # what it had reported counts
             pass
-        self._unwatch(sink.channel.fd)
-        self._unwatch(sink.child.death_fd)
+        self._watch.forget(sink.channel.fd)
+        self._watch.forget(sink.child.death_fd)
         how = describe_exit(sink.child.reap())
         sink.close()
         self._sink = None
@@ -334,7 +320,7 @@ class Supervisor:
     def _hear_sink(self, sink: SinkProcess) -> bool:
         heard = sink.channel.receive()
         if heard is None:
-            self._unwatch(sink.channel.fd)  # its death is told by the other descriptor
+            self._watch.forget(sink.channel.fd)  # its death is told by the other descriptor
             return False
         for message in heard:
             self._take(message)

@@ -3,7 +3,9 @@
 import mmap
 import os
 import select
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -101,11 +103,11 @@ class HandParent:
         self.workers: list[HandWorker] = []
         self.heard: list[Message] = []
 
-    def worker(self, *, slots: bool = True) -> HandWorker:
-        """Let a new worker join."""
+    def worker(self, *, slots: bool = True, pid: int = 2**22 + 1) -> HandWorker:
+        """Let a new worker join, whose number is that of no process."""
         worker = HandWorker(len(self.workers) + 1, slots=slots)
         self.workers.append(worker)
-        joined = messages.WorkerJoined(worker=worker.number, pid=2**22 + 1, slots=slots)
+        joined = messages.WorkerJoined(worker=worker.number, pid=pid, slots=slots)
         self.channel.post_with(joined, [*worker.reader, worker.life])
         for fd in (*worker.reader, worker.life):
             os.close(fd)
@@ -141,7 +143,7 @@ class HandParent:
 
     def let_go(self) -> None:
         """Close what is left; the sink has stopped."""
-        self.sink._selector.close()
+        self.sink._watch.close()
         for source in self.sink._sources.values():
             source.queue.close()
             os.close(source.death_fd)
@@ -319,6 +321,24 @@ def test_the_word_of_the_parent_that_a_worker_is_dead_is_enough(parent: HandPare
     other = parent.worker()
     other.say(Kind.READY)
     assert parent.hear(messages.WorkerReady).worker == 2
+
+
+@pytest.mark.parametrize("lately", [True, False])
+def test_the_number_of_a_worker_that_died_long_ago_is_not_taken_for_its_group(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, lately: bool
+) -> None:
+    monkeypatch.setattr(settings, "JUST_DIED_S", 1000.0 if lately else -1000.0)
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as group:
+        parent = HandParent(directory)
+        worker = parent.worker(pid=group.pid)
+        worker.die()
+        parent.hear(messages.WorkerDrained)
+        os.close(parent.death)
+        parent.death = -1
+        parent.thread.join()
+        parent.let_go()
+        group.terminate()
+        assert group.wait() == -(signal.SIGKILL if lately else signal.SIGTERM)
 
 
 def test_when_the_parent_is_gone_the_sink_removes_the_run_directory_and_leaves(
