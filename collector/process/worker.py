@@ -131,9 +131,15 @@ def _watch(parent: int, recall: int, inbox: "_Inbox", writer: QueueWriter) -> No
         ready = [fd for fd, _ in poller.poll()]
         if parent in ready:
             os.killpg(0, signal.SIGKILL)
-        if not os.read(recall, 64):
-            poller.unregister(recall)
-        for job in reversed(inbox.hand_back()):
+        if recall in ready:
+            if not os.read(recall, 64):
+                poller.unregister(recall)
+            inbox.recall()
+            poller.register(inbox.fd, select.POLLIN)  # also those that are still on their way
+        jobs = inbox.hand_back()
+        if jobs is None:
+            poller.unregister(inbox.fd)
+        for job in reversed(jobs or ()):
             writer.say(Kind.HANDED_BACK, job.ticket)
 
 
@@ -141,7 +147,9 @@ class _Inbox:
     """The jobs that were sent here and have not started."""
 
     def __init__(self, fd: int) -> None:
+        self.fd: Final = fd
         self._channel = Channel(fd)
+        self._recalled = False
         self._jobs: deque[RunJob] = deque()
         self._lock = threading.Lock()
         self._ended = False
@@ -152,6 +160,7 @@ class _Inbox:
         """Wait for the next job; None when there will be none."""
         while True:
             with self._lock:
+                self._recalled = False  # nothing waits behind a running job
                 if self._jobs:
                     return self._jobs.popleft()
                 if self._ended:
@@ -163,11 +172,19 @@ class _Inbox:
     def take(self) -> RunJob | None:
         """Return the next job if it is here already; nobody can have it back from then on."""
         with self._lock:
+            self._recalled = self._recalled and not self._jobs
             return self._jobs.popleft() if self._jobs else None
 
-    def hand_back(self) -> list[RunJob]:
-        """Give up every job that has not started."""
+    def recall(self) -> None:
+        """From now on hand back what comes, until the next job begins."""
         with self._lock:
+            self._recalled = True
+
+    def hand_back(self) -> list[RunJob] | None:
+        """Give up every job that has not started; None if no further one is to be given up."""
+        with self._lock:
+            if self._ended or not self._recalled:
+                return None
             self._receive()
             jobs = list(self._jobs)
             self._jobs.clear()

@@ -404,6 +404,21 @@ def _waits_for_a_pipe(pid: int) -> bool:
     )
 
 
+def test_large_jobs_do_not_wait_behind_a_long_one_while_a_worker_is_idle(tmp_path: Path) -> None:
+    """They are more than the pipe to their worker holds: some are still on the way there."""
+    until, large = tmp_path / "until", bytes(300_000)
+    with Collector(2) as collector:
+        for _ in range(3):  # jobs are brisk: from now on some are sent ahead
+            assert list(collector.map(square, range(500))) == [n * n for n in range(500)]
+        jobs = [collector.submit(len, large) for _ in range(60)]
+        collector.submit(wait_for, os.fspath(until))
+        jobs += [collector.submit(len, large) for _ in range(60)]
+        try:
+            assert [job.result(60) for job in jobs] == [300_000] * 120
+        finally:
+            until.touch()
+
+
 # -- workers that are killed while they wait -------------------------------------------------------
 
 
