@@ -92,11 +92,19 @@ class Channel:
         waiting.appendleft(memoryview(b"".join(pieces)))
 
     def receive(self) -> list[Message] | None:
-        """Return the messages that have come; None at the end.
+        """Return the messages that have come, none if nothing is there; None at the end.
 
         Raises:
             ProtocolError: What came are no messages of ours.
         """
+        while (data := self._read()) != b"":
+            messages = list(self._decoder.feed(data or b""))
+            if messages or data is None:
+                return messages
+        return None
+
+    def _read(self) -> bytes | None:
+        """Return what is there now; None if that is nothing, no bytes at the end."""
         try:
             if self._socket is None or not self._takes_descriptors:
                 data = os.read(self.fd, _READ_BYTES)
@@ -106,10 +114,10 @@ class Channel:
                 )
                 self._arrived.extend(descriptors)
         except BlockingIOError:
-            return []
-        except ConnectionResetError:
             return None
-        return list(self._decoder.feed(data)) if data else None
+        except ConnectionResetError:
+            return b""
+        return data
 
     def take_descriptors(self, count: int) -> list[int]:
         """Return the next descriptors that came along; they are the caller's from now on."""

@@ -1,7 +1,10 @@
 """Faults 10 to 12 and 20: the sink, or the forkserver, is killed."""
 
+import array
+import fcntl
 import os
 import signal
+import termios
 import threading
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from collector import BrokenCollectorError, Collector, JobKilledError, current_job
 from tests.support.jobs import METHODS, MIB, numbered, pid, sha256, square, wait_for
-from tests.support.leaks import wait_until
+from tests.support.leaks import is_running, wait_until
 from tests.support.tree import kill, server_pid, sink_pid
 
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -35,6 +38,47 @@ def test_an_idle_sink_that_is_killed_costs_no_job(method: str) -> None:
         assert {sha256(job.output()) for job in jobs} == {sha256(numbered(6 * MIB))}
         for job in jobs:
             job.output().close()
+
+
+def wait_then_write(until: str, size: int) -> None:
+    wait_for(until)
+    current_job().write(bytes(size))
+
+
+@pytest.mark.parametrize("size", [1000, 150_000])
+def test_what_a_sink_had_reported_when_it_died_counts(tmp_path: Path, size: int) -> None:
+    """Also a report of several reads; here the parent comes to read it only after the death."""
+    until = tmp_path / "until"
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait()
+
+    with Collector(1) as collector:
+        assert collector.submit(square, 2).result() == 4
+        supervisor = collector._core.pool._supervisor
+        sink = supervisor._sink
+        assert sink is not None
+        job = collector.submit(wait_then_write, os.fspath(until), size)
+        supervisor.note(hold)
+        held.wait()
+        until.touch()
+        try:
+            assert wait_until(lambda: unread(sink.channel.fd) > size)
+            kill(sink.child.pid)
+            assert wait_until(lambda: not is_running(sink.child.pid))
+        finally:
+            go_on.set()
+        assert job.exception(60) is None
+        assert job.output().read() == bytes(size)
+
+
+def unread(fd: int) -> int:
+    """How many bytes have come that nobody has read."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 def shut_in_the_background(collector: Collector, *, kill_all: bool) -> threading.Thread:
