@@ -12,6 +12,7 @@ Invariants: I1  what is read is exact and complete, or OutputLostError says why 
 """
 
 import collections.abc
+import contextlib
 import io
 import os
 import threading
@@ -19,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar, final, overload
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar, final, overload
 
 from collector.errors import ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
@@ -280,7 +281,7 @@ class Output:
                 send_to(reader, path, overwrite=overwrite)
             return path
         target = os.path.abspath(os.fsdecode(path))
-        with self._lock:
+        with self._alone():
             place = self._open_place()
             saved = save_as(place, target, overwrite=overwrite)
             self._leave(place, saved)
@@ -296,7 +297,7 @@ class Output:
 
     def close(self) -> None:
         """Let go of the bytes or remove the file, unless it was saved; any number of times."""
-        with self._lock:
+        with self._alone():
             if not isinstance(self._place, Closed):
                 self._leave(self._place, Closed())
 
@@ -325,7 +326,7 @@ class Output:
             SpillError: The file cannot be written.
             OutputLostError: The file is not what it was.
         """
-        with self._lock:
+        with self._alone():
             place = self._open_place()
             if isinstance(place, Held) or (isinstance(place, Spilled) and place.may_grow):
                 # Of a file that may grow a copy: whoever reads by path sees no end but the file's.
@@ -355,11 +356,20 @@ class Output:
 
     def _where_it_is(self, use: Callable[[OpenPlace], _T]) -> _T:
         """Use the place, or the next one if another thread is just saving the output there."""
-        try:
+        with contextlib.suppress(OutputLostError):
             return use(self._open_place())
-        except OutputLostError:
+        with self._alone():
+            return use(self._open_place())
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads from moving the output meanwhile."""
+        _locked.append(self)
+        try:
             with self._lock:
-                return use(self._open_place())
+                yield
+        finally:
+            _locked.remove(self)
 
     def _leave(self, place: Place, new: Place) -> None:
         """Go on at `new`, and let go of what is held at `place`."""
@@ -368,6 +378,17 @@ class Output:
             place.file.remove()
         if self._on_close is not None:
             self._on_close()
+
+
+_locked: Final[list[Output]] = []  # held or waited for, once for each thread
+
+
+def _unlock_all() -> None:
+    for output in _locked:  # a forked child waits for no thread of its parent
+        output._lock = threading.RLock()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_unlock_all)
 
 
 def _at_home(on_close: Callable[[], None], pid: int) -> None:

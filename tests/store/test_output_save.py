@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -596,3 +597,38 @@ def test_a_forked_child_saves_a_copy(make: Maker, tmp_path: Path) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     assert (tmp_path / "saved").read_bytes() == b"abc"
     assert output.read() == b"abc"
+
+
+def test_a_child_forked_while_another_thread_saves_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = in_memory(b"abc")
+    saving, forked = threading.Event(), threading.Event()
+
+    class Held(FaultyOs):
+        def fsync(self, fd: int) -> None:
+            self.fired += 1
+            saving.set()
+            forked.wait()
+            os.fsync(fd)
+
+    faulty = Held(monkeypatch, save)
+    thread = threading.Thread(target=output.save, args=(tmp_path / "saved",))
+    thread.start()
+    saving.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout's would have it wait on
+        signal.alarm(60)
+        try:
+            with output:
+                assert Path(output).read_bytes() == b"abc"
+            end_of_process()
+            os._exit(7)
+        finally:
+            os._exit(1)
+    forked.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    thread.join()
+    assert faulty.fired == 1
+    assert (output.path, output.read()) == (tmp_path / "saved", b"abc")
