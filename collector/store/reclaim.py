@@ -167,6 +167,8 @@ def _open_roots(roots: Iterable[PathName] | None) -> Iterator[Root]:
     if roots is None:
         yield from open_known_roots()
         return
+    if isinstance(roots, str | bytes | os.PathLike):
+        raise TypeError(f"roots must be a list of paths, such as [{roots!r}]")
     opened: list[Root] = []
     seen: set[tuple[int, int]] = set()
     try:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,6 +178,12 @@ class TestTheReport:
     def test_roots_that_are_not_there_are_nothing_to_do(self) -> None:
         assert reclaim.reclaim().as_json()["reclaimed"] == []
         assert list_runs() == []
+
+    @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+    def test_one_path_is_no_list_of_roots(self, temp_root: Path, kind: Callable[..., Any]) -> None:
+        for use in (reclaim.reclaim, list_runs):
+            with pytest.raises(TypeError, match="roots must be a list of paths"):
+                use(kind(temp_root))
 
     def test_a_named_root_that_cannot_be_used_is_an_error_before_anything_is_touched(
         self, temp_root: Path, tmp_path: Path
