@@ -78,7 +78,8 @@ EXIT_CODE_WAIT_S: Final = 1.0
 """How long the forkserver may take to tell the exit code of a child that is dead."""
 
 WORKERS_GONE_S: Final = 1.0
-"""How long the sink, left alone, waits for killed workers before it removes the run directory."""
+"""How long the sink, left alone, waits for killed workers, and for the parent's locks, before it
+leaves."""
 
 JUST_DIED_S: Final = 2.0
 """A worker that died so shortly before its parent may have left processes of its group."""

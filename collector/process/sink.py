@@ -193,7 +193,8 @@ class Sink:
         if self._farewell and select.select([], [_STDERR], [], 0)[1]:
             with contextlib.suppress(OSError):
                 os.write(_STDERR, self._farewell)
-        self._directory.dispose()
+        # Pipes and sockets of a killed process may end before its locks are free.
+        self._directory.dispose(patience_s=settings.WORKERS_GONE_S)
 
     def _send(self) -> None:
         try:

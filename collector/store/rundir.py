@@ -233,16 +233,19 @@ class RunDirectory:
         if not self._users:
             self.dispose()
 
-    def dispose(self) -> None:
+    def dispose(self, patience_s: float = 0.0) -> None:
         """Let go of the directory and remove it, unless another process still holds it.
 
         Any time, any number of times; does nothing in a forked child. Never raises an `OSError`.
         Interrupted by an exception, the next call goes on.
+
+        Args:
+            patience_s: How long to wait for another process that is about to let go of it.
         """
         if not self._is_ours() or not self._disposing.acquire(blocking=False):
             return  # another thread is at it
         try:
-            failures = self._dispose_once()
+            failures = self._dispose_once(patience_s)
         finally:
             self._disposing.release()
         self._report(failures)
@@ -276,14 +279,14 @@ class RunDirectory:
         write_owner(self.fd)
         return True
 
-    def _dispose_once(self) -> list[OSError]:
+    def _dispose_once(self, patience_s: float) -> list[OSError]:
         if self._over or self._busy:
             return []  # the latter: a finalizer came in between and released the last user
         with cleanup.deferred():
             try:
                 self._busy = True
                 self._lease.drop()
-                failures = self._remove()
+                failures = self._remove(patience_s)
                 self._over = True
             finally:
                 self._busy = False
@@ -301,10 +304,10 @@ class RunDirectory:
             return
         self._remove()
 
-    def _remove(self) -> list[OSError]:
+    def _remove(self, patience_s: float = 0.0) -> list[OSError]:
         proven = self._made_here and self._lease.refused is not None
         failures = None
-        for _ in range(DISPOSE_TRIES):
+        for _ in range(DISPOSE_TRIES + int(patience_s / DISPOSE_PAUSE_S)):
             failures = sweep(
                 self._root,
                 self.path.name,

@@ -1,7 +1,9 @@
 """Faults 13 to 17: the parent is killed, alone or with others; nothing outlives it."""
 
+import fcntl
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,28 @@ def test_nothing_outlives_a_parent_that_is_killed(
         os.kill(parent.process.pid, signal.SIGKILL)
         assert parent.gone()
         assert wait_until(lambda: not run(root))
+
+
+def test_the_sink_waits_for_the_locks_of_a_parent_that_is_not_yet_quite_dead(
+    tmp_path: Path,
+) -> None:
+    """The pipes of a killed process end a moment before its locks are free; here it is a long one.
+
+    The lock is another process's, so as to be freed late; the sink of a fork has all the patience.
+    """
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    patient = "from collector import settings\nsettings.WORKERS_GONE_S = 60\n"
+    with script(patient + PARENT, "fork", os.fspath(tmp_path), "computing") as parent:
+        sink = int(parent.hear().split()[1])
+        (name,) = run(root)
+        held = os.open(root / name, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        os.kill(parent.process.pid, signal.SIGKILL)
+        assert wait_until(lambda: parent.tree() == [sink])
+        threading.Event().wait(0.5)  # the moment
+        os.close(held)
+        assert parent.gone()
+        assert not run(root)
 
 
 @each_method
