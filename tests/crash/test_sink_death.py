@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from collector import BrokenCollectorError, Collector, JobKilledError, current_job
-from tests.support.jobs import METHODS, MIB, numbered, pid, sha256, square, wait_for
+from tests.support.jobs import (
+    METHODS,
+    MIB,
+    begun_then_wait,
+    numbered,
+    pid,
+    sha256,
+    square,
+    wait_for,
+)
 from tests.support.leaks import is_running, wait_until
 from tests.support.tree import kill, server_pid, sink_pid
 
@@ -40,15 +49,15 @@ def test_an_idle_sink_that_is_killed_costs_no_job(method: str) -> None:
             job.output().close()
 
 
-def wait_then_write(until: str, size: int) -> None:
-    wait_for(until)
+def wait_then_write(begun: str, until: str, size: int) -> None:
+    begun_then_wait(begun, until)
     current_job().write(bytes(size))
 
 
 @pytest.mark.parametrize("size", [1000, 150_000])
 def test_what_a_sink_had_reported_when_it_died_counts(tmp_path: Path, size: int) -> None:
     """Also a report of several reads; here the parent comes to read it only after the death."""
-    until = tmp_path / "until"
+    begun, until = tmp_path / "begun", tmp_path / "until"
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -60,7 +69,8 @@ def test_what_a_sink_had_reported_when_it_died_counts(tmp_path: Path, size: int)
         supervisor = collector._core.pool._supervisor
         sink = supervisor._sink
         assert sink is not None
-        job = collector.submit(wait_then_write, os.fspath(until), size)
+        job = collector.submit(wait_then_write, os.fspath(begun), os.fspath(until), size)
+        wait_for(begun)
         supervisor.note(hold)
         held.wait()
         until.touch()
