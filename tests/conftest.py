@@ -37,9 +37,16 @@ def pytest_configure() -> None:
     """Have the orphans of every test come to this process; share no shared memory with others."""
     live_apart()
     adopt_orphans()
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        # Under nohup, which children inherit. A handler they do not, and it ignores as well.
-        signal.signal(signal.SIGHUP, lambda *_: None)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # By nohup, or by a shell with `&`. Children would ignore it too: a handler they have not.
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else _ignore
+            )
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do with a signal what was asked for, without passing that on."""
 
 
 @pytest.hookimpl(wrapper=True)
