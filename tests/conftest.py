@@ -39,10 +39,9 @@ def pytest_configure() -> None:
     adopt_orphans()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
-            # By nohup, or by a shell with `&`. Children would ignore it too: a handler they have not.
-            signal.signal(
-                number, signal.default_int_handler if number == signal.SIGINT else _ignore
-            )
+            # By nohup, or by a shell with `&`. Children inherit that, but not a handler.
+            handler = signal.default_int_handler if number == signal.SIGINT else _ignore
+            signal.signal(number, handler)
 
 
 def _ignore(_number: int, _frame: object) -> None:
