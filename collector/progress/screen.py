@@ -3,7 +3,7 @@
 The rows above the bars are made the terminal's scrolling region, as `apt` does. Whatever a job, a
 subprocess, C code or a handler of `logging` writes lands there, at the cursor, which is not ours;
 and each picture is one write, which the kernel does not mix with others. So lines cannot tear, and
-nobody's output has to be redirected (docs/decisions/0011-bars.md has what was rejected).
+nobody's output has to be redirected (docs/decisions/0008-bars.md has what was rejected).
 
 Runs in:    anywhere: texts in, text out.
 Invariants: I1  a picture leaves the cursor where it was, or as many rows higher as the screen had
