@@ -22,6 +22,7 @@ from collector.process.channel import Channel
 from collector.process.engine import Child, Launcher, Life, has_pidfds
 from collector.process.forkserver import ForkServer
 from collector.process.queue import make_queue
+from collector.process.slots import WITHOUT_SLOTS, last_begun
 from collector.wire import messages
 
 
@@ -50,6 +51,7 @@ class Worker:
     jobs: Channel
     recall_fd: int
     scratch_prefix: str
+    slots_fd: int | None = None
     running: Entry | None = None
     last_words: messages.JobEnded | None = None
     drained: bool = False
@@ -64,6 +66,10 @@ class Worker:
         self.leaving = True
         self.kill_by_s = time.monotonic() + settings.STOP_DEADLINE_S
 
+    def last_begun(self) -> int | None:
+        """Return the ticket of the job that it has begun last; None where it cannot note that."""
+        return None if self.slots_fd is None else last_begun(self.slots_fd)
+
     def recall(self) -> None:
         """Ask for the jobs that it has not started."""
         with contextlib.suppress(OSError):
@@ -73,12 +79,15 @@ class Worker:
         """Close the parent's ends; the process is dead."""
         self.jobs.close()
         os.close(self.recall_fd)
+        if self.slots_fd is not None:
+            os.close(self.slots_fd)
         self.child.close()
 
     def descriptors(self) -> list[int]:
         """Return the parent's ends."""
         jobs = [] if self.jobs.closed else [self.jobs.fd]
-        return [*jobs, self.recall_fd, self.child.death_fd]
+        slots = [] if self.slots_fd is None else [self.slots_fd]
+        return [*jobs, *slots, self.recall_fd, self.child.death_fd]
 
 
 @final
@@ -180,6 +189,9 @@ class Crew:
             writer, reader = make_queue()
             for fd in (*writer, *reader):
                 theirs.callback(os.close, fd)
+            slots_fds = [os.dup(fd) for fd in writer[WITHOUT_SLOTS:]]
+            for fd in slots_fds:
+                ours.callback(os.close, fd)
             jobs_r, jobs_w = _pipe(theirs, ours)
             recall_r, recall_w = _pipe(theirs, ours)
             os.set_blocking(recall_w, False)
@@ -189,15 +201,15 @@ class Crew:
                 worker.main,
                 [jobs_r, life, recall_r, *writer],
                 pickle.dumps(told),
-                [jobs_w, recall_w, *reader],
+                [jobs_w, recall_w, *reader, *slots_fds],
             )
             ours.callback(_end, child)
-            joined = messages.WorkerJoined(worker=number, pid=child.pid, slots=len(reader) - 2)
+            joined = messages.WorkerJoined(worker=number, pid=child.pid, slots=len(slots_fds))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 # A dead sink is noticed by its death; this worker is replaced with it.
                 to_sink.channel.post_with(joined, [*reader, child.death_fd])
             ours.pop_all()
-        return Worker(number, child, Channel(jobs_w), recall_w, prefix)
+        return Worker(number, child, Channel(jobs_w), recall_w, prefix, next(iter(slots_fds), None))
 
 
 def _pipe(theirs: contextlib.ExitStack, ours: contextlib.ExitStack) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from typing import Final
 
 from collector import settings
 from collector.errors import ClosedError, ProtocolError
-from collector.process.slots import map_slots, shared_memory
+from collector.process.slots import map_slots, note_begun, shared_memory
 from collector.wire.frames import Frame, FrameDecoder, FrameEncoder, Kind, Outcome, Place, Stream
 
 _READ_BYTES: Final = 64 * settings.KIB
@@ -105,6 +105,8 @@ class QueueWriter:
         """Say that this job runs from now on; returns what takes its chunks until `end`."""
         with self._lock:
             self._stream = JobStream(self, ticket)
+            if self._slots is not None:
+                note_begun(self._slots, ticket)
             self._send(Kind.START, ticket, options)
             return self._stream
 

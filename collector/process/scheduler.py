@@ -283,13 +283,20 @@ class Scheduler:
                 self._requeue(entry)
         yield from self._assign()
 
-    def worker_gone(self, worker: int) -> Iterator[Action]:
-        """A worker is dead and its queue is read to the end: what it still had, had not started."""
+    def worker_gone(self, worker: int, last_begun: int | None = None) -> Iterator[Action]:
+        """A worker is dead and its queue is read to the end: what it still had, had not started.
+
+        Unless its queue went with the sink: then what it had is open up to the `last_begun` ticket.
+        """
         seat = self._seats.pop(worker, None)
         if seat is None:
             return
         if not seat.ready and not seat.leaving:
             self._early_deaths += 1
+        for entry in seat.begun(last_begun) if seat.sink_lost else ():
+            seat.entries.remove(entry)
+            self._dispatched.pop(entry.ticket, None)
+            yield self._judge(entry, entry.sentence or Verdict.SINK_LOST)
         for entry in reversed(seat.entries):
             self._dispatched.pop(entry.ticket, None)
             if entry.sentence is Verdict.KILLED:
@@ -302,13 +309,9 @@ class Scheduler:
     def sink_gone(self) -> Iterator[Action]:
         """The sink died: what the workers had open is lost, and so are their queues."""
         self._sink_deaths += 1
-        for seat in list(self._seats.values()):
-            seat.leaving = True
+        for seat in self._seats.values():
+            seat.leaving = seat.sink_lost = True
             yield KillWorker(seat.worker)
-            if seat.entries:
-                entry = seat.entries.popleft()
-                self._dispatched.pop(entry.ticket, None)
-                yield self._judge(entry, entry.sentence or Verdict.SINK_LOST)
 
     def stop(self) -> Iterator[Action]:
         """No further job will come; workers leave when the last one is settled."""

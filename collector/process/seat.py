@@ -17,6 +17,8 @@ class Seat:
     worker: int
     ready: bool = False
     leaving: bool = False
+    sink_lost: bool = False
+    """The sink died, and with it what this worker had said and nobody had heard."""
     recalled: bool = False
     tasks: int = 0
     since_s: float = 0.0
@@ -39,6 +41,12 @@ class Seat:
     def blocked(self) -> bool:
         """Whether jobs wait here behind the running one, and nobody has asked for them."""
         return len(self.entries) > 1 and not self.recalled and not self.leaving
+
+    def begun(self, ticket: int | None) -> list[Entry]:
+        """Return the jobs up to the one that was begun last; None: no further than the first."""
+        if ticket is None:
+            return list(self.entries)[:1]
+        return [entry for entry in self.entries if entry.ticket <= ticket]
 
     def room_ahead(self, now_s: float) -> int:
         """Return how many more jobs may wait here: none behind one that takes long."""

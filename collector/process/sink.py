@@ -33,6 +33,7 @@ from collector.process.birth import stand_apart
 from collector.process.channel import Channel
 from collector.process.openjob import OpenJob
 from collector.process.queue import QueueReader
+from collector.process.slots import WITHOUT_SLOTS
 from collector.process.watch import Watch
 from collector.store.budget import Budget
 from collector.store.rundir import RunDirectory
@@ -217,7 +218,7 @@ class Sink:
                 self._watch_source(source, source.queue.fd, self._take)
 
     def _join(self, message: messages.WorkerJoined) -> None:
-        *queue, death_fd = self._control.take_descriptors(3 + message.slots)
+        *queue, death_fd = self._control.take_descriptors(WITHOUT_SLOTS + message.slots + 1)
         source = Source(message.worker, message.pid, QueueReader(queue), death_fd)
         self._sources[message.worker] = source
         self._watch_source(source, death_fd, self._drain)

@@ -1,17 +1,24 @@
 """The memory that both ends of a chunk queue share: nameless, gone with the last who maps it.
 
+Behind the slots the worker notes which job it has begun last: should the sink die, nobody else can
+tell the parent which jobs of a worker had not started.
+
 Runs in:    the parent makes it, the worker and the sink map it.
 Owns:       nothing; its descriptors and mappings are the queue's.
 """
 
 import mmap
 import os
+import struct
 from collections.abc import Sequence
 from typing import Final
 
 from collector import settings
 
 _BYTES: Final = settings.SLOT_BYTES * settings.SLOT_COUNT
+_NOTE: Final = struct.Struct("=Q")
+WITHOUT_SLOTS: Final = 2
+"""Descriptors of an end of a queue that has no slots: of its frames and of its credits."""
 
 
 def shared_memory() -> int | None:
@@ -24,7 +31,7 @@ def shared_memory() -> int | None:
     except OSError:
         return None
     try:
-        os.ftruncate(fd, _BYTES)
+        os.ftruncate(fd, _BYTES + _NOTE.size)
     except OSError:
         os.close(fd)
         return None
@@ -32,9 +39,21 @@ def shared_memory() -> int | None:
 
 
 def map_slots(descriptors: Sequence[int]) -> memoryview | None:
-    """Map the slots of a queue whose third descriptor they are, and close that; None without."""
-    if len(descriptors) < 3:  # noqa: PLR2004 - no slots
+    """Map the slots of a queue whose last descriptor they are, and close that; None without."""
+    if len(descriptors) == WITHOUT_SLOTS:
         return None
-    with_slots = mmap.mmap(descriptors[2], _BYTES)
-    os.close(descriptors[2])
+    with_slots = mmap.mmap(descriptors[WITHOUT_SLOTS], _BYTES + _NOTE.size)
+    os.close(descriptors[WITHOUT_SLOTS])
     return memoryview(with_slots)
+
+
+def note_begun(slots: memoryview, ticket: int) -> None:
+    """Note, in the worker, that it begins this job."""
+    _NOTE.pack_into(slots, _BYTES, ticket)
+
+
+def last_begun(fd: int) -> int:
+    """Return the ticket of the job that a worker has begun last, from its memory; 0 for none."""
+    ticket: int
+    (ticket,) = _NOTE.unpack(os.pread(fd, _NOTE.size, _BYTES))
+    return ticket

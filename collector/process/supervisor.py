@@ -265,20 +265,17 @@ class Supervisor:
             return
         if not worker.jobs.closed:
             self._watch.forget(worker.jobs.fd)
-        code = worker.child.reap()
+        code, begun = worker.child.reap(), worker.last_begun()
         worker.close()
         self.jobs.remove_scratch(worker.scratch_prefix)
         how = describe_exit(code)
         self.jobs.tell("worker %d (pid %d) %s", worker.number, worker.child.pid, how)
-        self._settle_last_words(worker, code)
-        self._do(self._scheduler.worker_gone(worker.number))
-        if self._scheduler.too_many_early_deaths:
-            self._give_up(f"workers die before they can take a job: the last one {how}")
-
-    def _settle_last_words(self, worker: Worker, code: int | None) -> None:
         said, worker.last_words = worker.last_words, None
         if said is not None:
             self._ended(said, code, worker.broken)
+        self._do(self._scheduler.worker_gone(worker.number, begun))
+        if self._scheduler.too_many_early_deaths:
+            self._give_up(f"workers die before they can take a job: the last one {how}")
 
     def _start_sink(self) -> SinkProcess:
         sink = self._sink = self._crew.start_sink(self._held_bytes)
@@ -297,14 +294,9 @@ class Supervisor:
         if sink.leaving:
             return
         self.jobs.tell("the collector process (pid %d) %s", sink.child.pid, how)
-        for worker in list(self._workers.values()):
-            worker.drained = True
-            worker.child.kill()
-            if worker.last_words is not None:
-                worker.child.dead(settings.STOP_DEADLINE_S)
-                self._settle_last_words(worker, worker.child.reap())
         self._do(self._scheduler.sink_gone())
         for worker in list(self._workers.values()):
+            worker.drained = True
             self._bury(worker)
         if self._scheduler.too_many_sink_deaths:
             self._give_up(

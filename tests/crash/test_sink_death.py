@@ -91,6 +91,41 @@ def unread(fd: int) -> int:
     return count[0]
 
 
+def note_down(number: int, path: str) -> int:
+    with open(path, "a", encoding="ascii") as file:
+        file.write(f"{number}\n")
+    return number
+
+
+@each_method
+def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait()
+
+    with Collector(1, method) as collector:
+        assert collector.submit(square, 2).result() == 4
+        sink = sink_pid(collector)
+        assert sink is not None
+        os.kill(sink, signal.SIGSTOP)
+        supervisor = collector._core.pool._supervisor
+        supervisor.note(hold)
+        held.wait()
+        supervisor._scheduler._pace_s = 0.0  # as after many brisk jobs: some are sent ahead
+        jobs = [collector.submit(note_down, number, os.fspath(path)) for number in range(12)]
+        go_on.set()
+        assert wait_until(lambda: path.exists() and len(path.read_text().split()) >= 3)
+        kill(sink)
+        failed = {number for number, job in enumerate(jobs) if job.exception(60) is not None}
+        assert all(isinstance(jobs[number].exception(), BrokenCollectorError) for number in failed)
+        ran = [int(number) for number in path.read_text().split()]
+        assert sorted(ran) == list(range(12)), "a job was run twice, or never"
+        assert set(ran[:3]) <= failed < set(ran)
+
+
 def shut_in_the_background(collector: Collector, *, kill_all: bool) -> threading.Thread:
     """Shut down, or end the block as a Ctrl-C does, in a thread that may take its time."""
 

@@ -257,6 +257,19 @@ def test_a_job_whose_output_is_refused_goes_once_the_ones_behind_it_are_back() -
     assert list(schedule.worker_ready(2)) == [Dispatch(2, innocent)]
 
 
+def test_of_what_a_worker_has_when_the_sink_dies_only_what_it_had_begun_is_lost() -> None:
+    """The ends of the first may have been said to the sink alone, so nothing of them runs again."""
+    for begun, lost in ((0, 0), (1, 1), (2, 2), (None, 1)):
+        schedule, _, first, second = with_one_behind()
+        assert list(schedule.sink_gone()) == [KillWorker(1)]
+        last = None if begun is None else begun and (first, second)[begun - 1].ticket
+        said = list(schedule.worker_gone(1, last))
+        settled = [Settle(entry, Verdict.SINK_LOST) for entry in (first, second)[:lost]]
+        assert said == [*settled, *([StartWorker(2)] if lost < 2 else [])]
+        waiting = [Dispatch(2, entry) for entry in (first, second)[lost:]]
+        assert list(schedule.worker_ready(2))[: len(waiting)] == waiting
+
+
 def test_a_job_whose_output_is_refused_goes_though_nothing_comes_back() -> None:
     schedule, clock, refused, innocent = with_one_behind()
     list(schedule.ended(refused.ticket, Verdict.SPILL_FAILED))
@@ -304,6 +317,7 @@ class Worker:
     unheard: deque[tuple[str, Entry | None, Verdict | None]] = field(default_factory=deque)
     inbox: deque[Entry] = field(default_factory=deque)
     running: Entry | None = None
+    begun: int = 0
     tickets: dict[int, int] = field(default_factory=dict)
     up: bool = False
     stopped: bool = False
@@ -324,6 +338,7 @@ class Job:
     settled: Verdict | None = None
     attempts: int = 0
     """Attempts that were judged."""
+    runs: int = 0
     kills: int = 0
 
 
@@ -542,10 +557,17 @@ class Processes(RuleBasedStateMachine):
             data, (w for w in self.workers.values() if w.inbox and w.running is None)
         )
         if worker is not None:
-            worker.running = worker.inbox.popleft()
-            worker.refused = False
+            self.begin_a_job(worker)
             if said:
                 worker.unheard.append(("started", worker.running, None))
+
+    def begin_a_job(self, worker: Worker) -> None:
+        entry = worker.running = worker.inbox.popleft()
+        worker.begun = worker.tickets[id(entry)]
+        worker.refused = False
+        job = self.known[entry.job_id]
+        job.runs += 1
+        assert job.runs <= 1 + job.attempts, "a job is run again that nobody has judged"
 
     @rule(data=st.data(), verdict=st.sampled_from([Verdict.RETURNED, Verdict.RAISED]))
     def a_worker_ends_a_job(self, data: st.DataObject, verdict: Verdict) -> None:
@@ -610,7 +632,7 @@ class Processes(RuleBasedStateMachine):
             assert worker.killed, "a worker without a sink is left alive"
             worker.running = None
             del self.workers[worker.number]
-            self.perform(self.schedule.worker_gone(worker.number))
+            self.perform(self.schedule.worker_gone(worker.number, worker.begun))
         if self.schedule.too_many_sink_deaths:
             self.give_up()
 
@@ -662,8 +684,7 @@ class Processes(RuleBasedStateMachine):
 
     def work(self, worker: Worker) -> None:
         if worker.running is None and worker.inbox:
-            worker.running = worker.inbox.popleft()
-            worker.refused = False
+            self.begin_a_job(worker)
         elif worker.running is not None and not worker.refused:
             # A refused one may run for ever: it is to be killed.
             worker.unheard.append(("ended", worker.running, Verdict.RETURNED))
