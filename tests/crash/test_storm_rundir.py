@@ -155,7 +155,10 @@ def storm(tmp_path: Path, seconds: float, *, control: str = "", enough: int = 0)
 
 
 @pytest.mark.parametrize("control", ["", "widened"])
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize(
+    "seconds",
+    [5, pytest.param(300, marks=[pytest.mark.campaign, pytest.mark.timeout(1200)])],
+)
 def test_no_live_run_is_lost_and_nothing_is_left(
     tmp_path: Path, seconds: float, control: str
 ) -> None:
