@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -325,6 +326,15 @@ with Collector(1, {method!r}) as collector:
 """
     done = run_python("-c", script, cwd=tmp_path, log=tmp_path / "log")
     assert (done.stdout, done.stderr) == (f"{tmp_path / 'gone'} (deleted)\n", "")
+
+
+def test_a_spawned_child_does_not_look_for_a_temp_directory_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks makes a file there, and leaves it if it is killed just then."""
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
+    with Collector(1, "spawn") as collector:
+        assert collector.submit(lambda: tempfile.tempdir).result() == os.fspath(tmp_path)
 
 
 def local_function() -> Callable[[int], int]:

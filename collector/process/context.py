@@ -10,6 +10,7 @@ Source:     dropping `init_main_from_*` from the preparation data is what loky d
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -67,12 +68,25 @@ class _SpawnPopen(popen_spawn_posix.Popen):  # type: ignore[misc]
         finally:
             set_spawning_popen(None)
         with _tied(self) as (_, child_w, child_r, parent_w):
-            command = spawn.get_command_line(tracker_fd=None, pipe_handle=child_r)
+            command = _with_our_temp_directory(
+                spawn.get_command_line(tracker_fd=None, pipe_handle=child_r)
+            )
             descriptors = [*process_obj.descriptors, child_r, child_w]
             self.pid = util.spawnv_passfds(spawn.get_executable(), command, descriptors)
         # A child that is dead already is noticed by its death, not here.
         with contextlib.suppress(BrokenPipeError), open(parent_w, "wb", closefd=False) as pipe:
             pipe.write(message.getbuffer())
+
+
+def _with_our_temp_directory(command: list[str]) -> list[str]:
+    """Tell a child the temp directory that we have found, before it imports anything.
+
+    It would look for one itself, since `dill` does so when `multiprocess` imports it: by making a
+    file there, which stays for ever if the child is killed just then.
+    """
+    code = command.index("-c") + 1
+    told = f"import tempfile; tempfile.tempdir = {tempfile.gettempdir()!r}"
+    return [*command[:code], f"{told}; {command[code]}", *command[code + 1 :]]
 
 
 class _SpawnProcess(multiprocess.get_context("spawn").Process):  # type: ignore[misc]
