@@ -41,6 +41,10 @@ from collector.store.spill import SpillManager
 from collector.wire import messages
 from collector.wire.frames import START, Frame, Kind, Outcome, Stream
 
+_READS = 8
+"""Reads of a pipe in a row: a worker that is quick has published again by the time that its last
+slot is written (docs/decisions/0009-speed.md)."""
+
 _DRAIN_READS = 64
 """Reads of a dead worker's pipe, each of a full pipe: more is a grandchild's garbage."""
 
@@ -228,12 +232,20 @@ class Sink:
     def _take(self, source: Source) -> None:
         """Take what the worker's queue has now."""
         with self._alone(source):
+            self._read(source, _READS)
+
+    def _read(self, source: Source, reads: int) -> None:
+        for _ in range(reads):
             frames = source.queue.read()
             if frames is None:  # its end; the death itself is told by the other descriptor
                 self._unwatch(source, source.queue.fd)
                 return
+            count = 0
             for frame, payload in frames:
                 self._handle(source, frame, payload)
+                count += 1
+            if not count:
+                return
 
     @contextlib.contextmanager
     def _alone(self, source: Source) -> Iterator[None]:
@@ -274,13 +286,7 @@ class Sink:
             return
         self._buried.append((source.pid, time.monotonic()))
         with self._alone(source):
-            for _ in range(_DRAIN_READS):
-                count = 0
-                for frame, payload in source.queue.read() or ():
-                    self._handle(source, frame, payload)
-                    count += 1
-                if not count:
-                    break
+            self._read(source, _DRAIN_READS)
         self._drop(source, "")
 
     def _drop(self, source: Source, broken: str) -> None:
