@@ -53,7 +53,8 @@ def lives(run, name, who):
     return True
 
 def make():
-    if wide:
+    if wide:  # so wide that a maker may lose very often in a row, which is no violation
+        rundir.RUN_NAME_TRIES = 1_000_000
         widen('mkdir', 'run-')
         widen('open_fd', 'run-')
     while True:
