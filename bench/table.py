@@ -14,9 +14,10 @@ def print_table(rows: Iterable[Mapping[str, Any]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
 
 
-def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows as a table of Markdown."""
-    lines: list[Sequence[str]] = [HEADINGS, ["---"] * len(HEADINGS), *(cells(r) for r in rows)]
+def markdown(rows: Iterable[Mapping[str, Any]], columns: int = len(HEADINGS)) -> str:
+    """Return rows as a table of Markdown, with so many of the columns."""
+    whole: list[Sequence[str]] = [HEADINGS, ["---"] * len(HEADINGS), *(cells(r) for r in rows)]
+    lines = [line[:columns] for line in whole]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

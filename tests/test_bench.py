@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench import record
 from bench.case import OURS, Case, Contender, Goal, Scale
 from bench.cases import all_cases
 from bench.host import Host, MissingError
@@ -128,6 +129,10 @@ def test_a_goal_is_met_in_its_own_direction() -> None:
     assert markdown([below]).splitlines()[-1] == (
         "| x | MiB | 8 | other 2, best 10 | 10 | 0.8 | 1 | yes |"
     )
+
+
+def test_the_readme_has_the_figures_that_are_kept() -> None:
+    assert record.readme() in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_a_contender_that_cannot_run_is_left_out(tmp_path: Path) -> None:
