@@ -77,10 +77,16 @@ def surroundings() -> bytes:
 
 def working_directory() -> str:
     """Return a name of this process's working directory that others can use, also if it is gone."""
+    return f"/proc/{os.getpid()}/cwd" if working_directory_is_gone() else os.getcwd()
+
+
+def working_directory_is_gone() -> bool:
+    """Whether somebody has removed it."""
     try:
-        return os.getcwd()
+        os.getcwd()
     except FileNotFoundError:
-        return f"/proc/{os.getpid()}/cwd"
+        return True
+    return False
 
 
 def settle(told: bytes) -> None:

@@ -32,7 +32,13 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from collector import settings
-from collector.process.birth import settle, stand_apart, surroundings, working_directory
+from collector.process.birth import (
+    settle,
+    stand_apart,
+    surroundings,
+    working_directory,
+    working_directory_is_gone,
+)
 from collector.process.engine import Child, Role, open_pidfd
 
 _REQUEST: Final = struct.Struct("<Q")
@@ -171,6 +177,8 @@ class ForkServer:
 def _command() -> list[str]:
     """Return the command line of a server: our import path, and nothing of the script's."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    if working_directory_is_gone():
+        flags.append("-P")  # Python 3.13.0 cannot import `socket` there, for looking at sys.path[0]
     entries: list[object] = [*sys.path]  # Python skips what is no text
     path = [entry or working_directory() for entry in entries if isinstance(entry, str)]
     start = "from collector.process.forkserver import main; main()"

@@ -13,6 +13,7 @@ import threading
 import weakref
 from typing import Final, final
 
+from collector import settings
 from collector.process.crew import Crew
 from collector.process.jobs import Work
 from collector.process.scheduler import Scheduler
@@ -59,6 +60,11 @@ class Pool:
             if not self._threads:
                 self._start()
         self._supervisor.note(lambda: self._supervisor.take(work))
+        if self._crew.launcher.method == "fork" and self._supervisor.may_start_workers:
+            # From Python 3.12 on nothing can be forked once the program has begun to end.
+            begun = threading.Event()
+            self._supervisor.note(begun.set)
+            begun.wait(settings.STOP_DEADLINE_S)
 
     def withdraw(self, job_id: int) -> None:
         """Forget a waiting job that its owner has cancelled."""

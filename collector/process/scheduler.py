@@ -52,7 +52,7 @@ class Scheduler:
     ) -> None:
         self._clock = clock
         self._pace_s = 1.0
-        self._max_workers = max_workers
+        self.max_workers = max_workers
         self._max_tasks = max_tasks_per_child
         self._queue: deque[Entry] = deque()
         self._waiting: dict[int, Entry] = {}
@@ -361,7 +361,7 @@ class Scheduler:
         if self._hindered:
             return
         coming = sum(1 for s in self._seats.values() if not s.ready and not s.leaving)
-        wanted = min(len(self._waiting) - coming, self._max_workers - len(self._seats))
+        wanted = min(len(self._waiting) - coming, self.max_workers - len(self._seats))
         for _ in range(wanted):
             worker = next(self._numbers)
             self._seats[worker] = Seat(worker)

@@ -59,6 +59,11 @@ class Supervisor:
             raise
         self._watch.expect(self._bell.fileno(), self._bell.hear)
 
+    @property
+    def may_start_workers(self) -> bool:
+        """Whether one more job may mean one more worker. May be asked in any thread."""
+        return len(self._workers) < self._scheduler.max_workers
+
     def note(self, note: Note) -> None:
         """Leave a note. Takes no lock: it may be called whatever is held, also in a finalizer."""
         self._bell.note(note)

@@ -130,7 +130,8 @@ child.join()
 """
         done = run_code(code, temp_root)
         assert done.stdout == "True\n", done.stderr
-        assert len(reclaim([temp_root]).reclaimed) == 1
+        # From Python 3.13 on multiprocessing runs exit functions, when the threads have ended.
+        assert len(reclaim([temp_root]).reclaimed) == (sys.version_info < (3, 13))
 
     def test_leaving_by_os_exit_is_left_to_the_next_sweep(self, temp_root: Path) -> None:
         run_code(MAKE + "os._exit(0)", temp_root)
