@@ -45,7 +45,10 @@ _open_pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 @atexit.register
 def _finish_at_exit() -> None:
     """Wait for the jobs of Collectors that nobody shut down; after a Ctrl-C, end them."""
-    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    last = getattr(sys, "last_type", None)
+    interrupted = last is KeyboardInterrupt and not hasattr(
+        sys, "ps1"
+    )  # at a prompt it ends a line
     for core in list(_open_cores):  # a handler that runs after this one is told that it is late
         with core.lock:
             core.closed = True

@@ -166,6 +166,32 @@ def test_one_ctrl_c_ends_a_batch_with_one_traceback_and_what_was_finished_stays(
     assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*"))
 
 
+def test_a_ctrl_c_at_a_prompt_long_ago_does_not_end_the_jobs_at_the_exit(tmp_path: Path) -> None:
+    session = """
+import pathlib, threading
+from collector import Collector
+from tests.support.jobs import wait_for
+until, done = (pathlib.Path(name).absolute() for name in ("until", "done"))
+collector = Collector(1)
+job = collector.submit(lambda: (wait_for(until), done.touch()))
+raise KeyboardInterrupt
+leaving = threading.Timer(0.5, until.touch)
+leaving.daemon = True
+leaving.start()
+exit()
+"""
+    subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input=session,
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
+    assert (tmp_path / "done").exists()
+
+
 @each_method
 def test_a_second_ctrl_c_does_not_wait_for_a_callback_that_never_returns(method: str) -> None:
     source = """
