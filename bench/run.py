@@ -104,7 +104,7 @@ def measure(case: Case, scale: Scale, directory: str) -> Figures:
 
 
 def _rotated(names: list[str], turn: int) -> list[str]:
-    shift = turn % len(names)
+    shift = turn % max(1, len(names))
     return names[shift:] + names[:shift]
 
 

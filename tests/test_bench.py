@@ -74,10 +74,21 @@ def test_memory_is_told_by_role(tmp_path: Path) -> None:
     assert [row["limit"] for row in rows] == [2.0, 4.0, 2.0]
 
 
+def test_followers_and_bars_are_measured(tmp_path: Path) -> None:
+    rows = measured(tmp_path, "follow-alone", "bars")
+    assert [row["case"] for row in rows] == [
+        "follow-alone median",
+        "follow-alone longest",
+        "bars / no bars",
+    ]
+    assert 0 < rows[0]["ours"] <= rows[1]["ours"]
+
+
 def test_every_row_of_the_goals_has_a_case() -> None:
     done = bench("--list")
     named = {
-        re.sub(r"-(fresh|resident|imported|own|\d+)", "", name) for name in done.stdout.split()
+        re.sub(r"-(fresh|resident|imported|own|alone|busy|\d+)", "", name)
+        for name in done.stdout.split()
     }
     assert named >= {
         "chunks",
@@ -85,6 +96,8 @@ def test_every_row_of_the_goals_has_a_case() -> None:
         "big-outputs",
         "tiny-jobs",
         "latency",
+        "follow",
+        "bars",
         "start-up",
         "memory-one-output",
         "memory-many-outputs",

@@ -13,6 +13,8 @@ FILES = (
     "commands",
     "tiny_jobs",
     "latency",
+    "follow",
+    "bars",
     "startup",
     "orphans",
     "memory",
