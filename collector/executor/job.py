@@ -172,6 +172,9 @@ class Job(Future[R], Generic[R]):
     def claim(self) -> bool:
         """See `Owner.claim`. Once is enough: the standard takes a second time for a bug."""
         with self._condition:
+            if self._state == "PENDING":  # as `set_running_or_notify_cancel`, which locks again
+                self._state = "RUNNING"
+                return True
             told = self._state == "CANCELLED_AND_NOTIFIED"
             return not told and self.set_running_or_notify_cancel()
 

@@ -6,9 +6,8 @@ Owns:       nothing; the files and bytes it is given pass to the Output that it 
 
 import contextlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, assert_never
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, assert_never
 
 from collector import errors, settings
 from collector.errors import ClosedError, OutputLostError
@@ -19,7 +18,7 @@ from collector.store.rundir import RunDirectory
 from collector.wire.frames import Outcome
 from collector.wire.messages import JobEnded
 
-VERDICTS: Final = {
+VERDICTS: Final[Mapping[int, Verdict]] = {
     Outcome.RETURNED: Verdict.RETURNED,
     Outcome.RAISED: Verdict.RAISED,
     Outcome.DIED: Verdict.CRASHED,
@@ -29,8 +28,7 @@ VERDICTS: Final = {
 """What the sink's word for an end comes to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(NamedTuple):
     """The facts of a job's end."""
 
     job_id: int

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 from collector.process.actions import Entry, Verdict
 from collector.process.ending import Ending, discard, log_of, outcome_of, output_of
@@ -71,9 +71,7 @@ class Work:
     log_name: str = ""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known of how an attempt ended.
 
     Attributes:
@@ -192,7 +190,7 @@ class JobTable:
         """Hand the job to the settling thread: it is over."""
         work = self._work.pop(entry.job_id)
         owner, ending, said = work.owner, _ending(work, verdict, facts, entry.attempt), facts.said
-        if said is not None:
+        if said is not None and self.verbose:
             self._spilled(work, said.name)
             sealed = "the output of job %s is sealed: %d bytes in %d chunks"
             self.tell(sealed, owner.name, said.size, said.chunks)

@@ -15,7 +15,7 @@ Invariants: I1  each job is settled exactly once.
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
 from collector import settings
@@ -97,7 +97,7 @@ class Scheduler:
         deadlines.extend(s.kill_by_s for s in self._seats.values() if s.kill_by_s is not None)
         return min(deadlines, default=math.inf)
 
-    def submitted(self, entry: Entry) -> Iterator[Action]:
+    def submitted(self, entry: Entry) -> Iterable[Action]:
         """A job came."""
         self._queue.append(entry)
         self._waiting[entry.job_id] = entry
@@ -196,11 +196,12 @@ class Scheduler:
         seats = self._seats.values()
         return [seat for seat in seats if seat.blocked] if any(s.idle for s in seats) else []
 
-    def ended(self, ticket: int, verdict: Verdict) -> Iterator[Action]:
+    def ended(self, ticket: int, verdict: Verdict) -> Iterable[Action]:
         """An attempt is over, as the sink says."""
         entry = self._dispatched.pop(ticket, None)
         if entry is None:
-            return
+            return ()
+        decided: list[Action] = []
         seat = self._seats.get(entry.worker or 0)
         if seat is not None and entry in seat.entries:
             seat.entries.remove(entry)
@@ -213,13 +214,12 @@ class Scheduler:
             if seat is not None:
                 seat.leaving = True  # it is dead: nothing more for it
         elif verdict is Verdict.SPILL_FAILED and seat is not None and not seat.leaving:
-            yield self._end(seat)  # its function runs on
-        yield self._judge(entry, verdict)
+            decided.append(self._end(seat))  # its function runs on
+        decided.append(self._judge(entry, verdict))
         if seat is not None and self._used_up(seat) and not seat.entries and not seat.leaving:
             seat.leaving = True
-            yield StopWorker(seat.worker)
-        yield from self._assign()
-        yield from self._leave_if_done()
+            decided.append(StopWorker(seat.worker))
+        return [*decided, *self._assign(), *self._leave_if_done()]
 
     def _time(self, seat: Seat) -> None:
         """A job of this worker has ended: how long do jobs take these days?"""
@@ -260,7 +260,7 @@ class Scheduler:
         self._hindered = True
         return iter(())
 
-    def unhindered(self) -> Iterator[Action]:
+    def unhindered(self) -> Iterable[Action]:
         """A process may be had again."""
         self._hindered = False
         return self._assign()
@@ -352,32 +352,33 @@ class Scheduler:
     def _used_up(self, seat: Seat) -> bool:
         return self._max_tasks is not None and seat.tasks >= self._max_tasks
 
-    def _assign(self) -> Iterator[Action]:
+    def _assign(self) -> list[Action]:
         """Give jobs to idle workers; start workers while more jobs wait than are coming up."""
+        decided: list[Action] = []
         idle = [seat for seat in self._seats.values() if seat.idle]
         while idle and (entry := self._next()) is not None:
-            yield self._dispatch(idle.pop(), entry)
-        yield from self._send_ahead()
-        if self._hindered:
-            return
-        coming = sum(1 for s in self._seats.values() if not s.ready and not s.leaving)
-        wanted = min(len(self._waiting) - coming, self.max_workers - len(self._seats))
-        for _ in range(wanted):
-            worker = next(self._numbers)
-            self._seats[worker] = Seat(worker)
-            yield StartWorker(worker)
+            decided.append(self._dispatch(idle.pop(), entry))
+        if self._waiting and self._pace_s <= settings.BRISK_S:
+            self._send_ahead(decided)
+        free = 0 if self._hindered else self.max_workers - len(self._seats)
+        if free > 0:
+            coming = sum(1 for s in self._seats.values() if not s.ready and not s.leaving)
+            for _ in range(min(len(self._waiting) - coming, free)):
+                worker = next(self._numbers)
+                self._seats[worker] = Seat(worker)
+                decided.append(StartWorker(worker))
+        return decided
 
-    def _send_ahead(self) -> Iterator[Action]:
+    def _send_ahead(self, decided: list[Action]) -> None:
         """While jobs are over in no time, let some wait at their worker, not here."""
-        if self._pace_s > settings.BRISK_S or not self._waiting:
-            return
         now_s = self._clock()
-        for seat in self._seats.values():
-            for _ in range(seat.room_ahead(now_s)):
-                entry = None if self._used_up(seat) else self._next()
-                if entry is None:
-                    break
-                yield self._dispatch(seat, entry)
+        ahead = round(min(settings.JOBS_AHEAD, settings.AHEAD_S / max(self._pace_s, 1e-9)))
+        fit = [s for s in self._seats.values() if s.has_room(ahead, now_s) and not self._used_up(s)]
+        while fit and (entry := self._next()) is not None:
+            seat = min(fit, key=lambda seat: len(seat.entries))
+            decided.append(self._dispatch(seat, entry))
+            if self._used_up(seat) or not seat.has_room(ahead, now_s):
+                fit.remove(seat)
 
     def _next(self) -> Entry | None:
         while self._queue:

@@ -48,10 +48,8 @@ class Seat:
             return list(self.entries)[:1]
         return [entry for entry in self.entries if entry.ticket <= ticket]
 
-    def room_ahead(self, now_s: float) -> int:
-        """Return how many more jobs may wait here: none behind one that takes long."""
-        if not self.ready or self.leaving or self.kill_by_s is not None:
-            return 0
-        if now_s - self.since_s > settings.RECALL_AFTER_S:
-            return 0
-        return settings.JOBS_AHEAD - len(self.entries)
+    def has_room(self, ahead: int, now_s: float) -> bool:
+        """Whether one more job may come, to be one of `ahead`: none behind a long one."""
+        if len(self.entries) >= ahead or not self.ready or self.leaving:
+            return False
+        return self.kill_by_s is None and now_s - self.since_s <= settings.RECALL_AFTER_S

@@ -12,7 +12,6 @@ import contextlib
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, assert_never, final
 
@@ -181,10 +180,13 @@ class Supervisor:
             yield self._sink
 
     def _do(self, decided: Iterable[actions.Action]) -> None:  # noqa: C901, PLR0912 - one case an action
-        todo = deque(decided)
-        while todo:
-            action = todo.popleft()
+        todo = list(decided)
+        for action in todo:  # it may grow meanwhile
             match action:
+                case actions.Settle():
+                    self.jobs.settle(action.entry, action.verdict, self._facts)
+                case actions.Dispatch():
+                    todo.extend(self._dispatch(action.worker, action.entry))
                 case actions.StartWorker():
                     self._start_worker(action.worker)
                 case actions.StopWorker():
@@ -192,14 +194,10 @@ class Supervisor:
                 case actions.KillWorker():
                     if action.worker in self._workers:
                         self._workers[action.worker].child.kill()
-                case actions.Dispatch():
-                    todo.extend(self._dispatch(action.worker, action.entry))
                 case actions.Recall():
                     self._workers[action.worker].recall()
                 case actions.RunAgain():
                     self.jobs.run_again(action.entry, action.verdict, self._facts)
-                case actions.Settle():
-                    self.jobs.settle(action.entry, action.verdict, self._facts)
                 case _:
                     assert_never(action)
         self._facts = _NOTHING
@@ -325,6 +323,10 @@ class Supervisor:
 
     def _take(self, message: messages.Message) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
+            case messages.JobEnded(outcome=Outcome.DIED) if message.worker in self._workers:
+                self._workers[message.worker].last_words = message
+            case messages.JobEnded():
+                self._ended(message, None, "")
             case messages.WorkerReady(refusal=""):
                 self._do(self._scheduler.worker_ready(message.worker))
             case messages.WorkerReady():
@@ -335,10 +337,6 @@ class Supervisor:
                 self.jobs.progressed(self._scheduler.find(message.ticket), message)
             case messages.LogRecord():
                 self.jobs.record(self._scheduler.find(message.ticket), message.record)
-            case messages.JobEnded(outcome=Outcome.DIED) if message.worker in self._workers:
-                self._workers[message.worker].last_words = message
-            case messages.JobEnded():
-                self._ended(message, None, "")
             case messages.JobHandedBack():
                 self._do(self._scheduler.handed_back(message.worker, message.ticket))
             case messages.WorkerDrained() if message.worker in self._workers:
@@ -368,7 +366,7 @@ class Supervisor:
                 self._workers[said.worker].child.kill()
             return
         self._facts = Facts(said, exitcode, broken)
-        self._do(self._scheduler.ended(said.ticket, VERDICTS[Outcome(said.outcome)]))
+        self._do(self._scheduler.ended(said.ticket, VERDICTS[said.outcome]))
 
     def _release(self, size: int) -> None:
         """Finished outputs hold so many bytes less. May run in any thread."""

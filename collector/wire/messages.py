@@ -1,8 +1,8 @@
 """The messages between parent and sink, and from the parent to a worker.
 
-A message is a frozen dataclass whose fields are numbers, texts and bytes. On the wire it is a fixed
-header (kind, counts, length of the body), the numbers, the lengths of the texts and bytes, and
-these.
+A message is a dataclass whose fields are numbers, then texts and bytes; nobody changes one (frozen
+ones take five times as long to make). On the wire it is a fixed header (kind, counts, length of the
+body), the numbers, the lengths of the texts and bytes, and these.
 
 Invariants: I1  nothing in a message is ever unpickled to understand it; values of jobs are opaque
                 bytes.
@@ -17,9 +17,11 @@ from typing import Final
 from collector.errors import ProtocolError
 
 _HEADER: Final = struct.Struct("<BBHQ")
+_SMALL_BYTES: Final = 4096
+"""Texts and bytes of a message up to this size are one piece with its header."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class RunJob:
     """Parent to worker: run this job next."""
 
@@ -32,7 +34,7 @@ class RunJob:
     call: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class WorkerJoined:
     """Parent to sink: read this worker's queue; the reader's descriptors come along."""
 
@@ -41,40 +43,40 @@ class WorkerJoined:
     slots: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class WorkerLeft:
     """Parent to sink: this worker is dead, whatever its descriptors say."""
 
     worker: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class FollowJob:
     """Parent to sink: spill this job's output now, and report its progress more often."""
 
     ticket: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class MemoryHeld:
     """Parent to sink: what the parent holds in memory has changed by so many bytes."""
 
     change: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class Farewell:
     """Parent to sink: should the parent die, write this to stderr; it gives the terminal back."""
 
     text: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class Stop:
     """Parent to sink: no worker is left; leave."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class WorkerReady:
     """Sink to parent: the worker is up; or, with a text, it refuses to work and says why."""
 
@@ -82,7 +84,7 @@ class WorkerReady:
     refusal: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class JobStarted:
     """Sink to parent: the worker has begun to run the job."""
 
@@ -90,7 +92,7 @@ class JobStarted:
     ticket: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class JobProgressed:
     """Sink to parent: how far a running job's output is; name is its file, if any."""
 
@@ -100,7 +102,7 @@ class JobProgressed:
     name: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class LogRecord:
     """Sink to parent: a job logged something; the record is an opaque pickle."""
 
@@ -108,7 +110,7 @@ class LogRecord:
     record: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class JobEnded:
     """Sink to parent: the job is over and its streams are sealed.
 
@@ -121,15 +123,15 @@ class JobEnded:
     outcome: int
     size: int
     chunks: int
+    error_number: int
     name: str
     data: bytes
     value_name: str
     value: bytes
-    error_number: int
     error: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class JobHandedBack:
     """Sink to parent: the worker had not started this job and will not."""
 
@@ -137,7 +139,7 @@ class JobHandedBack:
     ticket: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True)
 class WorkerDrained:
     """Sink to parent: the worker's queue is read and closed; with a text, refused."""
 
@@ -186,10 +188,15 @@ class _Layout:
     def __init__(self, kind: int, cls: type[Message]) -> None:
         fields = dataclasses.fields(cls)
         self.cls = cls
-        self.numbers = [f.name for f in fields if f.type is int]
-        self.blobs = [(f.name, f.type is str) for f in fields if f.type is not int]
-        self.fixed = struct.Struct(f"<{len(self.numbers)}q{len(self.blobs)}Q")
-        self.header = (kind, len(self.numbers), len(self.blobs))
+        self.names = [f.name for f in fields]
+        self.texts = [f.type is str for f in fields if f.type is not int]
+        self.count = len(fields) - len(self.texts)
+        if any(f.type is not int for f in fields[: self.count]):
+            raise TypeError(f"the numbers of a {cls.__name__} are not its first fields")
+        numbers_and_lengths = f"{self.count}q{len(self.texts)}Q"
+        self.fixed = struct.Struct(f"<{numbers_and_lengths}")
+        self.whole = struct.Struct(f"{_HEADER.format}{numbers_and_lengths}")
+        self.header = (kind, self.count, len(self.texts))
 
 
 _LAYOUTS: Final = {cls: _Layout(kind, cls) for kind, cls in enumerate(_KINDS)}
@@ -199,14 +206,18 @@ _BY_KIND: Final = list(_LAYOUTS.values())
 def encode(message: Message) -> list[bytes]:
     """Return the message as pieces to write one by one; large bytes are not copied."""
     layout = _LAYOUTS[type(message)]
-    numbers = [getattr(message, name) for name in layout.numbers]
-    blobs: list[bytes] = []
-    for name, is_text in layout.blobs:
-        value = getattr(message, name)
-        blobs.append(value.encode("utf-8", "surrogatepass") if is_text else value)
+    values = [getattr(message, name) for name in layout.names]
+    count = layout.count
+    blobs = [
+        value.encode("utf-8", "surrogatepass") if type(value) is str else value
+        for value in values[count:]
+    ]
     lengths = [len(blob) for blob in blobs]
-    head = _HEADER.pack(*layout.header, layout.fixed.size + sum(lengths))
-    return [head + layout.fixed.pack(*numbers, *lengths), *filter(None, blobs)]
+    size = sum(lengths)
+    head = layout.whole.pack(*layout.header, layout.fixed.size + size, *values[:count], *lengths)
+    if size <= _SMALL_BYTES:
+        return [b"".join((head, *blobs))]
+    return [head, *filter(None, blobs)]
 
 
 class MessageDecoder:
@@ -249,17 +260,16 @@ class MessageDecoder:
 
 def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Message:
     values = layout.fixed.unpack_from(buffer, start)
-    count = len(layout.numbers)
-    fields: dict[str, object] = dict(zip(layout.numbers, values, strict=False))
+    fields: list[object] = [*values[: layout.count]]
     at = start + layout.fixed.size
     with memoryview(buffer) as view:
-        for (name, is_text), size in zip(layout.blobs, values[count:], strict=True):
-            blob = bytes(view[at : at + size])
-            fields[name] = _text(blob) if is_text else blob
+        for is_text, size in zip(layout.texts, values[layout.count :], strict=True):
+            blob = bytes(view[at : at + size]) if size else b""
+            fields.append(_text(blob) if is_text else blob)
             at += size
     if at != start + length:
         raise ProtocolError(f"a message of {length} bytes holds {at - start}")
-    return layout.cls(**fields)  # type: ignore[arg-type]
+    return layout.cls(*fields)  # type: ignore[arg-type]
 
 
 def _text(blob: bytes) -> str:

@@ -1,7 +1,7 @@
 """The scheduler decides; here every order of events that the processes can bring about is tried."""
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -56,12 +56,12 @@ def submit(schedule: Scheduler, *entries: Entry) -> list[Action]:
     return [action for entry in entries for action in schedule.submitted(entry)]
 
 
-def brisk(schedule: Scheduler, clock: Clock, worker: int = 1) -> None:
+def brisk(schedule: Scheduler, clock: Clock, worker: int = 1, takes_s: float = BRISK) -> None:
     """Let one worker that is ready do so many jobs so fast that more are sent ahead."""
-    for number in range(1000, 1050):
+    for number in range(1000, 1080):
         entry = Entry(number)
         assert Dispatch(worker, entry) in submit(schedule, entry)
-        clock.now_s += BRISK
+        clock.now_s += takes_s
         list(schedule.ended(entry.ticket, Verdict.RETURNED))
 
 
@@ -178,7 +178,7 @@ def test_jobs_are_sent_ahead_while_they_are_brisk_and_called_back_from_behind_a_
     list(schedule.worker_ready(1))
     list(schedule.ended(1, Verdict.RETURNED))
     brisk(schedule, clock)
-    ahead = settings.JOBS_AHEAD
+    ahead = round(settings.AHEAD_S / BRISK)
     jobs = [Entry(number) for number in range(10, 11 + ahead)]
     assert submit(schedule, *jobs) == [
         *(Dispatch(1, job) for job in jobs[:ahead]),
@@ -199,6 +199,36 @@ def test_jobs_are_sent_ahead_while_they_are_brisk_and_called_back_from_behind_a_
     ]
     assert {action.worker for action in given} == {2}
     assert schedule.find(jobs[0].ticket) is jobs[0]
+
+
+@pytest.mark.parametrize(
+    ("takes_s", "ahead"),
+    [
+        (settings.BRISK_S * 2, 1),
+        (settings.AHEAD_S / 8, 8),
+        (settings.AHEAD_S / settings.JOBS_AHEAD / 2, settings.JOBS_AHEAD),
+        (0.0, settings.JOBS_AHEAD),
+    ],
+)
+def test_as_many_jobs_are_at_a_worker_as_are_over_soon(takes_s: float, ahead: int) -> None:
+    schedule, clock = make(1)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, Verdict.RETURNED))
+    brisk(schedule, clock, takes_s=takes_s)
+    jobs = [Entry(number) for number in range(10, 12 + settings.JOBS_AHEAD)]
+    assert submit(schedule, *jobs) == [Dispatch(1, job) for job in jobs[:ahead]]
+
+
+def test_jobs_that_are_sent_ahead_are_shared_out_among_the_workers() -> None:
+    schedule, clock = make(3)
+    submit(schedule, *(Entry(number) for number in range(1, 4)))
+    for worker in (1, 2, 3):
+        list(schedule.worker_ready(worker))
+        list(schedule.ended(worker, Verdict.RETURNED))
+    brisk(schedule, clock, worker=3)
+    given = submit(schedule, *(Entry(number) for number in range(10, 40)))
+    assert Counter(a.worker for a in given if isinstance(a, Dispatch)) == {1: 10, 2: 10, 3: 10}
 
 
 def test_killing_one_job_costs_no_other_one() -> None:
