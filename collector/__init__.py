@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collector.errors import BrokenCollectorError as BrokenCollectorError
+    from collector.broken import BrokenCollectorError as BrokenCollectorError
+    from collector.broken import WorkerCrashError as WorkerCrashError
     from collector.errors import ClosedError as ClosedError
     from collector.errors import CollectorError as CollectorError
     from collector.errors import JobError as JobError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collector.errors import ProtocolError as ProtocolError
     from collector.errors import RunDirectoryError as RunDirectoryError
     from collector.errors import SpillError as SpillError
-    from collector.errors import WorkerCrashError as WorkerCrashError
     from collector.executor import Collector as Collector
     from collector.executor import Job as Job
     from collector.process.current import current_job as current_job
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collector.store.spill import temp_file_count as temp_file_count
 
 _HOMES: Final = {
-    "BrokenCollectorError": "collector.errors",
+    "BrokenCollectorError": "collector.broken",
     "ClosedError": "collector.errors",
     "Collector": "collector.executor",
     "CollectorError": "collector.errors",
@@ -51,7 +51,7 @@ _HOMES: Final = {
     "RunDirectoryError": "collector.errors",
     "SpillError": "collector.errors",
     "SpillManager": "collector.store.spill",
-    "WorkerCrashError": "collector.errors",
+    "WorkerCrashError": "collector.broken",
     "cleanup_temp_files": "collector.store.spill",
     "current_job": "collector.process.current",
     "list_runs": "collector.store.reclaim",

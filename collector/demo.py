@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from collector import settings
-from collector.errors import BrokenCollectorError
+from collector.broken import BrokenCollectorError
 from collector.executor import Collector, Job
 from collector.process.current import current_job
 from collector.store.mode import Mode

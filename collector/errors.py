@@ -1,4 +1,6 @@
-"""Every exception of collector: what happened, to which job or path, and what to do about it.
+"""The exceptions of collector: what happened, to which job or path, and what to do about it.
+
+Those of a dead process are in `broken`.
 
 Invariants: I1  every error pickles: its constructor arguments are positional and equal to `args`.
             I2  every error is also the built-in that a caller would already catch.
@@ -7,7 +9,6 @@ Invariants: I1  every error pickles: its constructor arguments are positional an
 import errno
 import os
 import signal as signals
-from concurrent.futures.process import BrokenProcessPool
 
 
 class CollectorError(Exception):
@@ -34,28 +35,6 @@ class JobError(CollectorError):
         return self.message
 
 
-class WorkerCrashError(JobError, BrokenProcessPool):
-    """The worker that ran the job died: killed, out of memory, a crash in C, or `os._exit`.
-
-    Attributes:
-        exitcode: As `multiprocessing.Process.exitcode`; None if it could not be learned.
-        signal: Number of the signal that ended the worker, or None.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        job_id: int = 0,
-        name: str = "",
-        attempt: int = 1,
-        exitcode: int | None = None,
-    ) -> None:
-        super().__init__(message, job_id, name, attempt)
-        self.args = (message, job_id, name, attempt, exitcode)
-        self.exitcode = exitcode
-        self.signal = -exitcode if exitcode is not None and exitcode < 0 else None
-
-
 class JobTimeoutError(JobError, TimeoutError):
     """The job ran longer than its time-out and was killed with all processes of its group."""
 
@@ -68,10 +47,6 @@ class JobTimeoutError(JobError, TimeoutError):
 
 class JobKilledError(JobError):
     """The job was ended by `job.kill()`; it is never run again."""
-
-
-class BrokenCollectorError(CollectorError, BrokenProcessPool):
-    """The sink died while the job was open, or the Collector cannot keep its processes alive."""
 
 
 class ClosedError(CollectorError, ValueError):

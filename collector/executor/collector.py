@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from collector import settings
-from collector.errors import BrokenCollectorError
 from collector.executor.core import Core
 from collector.executor.job import Job
 from collector.executor.options import Options, ProgressCallback, whole
@@ -68,8 +67,7 @@ class Collector(Executor):
         temp_root: Where the run directory is made; None for `$COLLECTOR_TMPDIR` or else a private
             directory in the system's temp directory.
         temp_file_base_name: Names of spilled files begin with it.
-        verbose: Log at INFO what becomes of workers and outputs: started, dead, run again, in a
-            file, sealed.
+        verbose: Log at INFO what becomes of workers, and of outputs: run again, in a file, sealed.
 
     Raises:
         ValueError: A number that makes no sense.
@@ -117,16 +115,17 @@ class Collector(Executor):
         )
         SpillManager(temp_file_base_name=temp_file_base_name).dispose()  # raises if it is no name
         board = Board(progress)
-        method = method_of(mp_context)
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
         hold_standard_descriptors()
-        directory = RunDirectory.create(temp_root)
         with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
+            launcher = launcher_for(method_of(mp_context))
+            undo.callback(launcher.close)
+            import collector.broken  # noqa: F401, PLC0415 - meanwhile; an error may come when nothing can be loaded
+
+            directory = RunDirectory.create(temp_root)
             undo.callback(directory.release)
             start_sweep(directory.path.parent)
-            crew = Crew(
-                launcher_for(method), str(directory.path), temp_file_base_name, memory_budget, start
-            )
+            crew = Crew(launcher, str(directory.path), temp_file_base_name, memory_budget, start)
             undo.callback(crew.life.close)
             schedule = Scheduler(workers, max_tasks_per_child, time.monotonic)
             pool = Pool(crew, directory, schedule, verbose=verbose)
@@ -173,6 +172,8 @@ class Collector(Executor):
         call = ship.dumps((fn, args, kwargs))
         with core.lock:
             if core.pool.broken:
+                from collector.broken import BrokenCollectorError  # noqa: PLC0415 - is loaded by now
+
                 raise BrokenCollectorError(f"the Collector is broken: {core.pool.broken}")
             if core.closed:
                 raise RuntimeError(

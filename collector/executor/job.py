@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
-from collector.errors import BrokenCollectorError
 from collector.process.following import Following
 from collector.process.pool import Pool
 from collector.progress.batch import Watcher
@@ -100,6 +99,8 @@ class Job(Future[R], Generic[R]):
         """
         self.exception(timeout)
         if self._output is None:
+            from collector.broken import BrokenCollectorError  # noqa: PLC0415 - is loaded by now
+
             raise BrokenCollectorError(f"job {self.name} has ended without an output")
         return self._output
 

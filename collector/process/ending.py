@@ -161,6 +161,8 @@ def _value(ending: Ending, directory: RunDirectory) -> bytes:
 
 
 def _error(ending: Ending, tail: str) -> BaseException:  # noqa: PLR0911 - one case a verdict
+    from collector import broken  # noqa: PLC0415 - is loaded by now
+
     said = ending.said
     kept = f"{said.size if said else 0} bytes of its output were kept"
     who = (ending.job_id, ending.name, ending.attempt)
@@ -168,7 +170,7 @@ def _error(ending: Ending, tail: str) -> BaseException:  # noqa: PLR0911 - one c
     match ending.verdict:
         case Verdict.CRASHED:
             how = ending.reason or errors.describe_exit(ending.exitcode)
-            return errors.WorkerCrashError(
+            return broken.WorkerCrashError(
                 f"the worker of {job} {how}; {kept}{tail}", *who, ending.exitcode
             )
         case Verdict.TIMED_OUT:
@@ -184,11 +186,11 @@ def _error(ending: Ending, tail: str) -> BaseException:  # noqa: PLR0911 - one c
             number = said.error_number if said else 0
             return kind(number, f"{job} failed: {text}; {kept}", path)
         case Verdict.SINK_LOST:
-            return errors.BrokenCollectorError(
+            return broken.BrokenCollectorError(
                 f"the collector process died while {job} was open; it can be run again (retries=)"
             )
         case Verdict.UNABLE:
-            return errors.BrokenCollectorError(f"{job} could not run: {ending.reason}")
+            return broken.BrokenCollectorError(f"{job} could not run: {ending.reason}")
         case Verdict.RETURNED | Verdict.RAISED:
             return errors.ProtocolError(f"{job} has no error")
         case _:

@@ -24,7 +24,6 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import traceback
@@ -52,7 +51,7 @@ class ForkServer:
     method = "forkserver"
 
     def __init__(self, preload: Sequence[Role], spare: Role) -> None:
-        """Start the server when it is first needed.
+        """Start no server yet.
 
         Args:
             preload: Roles whose modules the server imports before it forks.
@@ -65,6 +64,11 @@ class ForkServer:
         self._heard = b""
         self._codes: dict[int, int] = {}
         self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Start the server, if it can be had now: it loads its modules while the caller goes on."""
+        with self._lock, contextlib.suppress(OSError):  # the first start says what is wrong
+            self._start_server()
 
     def start(
         self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
@@ -107,7 +111,8 @@ class ForkServer:
 
     def _start_server(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(ours.close)
             pid = os.posix_spawn(
                 sys.executable,
                 _command(),
@@ -116,12 +121,12 @@ class ForkServer:
                 setpgroup=0,
                 setsigmask=[signal.SIGINT],
             )
-        death_fd = open_pidfd(pid)
-        if death_fd is None:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            ours.close()
-            raise OSError(errno.ENOSYS, "a forkserver needs pidfds: use mp_context='spawn'")
+            undo.callback(_collect, pid)
+            undo.callback(os.kill, pid, signal.SIGKILL)
+            death_fd = open_pidfd(pid)
+            if death_fd is None:
+                raise OSError(errno.ENOSYS, "a forkserver needs pidfds: use mp_context='spawn'")
+            undo.pop_all()
         self._server = Child(pid, death_fd, lambda: _collect(pid))
         self._link = ours
         ours.sendall(_frame(pickle.dumps(self._preload)))
@@ -176,6 +181,8 @@ class ForkServer:
 
 def _command() -> list[str]:
     """Return the command line of a server: our import path, and nothing of the script's."""
+    import subprocess  # noqa: PLC0415 - 2 ms, which the server itself does not need
+
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
     if working_directory_is_gone():
         flags.append("-P")  # Python 3.13.0 cannot import `socket` there, for looking at sys.path[0]

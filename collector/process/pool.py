@@ -2,7 +2,8 @@
 
 Runs in:    the parent, in any thread.
 Owns:       the supervising and the settling thread; one lease on the run directory.
-Invariants: I1  threads and processes are started by the first job, and gone when `join` returns.
+Invariants: I1  threads, sink and workers are started by the first job, a forkserver with the
+                Collector; all are gone when `join` returns.
             I2  in a forked child of the parent the pool is dead: its descriptors are closed there,
                 and nothing is signalled or removed.
 """

@@ -12,7 +12,6 @@ import io
 import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
@@ -180,6 +179,8 @@ def _unlinked_copy(data: memoryview, position: int) -> int:
     try:
         fd = os.memfd_create("collector-output", os.MFD_CLOEXEC)
     except (AttributeError, OSError):  # not Linux, or a sandbox that refuses it
+        import tempfile  # noqa: PLC0415 - 3 ms, also of the start of each process
+
         with tempfile.TemporaryFile(buffering=0) as file:
             fd = os.dup(file.fileno())
     try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import collector
-from collector import errors, settings
+from collector import broken, errors, settings
 from collector.process.current import CurrentJob
 from collector.wire import frames, messages
 
@@ -136,6 +136,9 @@ def _shown(name: str, value: object) -> str:
 # -- errors ----------------------------------------------------------------------------------------
 
 
+_ERRORS = {errors.__name__, broken.__name__}
+
+
 def error_tree() -> Iterator[str]:
     """The public errors as a tree, with the built-in error that each one also is."""
     yield "```text"
@@ -146,13 +149,13 @@ def error_tree() -> Iterator[str]:
 def _branch(error: type[Exception], depth: int) -> Iterator[str]:
     below = depth
     if not error.__name__.startswith("_"):
-        bases = [b.__name__ for b in error.__mro__[1:] if b.__module__ != errors.__name__]
+        bases = [b.__name__ for b in error.__mro__[1:] if b.__module__ not in _ERRORS]
         own = error.__bases__[1:] or (error.__bases__[0].__bases__[1:] if depth else ())
         also = " + ".join(b.__name__ for b in own if b.__name__ in bases)
         yield f"{'  ' * depth}{error.__name__}{f'  + {also}' if also else ''}"
         below += 1
     for child in error.__subclasses__():
-        if child.__module__ == errors.__name__:
+        if child.__module__ in _ERRORS:
             yield from _branch(child, below)
 
 
