@@ -135,67 +135,58 @@ def test_a_sink_that_has_no_descriptor_for_a_file_fails_that_job_only(method: st
         again.output().close()
 
 
-def test_descriptors_above_1024_and_a_thousand_jobs_at_once() -> None:
-    (said,) = assert_runs("""
-import os, resource
+@each_method
+def test_descriptors_above_1024_and_a_thousand_jobs_at_once(method: str) -> None:
+    """In every process: a child has the low numbers from its parent, or its own by their number."""
+    (said,) = assert_runs(
+        """
+import os, resource, sys
 from collector import Collector
-from tests.support.jobs import numbered, sha256
+from tests.support.jobs import numbered, sha256, square
+from tests.support.tree import sink_pid, worker_pids
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
 held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1500)]
-with Collector(2, memory_threshold=100) as collector:
+for fd in held:
+    os.set_inheritable(fd, True)
+with Collector(2, sys.argv[1], memory_threshold=100) as collector:
     jobs = [collector.submit(numbered, 200) for _ in range(1000)]
-    assert max(map(int, os.listdir("/proc/self/fd"))) > 1024
     expected = sha256(numbered(200))
     assert all(sha256(job.output()) == expected for job in jobs)
+    for pid in (os.getpid(), sink_pid(collector), *worker_pids(collector)):
+        assert max(map(int, os.listdir(f"/proc/{pid}/fd"))) > 1024, pid
     opened = len(os.listdir("/proc/self/fd")) - len(held)
     for job in jobs:
         job.output().close()
+    assert collector.submit(square, 3).result() == 9
 print(opened)
-""")
+""",
+        method,
+    )
     assert int(said) < 100  # a thousand outputs in files are held, and none holds a descriptor
 
 
 # -- processes and threads -------------------------------------------------------------------------
 
 FEW_PROCESSES: Final = """
-import os, resource, sys, tempfile
-import collector.cli, filelock, multiprocess, tests.support.jobs
+import os, resource, sys
+import collector.cli, filelock, multiprocess
 from collector import BrokenCollectorError, Collector
 from tests.support.jobs import square
+from tests.support.otheruser import become
 method, user, root = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 with Collector(1, method) as first:  # loads what is loaded late
     assert first.submit(square, 2).result() == 4
-os.setgroups([])
-os.setresgid(user, user, user)
-os.setresuid(user, user, user)
+become(user)
 _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-met = []
+
 def attempt():
     with Collector(2, method, temp_root=root) as collector:
         error = collector.submit(square, 3).exception(60)
         assert error is None or isinstance(error, BrokenCollectorError), error
         return "fine" if error is None else "broken"
-"""
 
-
-def test_without_a_process_or_a_thread_to_be_had_there_is_an_error_and_later_it_works(
-    tmp_path: Path,
-) -> None:
-    """RLIMIT_NPROC counts the threads of a user; here a user that has none but this script."""
-    if os.geteuid() != 0:
-        pytest.skip("another user's limits need root")
-    tmp_path.chmod(0o755)
-    root = tmp_path / "root"
-    root.mkdir(mode=0o700)
-    user = 61000 + os.getpid() % 3000
-    os.chown(root, user, user)
-    for parent in tmp_path.parents:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    (met,) = assert_runs(
-        FEW_PROCESSES
-        + """
+met = []
 for number in range(1, 40):
     resource.setrlimit(resource.RLIMIT_NPROC, (number, hard))
     try:
@@ -206,11 +197,19 @@ for number in range(1, 40):
     if met[-2:] == ["fine", "fine"]:
         break
 print(*met)
-""",
-        "fork",
-        str(user),
-        os.fspath(root),
-    )
+"""
+
+
+@each_method
+def test_without_a_process_or_a_thread_to_be_had_there_is_an_error_and_later_it_works(
+    method: str, tmp_path: Path
+) -> None:
+    """RLIMIT_NPROC counts the threads of a user; here a user that has none but this script."""
+    if os.geteuid() != 0:
+        pytest.skip("another user's limits need root")
+    user = 61000 + os.getpid() % 3000
+    os.chown(tmp_path, user, user)
+    (met,) = assert_runs(FEW_PROCESSES, method, str(user), os.fspath(tmp_path))
     assert met.startswith("refused")
     assert "broken" in met
     assert met.endswith("fine fine")
@@ -235,8 +234,9 @@ def pause(seconds: float) -> float:
     return seconds
 
 
-def test_a_crash_where_no_further_worker_can_be_started_costs_its_own_job_only() -> None:
-    with Collector(4) as collector:
+@each_method
+def test_a_crash_where_no_further_worker_can_be_started_costs_its_own_job_only(method: str) -> None:
+    with Collector(4, method) as collector:
         attempts: list[int] = []
 
         def only_two(number: int) -> bool:
@@ -252,15 +252,18 @@ def test_a_crash_where_no_further_worker_can_be_started_costs_its_own_job_only()
         assert [job.exception(60) for job in jobs] == [None] * 30
 
 
-def test_a_moment_without_processes_breaks_no_collector_of_many_workers() -> None:
-    with Collector(30) as collector:
-        start_workers_if(collector, lambda number: number > 30)
-        jobs = [collector.submit(square, number) for number in range(30)]
-        assert [job.result(60) for job in jobs] == [number**2 for number in range(30)]
+@each_method
+def test_a_moment_without_processes_breaks_no_collector_of_many_workers(method: str) -> None:
+    many = settings.WORKER_START_DEATHS_LIMIT + 2
+    with Collector(many, method) as collector:
+        start_workers_if(collector, lambda number: number > many)
+        jobs = [collector.submit(square, number) for number in range(many)]
+        assert [job.result(60) for job in jobs] == [number**2 for number in range(many)]
 
 
-def test_no_worker_is_started_for_a_collector_that_has_just_been_broken() -> None:
-    with Collector(2) as collector:
+@each_method
+def test_no_worker_is_started_for_a_collector_that_has_just_been_broken(method: str) -> None:
+    with Collector(2, method) as collector:
         supervisor = collector._core.pool._supervisor
         start_workers_if(collector, lambda _: bool(supervisor.broken))
         jobs = [collector.submit(square, number) for number in range(2)]
@@ -308,26 +311,31 @@ with Collector(1, sys.argv[1]) as collector:
     )
 
 
-def test_a_parent_without_memory_for_a_value_fails_that_job_and_lives() -> None:
-    assert_runs("""
-import resource
+@each_method
+def test_a_parent_without_memory_for_a_value_fails_that_job_and_lives(method: str) -> None:
+    assert_runs(
+        """
+import resource, sys
 from pathlib import Path
 from collector import Collector
-from tests.support.jobs import square
-def large():
-    return bytes(300_000_000)
-with Collector(1) as collector:
+from tests.support.jobs import MIB, numbered, sha256, square
+size = 100_000_000
+with Collector(1, sys.argv[1]) as collector:
     assert collector.submit(square, 2).result() == 4
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (size + 200_000_000, hard))
-    error = collector.submit(large).exception(60)
+    resource.setrlimit(resource.RLIMIT_AS, (used + size * 2 // 3, hard))
+    error = collector.submit(bytes, size).exception(60)
     assert isinstance(error, BaseException), error
     assert "MemoryError" in repr(error) or "MemoryError" in str(error), error
     assert collector.submit(square, 3).result(60) == 9
+    with collector.submit(numbered, 6 * MIB).output(60) as output:
+        assert sha256(output) == sha256(numbered(6 * MIB))
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    assert len(collector.submit(large).result(60)) == 300_000_000
-""")
+    assert len(collector.submit(bytes, size).result(60)) == size
+""",
+        method,
+    )
 
 
 def pss_mib(pid: int) -> float:
@@ -337,16 +345,18 @@ def pss_mib(pid: int) -> float:
     )
 
 
-def test_a_thousand_finished_outputs_that_nobody_reads_stay_within_the_budget() -> None:
-    """4 MB each, under the threshold: 32 MiB of them stay in memory, the others are in files."""
-    (said,) = assert_runs("""
-import os
+@each_method
+def test_a_thousand_finished_outputs_that_nobody_reads_stay_within_the_budget(method: str) -> None:
+    """1 MB each, under the threshold: 8 MiB of them stay in memory, the others are in files."""
+    (said,) = assert_runs(
+        """
+import os, sys
 from collector import Collector
 from tests.crash.test_limits import pss_mib
 from tests.support.jobs import MIB, numbered, sha256, square
 from tests.support.tree import sink_pid
-count, size = 1000, 4_000_000
-with Collector(2, memory_budget=32 * MIB) as collector:
+count, size = 1000, 1_000_000
+with Collector(2, sys.argv[1], memory_budget=8 * MIB) as collector:
     assert collector.submit(square, 2).result() == 4
     before = pss_mib(os.getpid()) + pss_mib(sink_pid(collector))
     jobs = list(collector.collect(numbered, [size] * count))
@@ -358,12 +368,16 @@ with Collector(2, memory_budget=32 * MIB) as collector:
     assert 0 < held <= 8, held
     for job in jobs:
         job.output().close()
+    assert collector.submit(square, 3).result() == 9
 print(int(after - before))
-""")
-    assert int(said) <= 32 + 16
+""",
+        method,
+    )
+    assert int(said) <= 8 + 16
 
 
-def test_inputs_are_taken_only_so_far_ahead_of_a_slow_reader() -> None:
+@each_method
+def test_inputs_are_taken_only_so_far_ahead_of_a_slow_reader(method: str) -> None:
     taken = 0
 
     def inputs() -> Iterator[int]:
@@ -372,17 +386,19 @@ def test_inputs_are_taken_only_so_far_ahead_of_a_slow_reader() -> None:
             taken = number + 1
             yield MIB
 
-    with Collector(2) as collector:
+    with Collector(2, method) as collector:
         for number, job in enumerate(collector.collect(numbered, inputs(), buffersize=3)):
             assert taken <= number + 3
             assert job.output().size == MIB
             job.output().close()
+        assert collector.submit(square, 3).result() == 9
     assert taken == 40
 
 
-def test_a_sink_that_stands_still_holds_up_its_workers_and_memory_stays_flat() -> None:
+@each_method
+def test_a_sink_that_stands_still_holds_up_its_workers_and_memory_stays_flat(method: str) -> None:
     """As with a very slow disk: the worker waits for credits, it does not pile up chunks."""
-    with Collector(1) as collector:
+    with Collector(1, method) as collector:
         assert collector.submit(square, 2).result() == 4
         (worker,) = worker_pids(collector)
         sink = sink_pid(collector)
@@ -395,6 +411,7 @@ def test_a_sink_that_stands_still_holds_up_its_workers_and_memory_stays_flat() -
         os.kill(sink, signal.SIGCONT)
         assert sha256(job.output(60)) == sha256(numbered(200 * MIB))
         job.output().close()
+        assert collector.submit(square, 3).result() == 9
 
 
 def _waits_for_a_pipe(pid: int) -> bool:
@@ -404,10 +421,13 @@ def _waits_for_a_pipe(pid: int) -> bool:
     )
 
 
-def test_large_jobs_do_not_wait_behind_a_long_one_while_a_worker_is_idle(tmp_path: Path) -> None:
+@each_method
+def test_large_jobs_do_not_wait_behind_a_long_one_while_a_worker_is_idle(
+    method: str, tmp_path: Path
+) -> None:
     """They are more than the pipe to their worker holds: some are still on the way there."""
     until, large = tmp_path / "until", bytes(300_000)
-    with Collector(2) as collector:
+    with Collector(2, method) as collector:
         for _ in range(3):  # jobs are brisk: from now on some are sent ahead
             assert list(collector.map(square, range(500))) == [n * n for n in range(500)]
         jobs = [collector.submit(len, large) for _ in range(60)]
