@@ -11,11 +11,12 @@ from typing import Final
 import pytest
 
 from collector import BrokenCollectorError, Collector
-from tests.support.jobs import MIB, numbered, sha256, square
+from tests.support.jobs import METHODS, MIB, numbered, sha256, square
 from tests.support.leaks import is_running, wait_until
 from tests.support.tree import sink_pid
 
 SIZE: Final = 8 * MIB
+each_method = pytest.mark.parametrize("method", METHODS)
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
@@ -40,9 +41,9 @@ def _is_traced(pid: int, tracer: int) -> bool:
     return False
 
 
-def killed_with(k: int, log: Path) -> bool:
+def killed_with(k: int, method: str, log: Path) -> bool:
     """Have the sink killed at its k-th system call of a spilling job; whether it came so far."""
-    with Collector(1) as collector:
+    with Collector(1, method) as collector:
         assert collector.submit(square, 2).result() == 4
         sink = sink_pid(collector)
         assert sink is not None
@@ -60,16 +61,22 @@ def killed_with(k: int, log: Path) -> bool:
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 9, 17, 40])
-def test_a_sink_that_is_killed_at_some_system_call_costs_one_job(k: int, tmp_path: Path) -> None:
-    assert killed_with(k, tmp_path / "log")
+@each_method
+def test_a_sink_that_is_killed_at_some_system_call_costs_one_job(
+    method: str, k: int, tmp_path: Path
+) -> None:
+    assert killed_with(k, method, tmp_path / "log")
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
-def test_a_sink_that_is_killed_at_each_system_call_costs_one_job(tmp_path: Path) -> None:
+@each_method
+def test_a_sink_that_is_killed_at_each_system_call_costs_one_job(
+    method: str, tmp_path: Path
+) -> None:
     """Until five runs in a row came to their end before it."""
     missed = k = 0
     while missed < 5:
         k += 1
-        missed = 0 if killed_with(k, tmp_path / f"log-{k}") else missed + 1
+        missed = 0 if killed_with(k, method, tmp_path / f"log-{k}") else missed + 1
     assert k > 20

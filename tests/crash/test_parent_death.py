@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from collector import Collector, reclaim
-from tests.support.jobs import METHODS
+from tests.support.jobs import METHODS, square
 from tests.support.leaks import wait_until
 from tests.support.tree import Script, kill_at_once, script
 
@@ -99,8 +99,7 @@ def test_the_sink_waits_for_the_locks_of_a_parent_that_is_not_yet_quite_dead(
 def test_workers_do_not_outlive_parent_and_sink_and_the_next_sweep_reclaims(
     method: str, tmp_path: Path
 ) -> None:
-    jobs = ("computing", "stopped") if method == "forkserver" else ("computing", "in_c", "stopped")
-    _kill_some_then_sweep(method, jobs, tmp_path, everything=False)
+    _kill_some_then_sweep(method, ("computing", "in_c", "stopped"), tmp_path, everything=False)
 
 
 @each_method
@@ -127,15 +126,19 @@ def _kill_some_then_sweep(
     assert not run(root)
 
 
-def test_the_next_collector_reclaims_what_a_killed_tree_has_left(tmp_path: Path) -> None:
+@each_method
+def test_the_next_collector_reclaims_what_a_killed_tree_has_left(
+    method: str, tmp_path: Path
+) -> None:
     root = Path(os.environ["COLLECTOR_TMPDIR"])
-    with script(PARENT, "forkserver", os.fspath(tmp_path), "computing") as parent:
+    with script(PARENT, method, os.fspath(tmp_path), "computing") as parent:
         parent.hear()
         kill_at_once(parent.tree)
         assert parent.gone()
     (orphan,) = run(root)
-    with Collector(1):
+    with Collector(1, method) as collector:
         assert wait_until(lambda: orphan not in run(root))
+        assert collector.submit(square, 3).result() == 9
 
 
 ENDS = """

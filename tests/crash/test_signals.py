@@ -248,12 +248,13 @@ print("begun", flush=True)
     assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*"))
 
 
-def test_a_collector_of_another_thread_works_and_installs_no_handler() -> None:
+@each_method
+def test_a_collector_of_another_thread_works_and_installs_no_handler(method: str) -> None:
     before = {number: signal.getsignal(number) for number in signal.valid_signals()}
     results: list[int] = []
 
     def use() -> None:
-        with Collector(1) as collector:
+        with Collector(1, method) as collector:
             results.append(collector.submit(square, 3).result())
             after = {number: signal.getsignal(number) for number in signal.valid_signals()}
             assert after == before

@@ -17,7 +17,7 @@ from typing import Final, final
 import pytest
 
 from collector import BrokenCollectorError, Collector, Job
-from tests.support.jobs import METHODS, random_chunks, sha256
+from tests.support.jobs import METHODS, random_chunks, sha256, square
 from tests.support.leaks import descendants, wait_until
 
 PAUSE_S: Final = 0.05
@@ -115,6 +115,8 @@ def survive(method: str, seconds: float) -> None:
     assert storm.kills >= 2 * GUST, outcomes
     assert outcomes["NoneType"] >= storm.kills // GUST - 1, outcomes
     assert outcomes.keys() <= {"NoneType", "BrokenCollectorError"}, outcomes
+    with Collector(1, method) as calm:
+        assert calm.submit(square, 3).result() == 9
     assert wait_until(lambda: all(process.state in "ZX" for process in descendants()))
 
 

@@ -70,6 +70,7 @@ def test_dying_between_the_last_chunk_and_the_end_is_never_a_short_success(metho
         assert not job.output().complete
         assert job.output().size == 3 * MIB
         job.output().close()
+        assert collector.submit(square, 3).result() == 9
 
 
 @each_method
@@ -86,6 +87,7 @@ def test_a_worker_that_was_stopped_and_goes_on_finishes_exactly(
         os.kill(worker, signal.SIGCONT)
         assert sha256(job.output()) == sha256(numbered(6 * MIB))
         job.output().close()
+        assert collector.submit(square, 3).result() == 9
 
 
 def stop_then_write(begun: str, until: str, size: int) -> None:
@@ -105,6 +107,8 @@ def test_an_idle_worker_that_is_stopped_is_killed_at_the_deadline_of_shutdown(me
         worker = collector.submit(pid).result()
         os.kill(worker, signal.SIGSTOP)
     assert not is_running(worker)
+    with Collector(1, method) as another:
+        assert another.submit(square, 3).result() == 9
 
 
 LEAVES_A_GRANDCHILD = """
@@ -190,6 +194,7 @@ def test_a_process_that_a_job_leaves_in_its_group_dies_with_the_worker(
         job.kill()
         assert job.exception(20) is not None
         assert wait_until(lambda: not is_running(program))
+        assert collector.submit(square, 3).result() == 9
 
 
 def start_a_program(begun: str) -> None:
