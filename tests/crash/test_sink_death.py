@@ -1,16 +1,19 @@
-"""Faults 10 to 12 and 20: the sink, or the forkserver, is killed."""
+"""Faults 10 to 12 and 20: the sink, the forkserver or a resource tracker is killed."""
 
 import array
+import contextlib
 import fcntl
 import os
 import signal
 import termios
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from collector import BrokenCollectorError, Collector, JobKilledError, current_job
+from collector import BrokenCollectorError, Collector, JobKilledError, current_job, settings
 from tests.support.jobs import (
     METHODS,
     MIB,
@@ -22,7 +25,7 @@ from tests.support.jobs import (
     wait_for,
 )
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import kill, server_pid, sink_pid
+from tests.support.tree import kill, script, server_pid, sink_pid
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -54,34 +57,44 @@ def wait_then_write(begun: str, until: str, size: int) -> None:
     current_job().write(bytes(size))
 
 
-@pytest.mark.parametrize("size", [1000, 150_000])
-def test_what_a_sink_had_reported_when_it_died_counts(tmp_path: Path, size: int) -> None:
-    """Also a report of several reads; here the parent comes to read it only after the death."""
-    begun, until = tmp_path / "begun", tmp_path / "until"
+@contextlib.contextmanager
+def supervisor_held_up(collector: Collector) -> Iterator[None]:
+    """Within this block the parent hears of nothing and starts nothing."""
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
         held.set()
         go_on.wait()
 
-    with Collector(1) as collector:
+    collector._core.pool._supervisor.note(hold)
+    held.wait()
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
+@pytest.mark.parametrize("size", [1000, 150_000])
+@each_method
+def test_what_a_sink_had_reported_when_it_died_counts(
+    method: str, size: int, tmp_path: Path
+) -> None:
+    """Also a report of several reads; here the parent comes to read it only after the death."""
+    begun, until = tmp_path / "begun", tmp_path / "until"
+    with Collector(1, method) as collector:
         assert collector.submit(square, 2).result() == 4
-        supervisor = collector._core.pool._supervisor
-        sink = supervisor._sink
+        sink = collector._core.pool._supervisor._sink
         assert sink is not None
         job = collector.submit(wait_then_write, os.fspath(begun), os.fspath(until), size)
         wait_for(begun)
-        supervisor.note(hold)
-        held.wait()
-        until.touch()
-        try:
+        with supervisor_held_up(collector):
+            until.touch()
             assert wait_until(lambda: unread(sink.channel.fd) > size)
             kill(sink.child.pid)
             assert wait_until(lambda: not is_running(sink.child.pid))
-        finally:
-            go_on.set()
         assert job.exception(60) is None
         assert job.output().read() == bytes(size)
+        assert collector.submit(square, 3).result() == 9
 
 
 def unread(fd: int) -> int:
@@ -100,23 +113,15 @@ def note_down(number: int, path: str) -> int:
 @each_method
 def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_path: Path) -> None:
     path = tmp_path / "numbers"
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        held.set()
-        go_on.wait()
-
     with Collector(1, method) as collector:
         assert collector.submit(square, 2).result() == 4
         sink = sink_pid(collector)
         assert sink is not None
         os.kill(sink, signal.SIGSTOP)
-        supervisor = collector._core.pool._supervisor
-        supervisor.note(hold)
-        held.wait()
-        supervisor._scheduler._pace_s = 0.0  # as after many brisk jobs: some are sent ahead
-        jobs = [collector.submit(note_down, number, os.fspath(path)) for number in range(12)]
-        go_on.set()
+        with supervisor_held_up(collector):
+            scheduler = collector._core.pool._supervisor._scheduler
+            scheduler._pace_s = 0.0  # as after many brisk jobs: some are sent ahead
+            jobs = [collector.submit(note_down, number, os.fspath(path)) for number in range(12)]
         assert wait_until(lambda: path.exists() and len(path.read_text().split()) >= 3)
         kill(sink)
         failed = {number for number, job in enumerate(jobs) if job.exception(60) is not None}
@@ -124,10 +129,19 @@ def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_
         ran = [int(number) for number in path.read_text().split()]
         assert sorted(ran) == list(range(12)), "a job was run twice, or never"
         assert set(ran[:3]) <= failed < set(ran)
+        assert collector.submit(square, 3).result() == 9
 
 
-def shut_in_the_background(collector: Collector, *, kill_all: bool) -> threading.Thread:
-    """Shut down, or end the block as a Ctrl-C does, in a thread that may take its time."""
+@pytest.fixture
+def _short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "STOP_DEADLINE_S", 1.0)
+
+
+def shuts_though_its_sink_is_stopped(collector: Collector, *, kill_all: bool) -> bool:
+    """Stop the sink, then shut down, or end the block as a Ctrl-C does; whether that has an end."""
+    sink = sink_pid(collector)
+    assert sink is not None
+    os.kill(sink, signal.SIGSTOP)
 
     def shut() -> None:
         if kill_all:
@@ -137,40 +151,30 @@ def shut_in_the_background(collector: Collector, *, kill_all: bool) -> threading
 
     thread = threading.Thread(target=shut, daemon=True)
     thread.start()
-    return thread
+    thread.join(30)
+    over = not thread.is_alive()
+    if not over:
+        os.kill(sink, signal.SIGCONT)
+        thread.join()
+    return over
 
 
+@pytest.mark.usefixtures("_short_deadline")
 @each_method
 def test_a_sink_that_is_stopped_does_not_hold_up_the_shutdown(method: str) -> None:
     collector = Collector(2, method)
     assert collector.submit(square, 2).result() == 4
-    sink = sink_pid(collector)
-    assert sink is not None
-    os.kill(sink, signal.SIGSTOP)
-    thread = shut_in_the_background(collector, kill_all=False)
-    thread.join(30)
-    over = not thread.is_alive()
-    if not over:
-        os.kill(sink, signal.SIGCONT)
-        thread.join()
-    assert over
+    assert shuts_though_its_sink_is_stopped(collector, kill_all=False)
 
 
-def test_a_sink_that_is_stopped_does_not_hold_up_a_ctrl_c(tmp_path: Path) -> None:
-    collector = Collector(2)
+@pytest.mark.usefixtures("_short_deadline")
+@each_method
+def test_a_sink_that_is_stopped_does_not_hold_up_a_ctrl_c(method: str, tmp_path: Path) -> None:
+    collector = Collector(2, method)
     running = collector.submit(spill_then_wait, 0, os.fspath(tmp_path))
     waiting = [collector.submit(square, number) for number in range(10)]
     wait_for(tmp_path / "begun-0")
-    sink = sink_pid(collector)
-    assert sink is not None
-    os.kill(sink, signal.SIGSTOP)
-    thread = shut_in_the_background(collector, kill_all=True)
-    thread.join(30)
-    over = not thread.is_alive()
-    if not over:
-        os.kill(sink, signal.SIGCONT)
-        thread.join()
-    assert over
+    assert shuts_though_its_sink_is_stopped(collector, kill_all=True)
     assert isinstance(running.exception(), JobKilledError)
     assert all(job.done() for job in waiting)
     running.output().close()
@@ -218,6 +222,7 @@ def test_with_retries_the_jobs_that_a_sink_had_open_are_run_again(
             assert job.attempt == 2
             assert sha256(job.output()) == sha256(numbered(6 * MIB))
             job.output().close()
+        assert collector.submit(square, 3).result() == 9
 
 
 @each_method
@@ -230,6 +235,8 @@ def test_a_sink_that_dies_again_and_again_breaks_the_collector_and_says_so(metho
         assert "SIGKILL" in str(error)
         with pytest.raises(BrokenCollectorError, match="died 5 times"):
             collector.submit(square, 1)
+    with Collector(1, method) as another:
+        assert another.submit(square, 3).result() == 9
 
 
 def kill_the_sink_for_ever() -> None:
@@ -266,6 +273,9 @@ def _known_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLLECTOR_TEST_PARENT", str(os.getpid()))
 
 
+# -- what there is besides, by the method ----------------------------------------------------------
+
+
 def test_the_death_of_the_forkserver_harms_no_process_and_the_next_start_makes_one() -> None:
     with Collector(1, "forkserver") as collector:
         worker = collector.submit(pid).result()
@@ -276,3 +286,52 @@ def test_the_death_of_the_forkserver_harms_no_process_and_the_next_start_makes_o
         again = collector.submit(pid).result()
         assert again != worker
         assert server_pid(collector) not in (None, first)
+
+
+TRACKERS: Final = """
+import sys
+import multiprocess.resource_tracker, multiprocessing.resource_tracker
+from collector import Collector
+from tests.support.jobs import MIB, numbered, sha256, square
+from tests.support.leaks import descendants, is_running, wait_until
+from tests.support.tree import kill, server_pid, sink_pid, worker_pids
+
+def assert_works():
+    assert collector.submit(square, 3).result(60) == 9
+    with collector.submit(numbered, 6 * MIB).output(60) as output:
+        assert sha256(output) == sha256(numbered(6 * MIB))
+
+def assert_nothing_besides():
+    ours = {sink_pid(collector), *worker_pids(collector), server_pid(collector)} - {None}
+    there = [process for process in descendants() if not process.has_ended]
+    assert {process.pid for process in there} == ours, list(map(str, there))
+
+with Collector(1, sys.argv[1]) as collector:
+    assert_works()
+    assert_nothing_besides()
+    for package in (multiprocess, multiprocessing):  # the program's own, for what it has itself
+        tracker = package.resource_tracker._resource_tracker
+        tracker.ensure_running()
+        assert tracker._pid in [process.pid for process in descendants()]
+        kill(tracker._pid)
+        assert wait_until(lambda: not is_running(tracker._pid))
+    assert_works()
+    assert_nothing_besides()
+    for kind in (worker_pids, lambda it: [sink_pid(it)]):  # it can start others, too
+        (before,) = kind(collector)
+        kill(before)
+        assert wait_until(lambda: before not in kind(collector))
+        assert_works()
+        assert_nothing_besides()
+print("fine", flush=True)
+"""
+
+
+@each_method
+def test_no_resource_tracker_is_started_and_the_death_of_the_program_s_own_harms_nothing(
+    method: str,
+) -> None:
+    with script(TRACKERS, method) as running:
+        assert running.hear() == "fine"
+        assert running.process.wait(60) == 0
+        assert running.gone()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import Collector, WorkerCrashError, current_job
+from collector import Collector, WorkerCrashError, current_job, settings
 from tests.support.jobs import (
     METHODS,
     MIB,
@@ -102,7 +102,10 @@ def _state(process: int) -> str:
 
 
 @each_method
-def test_an_idle_worker_that_is_stopped_is_killed_at_the_deadline_of_shutdown(method: str) -> None:
+def test_an_idle_worker_that_is_stopped_is_killed_at_the_deadline_of_shutdown(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "STOP_DEADLINE_S", 1.0)
     with Collector(1, method) as collector:
         worker = collector.submit(pid).result()
         os.kill(worker, signal.SIGSTOP)
