@@ -229,8 +229,9 @@ def test_a_callback_may_submit_wait_fail_or_shut_down(method: str) -> None:
         collector.submit(nothing)
 
 
-def test_jobs_submitted_from_50_threads_all_arrive() -> None:
-    with Collector(2) as collector, ThreadPoolExecutor(50) as threads:
+@each_method
+def test_jobs_submitted_from_50_threads_all_arrive(method: str) -> None:
+    with Collector(2, method) as collector, ThreadPoolExecutor(50) as threads:
         start = threading.Barrier(50)
 
         def submit_some(number: int) -> list[int]:
@@ -240,6 +241,7 @@ def test_jobs_submitted_from_50_threads_all_arrive() -> None:
             return [job.result() for job in jobs]
 
         values = [value for some in threads.map(submit_some, range(50)) for value in some]
+        assert collector.submit(square, 3).result() == 9
     assert values == [(100 * number + step) ** 2 for number in range(50) for step in range(20)]
 
 

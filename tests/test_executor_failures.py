@@ -152,8 +152,11 @@ def test_a_worker_that_dies_says_how(method: str, how: tuple[Any, ...], exitcode
 
 
 @pytest.mark.parametrize("leave", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
-def test_an_exception_that_would_end_a_script_is_delivered_as_one(leave: BaseException) -> None:
-    with Collector(1) as collector:
+@each_method
+def test_an_exception_that_would_end_a_script_is_delivered_as_one(
+    method: str, leave: BaseException
+) -> None:
+    with Collector(1, method) as collector:
         job = collector.submit(fail, leave)
         assert type(job.exception()) is type(leave)
         assert collector.submit(square, 2).result() == 4
@@ -246,27 +249,33 @@ def test_an_exception_that_cannot_travel_is_told_in_words(
 @pytest.mark.parametrize(
     "how", [{"at_pickle": ("raise",)}, {"at_unpickle": ("raise",)}, {"at_unpickle": ("exit", 3)}]
 )
-def test_an_exception_that_explodes_on_its_way_fails_its_job_only(how: dict[str, Any]) -> None:
-    with Collector(1) as collector:
+@each_method
+def test_an_exception_that_explodes_on_its_way_fails_its_job_only(
+    method: str, how: dict[str, Any]
+) -> None:
+    with Collector(1, method) as collector:
         error = collector.submit(raise_error_that, **how).exception()
         assert type(error) is JobError
         assert "a text of its own" in str(error)
         assert collector.submit(square, 2).result() == 4
 
 
-def test_an_exception_without_a_text_is_delivered() -> None:
-    with Collector(1) as collector:
+@each_method
+def test_an_exception_without_a_text_is_delivered(method: str) -> None:
+    with Collector(1, method) as collector:
         error = collector.submit(fail, HasNoTextError()).exception()
         assert type(error) is HasNoTextError
         assert "HasNoTextError" in str(error.__cause__)
+        assert collector.submit(square, 2).result() == 4
 
 
 def raise_at_length(size: int) -> None:
     raise ValueError("\x1b[31m" + "x" * size)
 
 
-def test_a_traceback_of_any_length_is_cut_and_escaped() -> None:
-    with Collector(1) as collector:
+@each_method
+def test_a_traceback_of_any_length_is_cut_and_escaped(method: str) -> None:
+    with Collector(1, method) as collector:
         error = collector.submit(raise_at_length, 100_000_000).exception()
         assert type(error) is ValueError
         cause = str(error.__cause__)
@@ -274,6 +283,7 @@ def test_a_traceback_of_any_length_is_cut_and_escaped() -> None:
         assert "in raise_at_length" in cause
         assert "\\x1b[31m" in cause
         assert "\x1b" not in cause
+        assert collector.submit(square, 2).result() == 4
 
 
 # -- what cannot be pickled ------------------------------------------------------------------------

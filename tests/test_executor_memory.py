@@ -230,9 +230,10 @@ def test_an_idle_worker_keeps_neither_arguments_nor_results(method: str, tmp_pat
         assert job.result() is not here
 
 
-def test_queued_jobs_cost_2_kib_each(tmp_path: Path) -> None:
+@each_method
+def test_queued_jobs_cost_2_kib_each(method: str, tmp_path: Path) -> None:
     count = 20_000
-    with Collector(1) as collector, kept_busy(collector, 1, tmp_path):
+    with Collector(1, method) as collector, kept_busy(collector, 1, tmp_path):
         for number in range(100):
             collector.submit(square, number)
         gc.collect()

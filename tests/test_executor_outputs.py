@@ -17,6 +17,7 @@ from tests.support.jobs import (
     random_chunks,
     sha256,
     single_bytes,
+    square,
     write_pieces,
 )
 
@@ -112,15 +113,18 @@ def test_10_million_chunks_of_one_byte_arrive(method: str) -> None:
     count = 10_000_000
     with Collector(1, method) as collector:
         output = collector.submit(single_bytes, count).output()
+        assert collector.submit(square, 3).result() == 9
     assert (output.size, output.chunks, output.mode) == (count, count, Mode.STREAMING)
     expected = (bytes(range(256)) * (count // 256 + 1))[:count]
     assert digest(output) == hashlib.sha256(expected).hexdigest()
     output.close()
 
 
-def test_a_million_empty_chunks_are_counted() -> None:
-    with Collector(1) as collector:
+@each_method
+def test_a_million_empty_chunks_are_counted(method: str) -> None:
+    with Collector(1, method) as collector:
         output = collector.submit(empty_chunks, 1_000_000).output()
+        assert collector.submit(square, 3).result() == 9
     assert (output.size, output.chunks, output.mode) == (0, 1_000_000, Mode.MEMORY)
 
 
@@ -134,6 +138,7 @@ def test_one_chunk_of_100_mb_arrives(method: str) -> None:
     with Collector(1, method) as collector:
         job = collector.submit(one_chunk, size)
         output = job.output()
+        assert collector.submit(square, 3).result() == 9
     assert job.result() == size
     assert (output.size, output.chunks, output.mode) == (size, 1, Mode.STREAMING)
     assert digest(output) == sha256(numbered(size, size))
@@ -141,10 +146,14 @@ def test_one_chunk_of_100_mb_arrives(method: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100, 16 * KIB - 1, 16 * KIB, 256 * KIB + 1, 2 * MIB])
-def test_a_bytearray_that_is_changed_right_after_its_write_arrives_as_it_was(size: int) -> None:
-    with Collector(1) as collector:
+@each_method
+def test_a_bytearray_that_is_changed_right_after_its_write_arrives_as_it_was(
+    method: str, size: int
+) -> None:
+    with Collector(1, method) as collector:
         job = collector.submit(changed_after_write, size, 10)
         assert digest(job.output()) == job.result()
+        assert collector.submit(square, 3).result() == 9
 
 
 def written_by(collector: Collector, seed: int) -> Callable[[], None]:

@@ -15,7 +15,9 @@ from collector import Collector, Job, Mode, Progress, ProgressEvent, settings
 from collector.progress.event import Happening
 from collector.progress.report import Call, Reporter
 from tests.support.batches import wait_for
+from tests.support.jobs import METHODS
 
+each_method = pytest.mark.parametrize("method", METHODS)
 MIB = 1024 * 1024
 PATIENCE_S = 60.0
 
@@ -130,8 +132,9 @@ def test_each_job_has_the_on_progress_of_its_options() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+@each_method
 def test_an_on_progress_that_raises_is_logged_once_and_hurts_no_job(
-    error: type[BaseException], caplog: pytest.LogCaptureFixture
+    method: str, error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = []
 
@@ -139,7 +142,7 @@ def test_an_on_progress_that_raises_is_logged_once_and_hurts_no_job(
         calls.append(job.id)
         raise error("on purpose")
 
-    with Collector(max_workers=2, on_progress=raises) as collector:
+    with Collector(2, method, on_progress=raises) as collector:
         jobs = [collector.submit(write, number) for number in range(10)]
         assert [job.output().size for job in jobs] == list(range(10))
     assert len(calls) >= 10
@@ -149,8 +152,9 @@ def test_an_on_progress_that_raises_is_logged_once_and_hurts_no_job(
     assert record.exc_info[0] is error
 
 
+@each_method
 def test_an_on_progress_that_never_returns_holds_up_neither_jobs_nor_the_shutdown(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(settings, "REPORT_PATIENCE_S", 0.2)
     never, called = threading.Event(), threading.Event()
@@ -160,17 +164,19 @@ def test_an_on_progress_that_never_returns_holds_up_neither_jobs_nor_the_shutdow
         never.wait()
 
     try:
-        with Collector(max_workers=2, on_progress=blocks) as collector:
+        with Collector(2, method, on_progress=blocks) as collector:
             jobs = [collector.submit(write, MIB) for _ in range(20)]
             assert [job.output(PATIENCE_S).size for job in jobs] == [MIB] * 20
             assert called.wait(PATIENCE_S)
+            assert collector.submit(write, 7).output(PATIENCE_S).size == 7
         (record,) = [record for record in caplog.records if record.name == "collector"]
         assert "has not returned" in record.getMessage()
     finally:
         never.set()
 
 
-def test_an_on_progress_may_use_the_collector() -> None:
+@each_method
+def test_an_on_progress_may_use_the_collector(method: str) -> None:
     results: list[object] = []
 
     def calls_back(job: Job[Any], _: Progress) -> None:
@@ -179,7 +185,7 @@ def test_an_on_progress_may_use_the_collector() -> None:
             results.append(further.output(PATIENCE_S).size)
             collector.shutdown(wait=job.id == 4)
 
-    with Collector(max_workers=1, on_progress=calls_back) as collector:
+    with Collector(1, method, on_progress=calls_back) as collector:
         wait([collector.submit(write, 1)])
         assert waits_for(lambda: results)
     assert results[0] == 1
@@ -286,8 +292,9 @@ def test_a_loop_that_is_left_early_closes_its_batch_when_the_last_job_is_over() 
     assert sink.events[-1].jobs_done >= 1
 
 
+@each_method
 def test_a_progress_object_that_raises_or_blocks_hurts_no_job(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(settings, "REPORT_PATIENCE_S", 0.2)
     never = threading.Event()
@@ -302,7 +309,7 @@ def test_a_progress_object_that_raises_or_blocks_hurts_no_job(
             """Never comes to this."""
 
     try:
-        with Collector(max_workers=2, progress=Bad()) as collector:
+        with Collector(2, method, progress=Bad()) as collector:
             assert [j.output().size for j in collector.collect(write, [5] * 50)] == [5] * 50
         texts = [record.getMessage() for record in caplog.records]
         assert [text for text in texts if "callback failed" in text]

@@ -21,6 +21,7 @@ from collector.progress.lines import BatchLines, Plain
 from collector.progress.outlet import Outlet
 from collector.progress.terminal import Terminal
 from collector.progress.text import BatchLine, columns_of, facts, job_line, printable, size_text
+from tests.support.jobs import METHODS
 from tests.support.leaks import wait_until
 
 NAMES = st.text(max_size=40)
@@ -392,14 +393,15 @@ def test_a_place_that_takes_nothing_more_holds_nobody_up(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("stream", [None, "closed"])
+@pytest.mark.parametrize("method", METHODS)
 def test_jobs_run_where_stderr_is_closed_or_missing(
-    stream: str | None, monkeypatch: pytest.MonkeyPatch
+    method: str, stream: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = io.StringIO()
     broken.close()
     monkeypatch.setattr(sys, "stderr", broken if stream else None)
     for progress in (None, True):
-        with Collector(max_workers=1, progress=progress) as collector:
+        with Collector(1, method, progress=progress) as collector:
             assert [job.result() for job in collector.collect(abs, [1])] == [1]
             assert collector.submit(abs, -2).result() == 2
 
