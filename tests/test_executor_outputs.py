@@ -1,17 +1,20 @@
 """What a job writes arrives exactly, whatever its size and however it is cut into chunks."""
 
 import hashlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import as_completed
+from pathlib import Path
 
 import pytest
 
-from collector import Collector, Mode, Output
+from collector import ClosedError, Collector, Mode, Output, current_job
 from tests.support.jobs import (
     KIB,
     METHODS,
     MIB,
     changed_after_write,
+    kept_busy,
     numbered,
     one_chunk,
     random_chunks,
@@ -153,6 +156,42 @@ def test_a_bytearray_that_is_changed_right_after_its_write_arrives_as_it_was(
     with Collector(1, method) as collector:
         job = collector.submit(changed_after_write, size, 10)
         assert digest(job.output()) == job.result()
+        assert collector.submit(square, 3).result() == 9
+
+
+def write_in_two_threads(size: int) -> None:
+    job = current_job()
+
+    def write(letter: bytes, amount: int) -> None:
+        for start in range(0, amount, 1000):
+            job.write(letter * min(1000, amount - start))
+
+    halves = (b"a", size // 2), (b"b", size - size // 2)
+    threads = [threading.Thread(target=write, args=half) for half in halves]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@each_method
+@pytest.mark.parametrize("size", [5 * MIB - 1, 5 * MIB, 5 * MIB + 1])
+def test_an_output_of_two_writers_is_read_at_its_end_and_closed_twice(
+    method: str, size: int, tmp_path: Path
+) -> None:
+    with Collector(1, method) as collector:
+        with kept_busy(collector, 1, tmp_path):
+            job = collector.submit(write_in_two_threads, size)
+            with pytest.raises(TimeoutError):
+                job.output(timeout=0.01)
+        output = job.output()
+        assert output.mode is (Mode.STREAMING if size >= 5 * MIB else Mode.MEMORY)
+        data = output.read()
+        assert (data.count(b"a"), data.count(b"b")) == (size // 2, size - size // 2)
+        output.close()
+        output.close()
+        with pytest.raises(ClosedError):
+            output.read()
         assert collector.submit(square, 3).result() == 9
 
 

@@ -138,7 +138,10 @@ def test_submit_after_shutdown_says_so(method: str) -> None:
     ],
     ids=["int", "None", "list", "strided view"],
 )
-def test_a_chunk_of_a_wrong_type_is_refused_by_name(make: Callable[[], Any], says: str) -> None:
+@each_method
+def test_a_chunk_of_a_wrong_type_is_refused_by_name(
+    method: str, make: Callable[[], Any], says: str
+) -> None:
     def write_it() -> None:
         try:
             current_job().write(make())
@@ -147,11 +150,12 @@ def test_a_chunk_of_a_wrong_type_is_refused_by_name(make: Callable[[], Any], say
 
     with SpillManager() as manager, pytest.raises(TypeError, match=says):
         manager.write(make())
-    with Collector(1) as collector:
+    with Collector(1, method) as collector:
         job = collector.submit(write_it)
         with pytest.raises(TypeError, match=says):
             job.result()
         assert job.output().read() == b"refused"
+        assert collector.submit(square, 3).result() == 9
 
 
 async def awaitable(number: int) -> int:

@@ -154,9 +154,10 @@ def test_the_whole_batch_comes_through_though_only_one_output_fits_at_a_time(
                 assert sha256(output) == sha256(numbered(12 * MIB))
 
 
-def test_a_file_size_limit_fails_the_job_that_reaches_it(tmp_path: Path) -> None:
+@each_method
+def test_a_file_size_limit_fails_the_job_that_reaches_it(method: str, tmp_path: Path) -> None:
     """RLIMIT_FSIZE of the sink: EFBIG, and no SIGXFSZ that would end it."""
-    with Collector(1, temp_root=tmp_path) as collector:
+    with Collector(1, method, temp_root=tmp_path) as collector:
         worker = collector.submit(pid).result()
         sink = sink_pid(collector)
         assert sink is not None
@@ -179,12 +180,13 @@ def write_until(path: str) -> None:
         current_job().write(chunk * MIB)
 
 
+@each_method
 def test_jobs_that_wait_at_the_worker_of_a_failed_one_do_not_wait_for_its_end(
-    tmp_path: Path,
+    method: str, tmp_path: Path
 ) -> None:
     """What it writes on is dropped, and it is ended with its worker."""
     until = tmp_path / "until"
-    with Collector(1, temp_root=tmp_path / "root") as collector:
+    with Collector(1, method, temp_root=tmp_path / "root") as collector:
         for _ in range(3):  # jobs are brisk: from now on some are sent ahead
             assert list(collector.map(square, range(500))) == [n * n for n in range(500)]
         sink = sink_pid(collector)

@@ -144,7 +144,7 @@ def test_the_next_collector_reclaims_what_a_killed_tree_has_left(
 ENDS = """
 import sys, time, signal, os
 from collector import Collector
-collector = Collector(2)
+collector = Collector(2, sys.argv[1])
 job = collector.submit(time.sleep, 1000)
 while not job.running(): time.sleep(0.01)
 print("ready", flush=True)
@@ -157,10 +157,11 @@ print("ready", flush=True)
     [(s, -s) for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)],
     ids=lambda value: getattr(value, "name", ""),
 )
+@each_method
 def test_a_signal_that_ends_the_parent_ends_everything_and_is_its_status(
-    number: int, status: int
+    method: str, number: int, status: int
 ) -> None:
-    with script(ENDS.format(how="time.sleep(1000)")) as parent:
+    with script(ENDS.format(how="time.sleep(1000)"), method) as parent:
         assert parent.hear() == "ready"
         os.kill(parent.process.pid, number)
         assert parent.process.wait(30) == status
@@ -200,8 +201,9 @@ def test_handlers_go_with_the_last_output() -> None:
         assert run(Path(os.environ["COLLECTOR_TMPDIR"])) == []
 
 
-def test_exec_in_the_parent_frees_everything() -> None:
-    with script(ENDS.format(how="os.execv('/bin/sleep', ['sleep', '1000'])")) as parent:
+@each_method
+def test_exec_in_the_parent_frees_everything(method: str) -> None:
+    with script(ENDS.format(how="os.execv('/bin/sleep', ['sleep', '1000'])"), method) as parent:
         assert parent.hear() == "ready"
         assert _only_itself(parent)
         assert wait_until(lambda: not run(Path(os.environ["COLLECTOR_TMPDIR"])))
