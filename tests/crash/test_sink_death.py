@@ -25,7 +25,7 @@ from tests.support.jobs import (
     wait_for,
 )
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import kill, script, server_pid, sink_pid
+from tests.support.tree import kill, script, server_pid, sink_pid, thread_states
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -89,12 +89,17 @@ def test_what_a_sink_had_reported_when_it_died_counts(
         wait_for(begun)
         with supervisor_held_up(collector):
             until.touch()
-            assert wait_until(lambda: unread(sink.channel.fd) > size)
+            # All of it, which takes several writes: the sink has written and waits for news.
+            assert wait_until(lambda: unread(sink.channel.fd) > size and is_at_rest(sink.child.pid))
             kill(sink.child.pid)
             assert wait_until(lambda: not is_running(sink.child.pid))
         assert job.exception(60) is None
         assert job.output().read() == bytes(size)
         assert collector.submit(square, 3).result() == 9
+
+
+def is_at_rest(process: int) -> bool:
+    return thread_states(process) == {"S"}
 
 
 def unread(fd: int) -> int:

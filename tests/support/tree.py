@@ -59,8 +59,13 @@ def kill_at_once(tree: Callable[[], Iterable[int]]) -> None:
 
 def _stands_still(pid: int) -> bool:
     """Whether each of its threads has stopped, or ended."""
+    return thread_states(pid) <= set("TtZX")
+
+
+def thread_states(pid: int) -> set[str]:
+    """The states that its threads are in, as `/proc` calls them."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
 
 
 @final
