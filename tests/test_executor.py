@@ -68,6 +68,22 @@ def test_a_collector_is_an_executor_and_a_job_is_a_future() -> None:
         assert collector.submit(echo, value=3).kwargs == {"value": 3}
 
 
+def test_a_job_has_all_that_a_future_and_its_condition_have_in_this_python() -> None:
+    """It makes them itself, smaller: what a newer Python adds must be added there too."""
+    with Collector(1) as collector:
+        job = collector.submit(square, 3)
+        future: Future[int] = Future()
+        assert vars(future).keys() <= vars(job).keys()
+        for name, value in vars(future._condition).items():
+            assert callable(value) == callable(getattr(job._condition, name)), name
+        with job._condition:
+            assert not job._condition.wait(0.01)
+            with job._condition:
+                assert not job._condition.wait_for(lambda: False, 0.01)
+        with pytest.raises(RuntimeError, match="un-acquired"):
+            job._condition.notify_all()
+
+
 @each_method
 def test_the_functions_of_concurrent_futures_take_jobs(method: str, tmp_path: Path) -> None:
     with Collector(2, method) as collector:

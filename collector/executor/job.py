@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast
 
+from collector.executor.condition import SmallCondition
 from collector.process.following import Following
 from collector.process.pool import Pool
 from collector.progress.batch import Watcher
@@ -47,10 +48,12 @@ class Job(Future[R], Generic[R]):
         *,
         numbered: bool = True,
     ) -> None:
-        super().__init__()
-        # An empty deque takes 760 bytes, a third of what a waiting job costs; Condition is content
-        # with a list, and few threads ever wait for one job.
-        self._condition._waiters = []  # type: ignore[attr-defined]  # noqa: SLF001
+        # As Future.__init__, but for the condition. A test watches what else may come there.
+        self._condition = SmallCondition()
+        self._state = "PENDING"
+        self._result = self._exception = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[Any], object]] = []
         self.id: Final = job_id
         self.args: Final = args
         self._label = label

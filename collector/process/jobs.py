@@ -8,6 +8,7 @@ Invariants: I1  each owner is settled exactly once, in the order in which the jo
                 noticed.
 """
 
+import functools
 import logging
 import os
 import queue
@@ -195,13 +196,13 @@ class JobTable:
             sealed = "the output of job %s is sealed: %d bytes in %d chunks"
             self.tell(sealed, owner.name, said.size, said.chunks)
 
-        def settle() -> None:
-            log = log_of(ending, self._directory)
-            value, error = outcome_of(ending, log, self._directory)
-            output = output_of(ending, self._directory, self._held, complete=error is None)
-            owner.settle(value, error, output, log)
+        self.later(functools.partial(self._settle, owner, ending))
 
-        self.later(settle)
+    def _settle(self, owner: Owner, ending: Ending) -> None:
+        log = log_of(ending, self._directory)
+        value, error = outcome_of(ending, log, self._directory)
+        output = output_of(ending, self._directory, self._held, complete=error is None)
+        owner.settle(value, error, output, log)
 
     def drop(self, said: JobEnded) -> None:
         """Remove what came of an attempt that nobody waits for."""

@@ -60,7 +60,7 @@ class Pool:
         with self._lock:
             if not self._threads:
                 self._start()
-        self._supervisor.note(lambda: self._supervisor.take(work))
+        self._supervisor.note(work)
         if self._crew.launcher.method == "fork" and self._supervisor.may_start_workers:
             # From Python 3.12 on nothing can be forked once the program has begun to end.
             begun = threading.Event()

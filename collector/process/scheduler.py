@@ -65,6 +65,7 @@ class Scheduler:
         self._sink_deaths = 0
         self._stopping = False
         self._hindered = False
+        self._full = False  # nobody can take one more job
 
     @property
     def unsettled(self) -> bool:
@@ -101,7 +102,7 @@ class Scheduler:
         """A job came."""
         self._queue.append(entry)
         self._waiting[entry.job_id] = entry
-        return self._assign()
+        return () if self._full else self._assign()
 
     def refused(self, entry: Entry) -> Iterator[Action]:
         """A job came after the end."""
@@ -354,19 +355,19 @@ class Scheduler:
 
     def _assign(self) -> list[Action]:
         """Give jobs to idle workers; start workers while more jobs wait than are coming up."""
-        decided: list[Action] = []
         idle = [seat for seat in self._seats.values() if seat.idle]
+        decided: list[Action] = []
         while idle and (entry := self._next()) is not None:
             decided.append(self._dispatch(idle.pop(), entry))
         if self._waiting and self._pace_s <= settings.BRISK_S:
             self._send_ahead(decided)
         free = 0 if self._hindered else self.max_workers - len(self._seats)
         if free > 0:
-            coming = sum(1 for s in self._seats.values() if not s.ready and not s.leaving)
-            for _ in range(min(len(self._waiting) - coming, free)):
-                worker = next(self._numbers)
+            wanted = len(self._waiting) - sum(s.coming for s in self._seats.values())
+            for worker in itertools.islice(self._numbers, max(0, min(wanted, free))):
                 self._seats[worker] = Seat(worker)
                 decided.append(StartWorker(worker))
+        self._full = bool(self._waiting) and free <= 0
         return decided
 
     def _send_ahead(self, decided: list[Action]) -> None:

@@ -33,6 +33,11 @@ class Seat:
         return self.ready and not self.leaving and not self.entries
 
     @property
+    def coming(self) -> bool:
+        """Whether it will take jobs soon."""
+        return not self.ready and not self.leaving
+
+    @property
     def has_others(self) -> bool:
         """Whether a job is here that nobody wants ended."""
         return any(entry.sentence is None for entry in self.entries)

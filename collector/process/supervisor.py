@@ -31,7 +31,8 @@ from collector.wire.frames import Outcome
 
 _NOTHING: Final = Facts()
 
-Note = Callable[[], Iterable[actions.Action] | None]
+Note = Work | Callable[[], Iterable[actions.Action] | None]
+"""A new job, or what is to be done: a function for each of 100,000 jobs would cost too much."""
 
 
 @final
@@ -146,7 +147,7 @@ class Supervisor:
         for handle in ready:
             handle()
         for note in self._bell.notes():
-            self._do(note() or ())
+            self._do(self.take(note) if isinstance(note, Work) else note() or ())
         self._do(self._scheduler.ticked(now_s))
         if self._start_again_s <= now_s:
             self._start_again_s = math.inf
