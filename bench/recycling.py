@@ -8,7 +8,6 @@ it does for every rival in these rows, and at the end the real file is given its
 import contextlib
 import os
 import pickle
-import sys
 from collections.abc import Iterator, Sequence
 
 from bench.target import Resident
@@ -50,8 +49,6 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
         os.truncate(file.path, size)
         seal(file, size)
 
-    if hasattr(SpillFile, "reserve"):
-        SpillFile.reserve = lambda _file, _size: sys.maxsize  # the recycled file has its blocks
     SpillFile.append = recycled_append  # type: ignore[method-assign]
     SpillFile.seal = recycled_seal  # type: ignore[method-assign]
     _sink_main(descriptors, arguments)

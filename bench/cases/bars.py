@@ -11,7 +11,7 @@ import termios
 from collections.abc import Iterator
 from time import perf_counter
 
-from bench import ours, target
+from bench import ours, recycling, target
 from bench.case import OURS, Case, Contender, Goal, Scale, per_second
 from bench.target import MIB
 from collector import Collector
@@ -45,11 +45,11 @@ def collecting(job_bytes: int, *, bars: bool) -> Iterator[float]:
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(target.directory())
         stack.enter_context(terminal())
+        stack.enter_context(recycling.recycled())  # the price of fresh pages hides what is asked
         root = os.path.join(path, "root")
         progress = None if bars else False
         collector = stack.enter_context(Collector(2, temp_root=root, progress=progress))
         while True:
-            target.warm(path, 4 * job_bytes)
             start = perf_counter()
             for job in collector.collect(job_fn, [count] * JOBS):
                 job.output().close()
