@@ -1,12 +1,14 @@
 """The executor as a user meets it: futures, map, collect, options, threads, the end."""
 
 import asyncio
+import enum
 import functools
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -676,3 +678,35 @@ def test_a_scratch_directory_goes_however_deep_it_is_and_costs_no_job(method: st
         assert collector.submit(dig, 1500).result() == 1500
         assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*/*-*"))
         assert collector.submit(square, 3).result() == 9
+
+
+# -- jobs that wait at a worker --------------------------------------------------------------------
+
+
+def test_after_brisk_jobs_long_ones_run_at_all_workers() -> None:
+    with Collector(max_workers=2) as collector:
+        for number in range(200):  # one worker is enough for these
+            collector.submit(square, number).result()
+        slept = [collector.submit(_pid_after, 0.1) for _ in range(12)]
+        assert len({job.result() for job in slept}) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_that_wait_at_a_worker_are_cancelled_by_shutdown(workers: int) -> None:
+    collector = Collector(workers)
+    list(collector.map(square, range(2000)))
+    jobs = [collector.submit(_pid_after, 0.1) for _ in range(100)]
+    jobs[0].result()
+    collector.shutdown(cancel_futures=True)
+    assert sum(job.cancelled() for job in jobs) >= 90
+
+
+def test_a_name_may_be_a_member_of_an_enumeration() -> None:
+    names = enum.StrEnum("names", ["FIRST"])
+    with Collector(max_workers=1) as collector:
+        assert collector.with_options(name=names.FIRST).submit(square, 3).result() == 9
+
+
+def _pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()

@@ -118,8 +118,8 @@ class Collector(Executor):
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
         hold_standard_descriptors()
         with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
-            launcher = launcher_for(method_of(mp_context))
-            undo.callback(launcher.close)
+            launcher = undo.enter_context(contextlib.closing(launcher_for(method_of(mp_context))))
+            launcher.prepare()
             import collector.broken  # noqa: F401, PLC0415 - meanwhile; an error may come when nothing can be loaded
 
             directory = RunDirectory.create(temp_root)

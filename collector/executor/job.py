@@ -182,6 +182,13 @@ class Job(Future[R], Generic[R]):
             told = self._state == "CANCELLED_AND_NOTIFIED"
             return not told and self.set_running_or_notify_cancel()
 
+    def come_back(self) -> None:
+        """See `Owner.come_back`."""
+        with self._condition:
+            if self._state == "RUNNING":
+                self._state = "PENDING"
+        self.cancel()
+
     def attempted(self, attempt: int) -> None:
         """See `Owner.attempted`."""
         self._attempt = attempt

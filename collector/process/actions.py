@@ -16,6 +16,8 @@ class Verdict(enum.Enum):
     SPILL_FAILED = "spill failed"
     LOST = "lost"
     SINK_LOST = "sink lost"
+    CANCELLED = "cancelled"
+    """It was at a worker, had not started, and came back after the end was asked for."""
     UNABLE = "unable"
     """The Collector broke before the job could run."""
 

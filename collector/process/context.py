@@ -117,6 +117,9 @@ class DirectLauncher:
     def __init__(self, method: str) -> None:
         self.method = method
 
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
     def start(
         self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
     ) -> Child:

@@ -29,16 +29,12 @@ from collector.wire import messages
 def launcher_for(method: str) -> Launcher:
     """Return what starts processes by this method; by spawn, where a forkserver has no pidfds.
 
-    A forkserver is started at once, and loads its modules while the caller goes on.
-
     Raises:
         OSError: No descriptor is to be had.
     """
     if method == ForkServer.method:
         if has_pidfds():
-            server = ForkServer(preload=(sink.main, worker.main), spare=sink.main)
-            server.prepare()
-            return server
+            return ForkServer(preload=(sink.main, worker.main), spare=sink.main)
         method = "spawn"
     from collector.process.context import DirectLauncher  # noqa: PLC0415 - multiprocess: 60 ms
 

@@ -191,7 +191,7 @@ def _error(ending: Ending, tail: str) -> BaseException:  # noqa: PLR0911 - one c
             )
         case Verdict.UNABLE:
             return broken.BrokenCollectorError(f"{job} could not run: {ending.reason}")
-        case Verdict.RETURNED | Verdict.RAISED:
+        case Verdict.RETURNED | Verdict.RAISED | Verdict.CANCELLED:
             return errors.ProtocolError(f"{job} has no error")
         case _:
             assert_never(ending.verdict)

@@ -25,6 +25,9 @@ class Launcher(Protocol):
 
     method: str
 
+    def prepare(self) -> None:
+        """Begin with what starting a process will need, if that can be had; waits for nothing."""
+
     def start(
         self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
     ) -> "Child":

@@ -27,6 +27,7 @@ import struct
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
@@ -64,6 +65,7 @@ class ForkServer:
         self._heard = b""
         self._codes: dict[int, int] = {}
         self._lock = threading.Lock()
+        _servers.add(self)
 
     def prepare(self) -> None:
         """Start the server, if it can be had now: it loads its modules while the caller goes on."""
@@ -89,11 +91,8 @@ class ForkServer:
         return Child(pid, death_fd, lambda: self._exitcode(pid, link))
 
     def close(self) -> None:
-        """Let the server go; it leaves its children alone."""
+        """End the server; its children live on (I3)."""
         with self._lock:
-            if self._link is not None:
-                with contextlib.suppress(OSError):
-                    self._link.sendall(_REQUEST.pack(0))
             self._drop()
 
     def _ask(self, role: Role, descriptors: Sequence[int], arguments: bytes) -> int:
@@ -121,8 +120,7 @@ class ForkServer:
                 setpgroup=0,
                 setsigmask=[signal.SIGINT],
             )
-            undo.callback(_collect, pid)
-            undo.callback(os.kill, pid, signal.SIGKILL)
+            undo.callback(_end, pid)
             death_fd = open_pidfd(pid)
             if death_fd is None:
                 raise OSError(errno.ENOSYS, "a forkserver needs pidfds: use mp_context='spawn'")
@@ -167,16 +165,31 @@ class ForkServer:
             self._heard = b""
             self._codes.clear()
         if self._server is not None:
-            self._server.dead(timeout_s=5)
             self._server.kill()
             self._server.reap()
             self._server.close()
             self._server = None
 
     def abandon(self) -> list[int]:
-        """See `Launcher.abandon`."""
-        fds = [] if self._link is None else [self._link.detach()]
-        return fds if self._server is None else [*fds, self._server.death_fd]
+        """See `Launcher.abandon`; only the first call has any."""
+        link, self._link = self._link, None
+        server, self._server = self._server, None
+        fds = [] if link is None else [link.detach()]
+        return fds if server is None else [*fds, server.death_fd]
+
+
+_servers: Final[weakref.WeakSet[ForkServer]] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    """In a forked child of the parent, which would keep the servers alive when the parent dies."""
+    for server in list(_servers):
+        for fd in server.abandon():
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 def _command() -> list[str]:
@@ -190,6 +203,12 @@ def _command() -> list[str]:
     path = [entry or working_directory() for entry in entries if isinstance(entry, str)]
     start = "from collector.process.forkserver import main; main()"
     return [sys.executable, *flags, "-c", f"import sys; sys.path[:] = {path!r}; {start}"]
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    _collect(pid)
 
 
 def _collect(pid: int) -> int | None:
@@ -242,7 +261,7 @@ class _Server:
                 going = self._answer()
 
     def _answer(self) -> bool:
-        """Serve one request; False once the parent is gone, or lets the server go."""
+        """Serve one request; False once the parent is gone."""
         received: list[int] = []
         try:
             data, received, _, _ = socket.recv_fds(self._link, _REQUEST.size, _MOST_DESCRIPTORS)
@@ -252,8 +271,6 @@ class _Server:
             self._kill_workers()
             return False
         (length,) = _REQUEST.unpack(data)
-        if not length:
-            return False
         role, told, where, spared = pickle.loads(_read(self._link, length))
         try:
             pid = os.fork()

@@ -41,6 +41,9 @@ class Owner(Protocol):
     def cancel(self) -> bool:
         """The job will not run: it was not sent to a worker yet."""
 
+    def come_back(self) -> None:
+        """The job was sent to a worker, had not started, and will not run."""
+
     def attempted(self, attempt: int) -> None:
         """A further attempt begins."""
 
@@ -190,6 +193,9 @@ class JobTable:
     def settle(self, entry: Entry, verdict: Verdict, facts: Facts) -> None:
         """Hand the job to the settling thread: it is over."""
         work = self._work.pop(entry.job_id)
+        if verdict is Verdict.CANCELLED:
+            self.later(work.owner.come_back)
+            return
         owner, ending, said = work.owner, _ending(work, verdict, facts, entry.attempt), facts.said
         if said is not None and self.verbose:
             self._spilled(work, said.name)

@@ -32,6 +32,7 @@ from collector.process.actions import (
     Verdict,
 )
 from collector.process.seat import Seat
+from collector.process.setbacks import Setbacks
 
 
 @final
@@ -60,10 +61,8 @@ class Scheduler:
         self._seats: dict[int, Seat] = {}
         self._tickets = itertools.count(1)
         self._numbers = itertools.count(1)
-        self._early_deaths = 0
-        self._failed_starts = 0
-        self._sink_deaths = 0
-        self._stopping = False
+        self.setbacks = Setbacks()
+        self._stopping = self._cancelling = False
         self._hindered = False
         self._full = False  # nobody can take one more job
 
@@ -72,21 +71,6 @@ class Scheduler:
         """Whether a job is still to be settled."""
         return bool(self._waiting or self._dispatched)
 
-    @property
-    def too_many_early_deaths(self) -> bool:
-        """Whether workers keep dying before they do anything."""
-        return self._early_deaths >= settings.WORKER_START_DEATHS_LIMIT
-
-    @property
-    def too_many_failed_starts(self) -> bool:
-        """Whether no process is to be had, again and again."""
-        return self._failed_starts >= settings.WORKER_START_DEATHS_LIMIT
-
-    @property
-    def too_many_sink_deaths(self) -> bool:
-        """Whether the sink keeps dying while nothing gets done."""
-        return self._sink_deaths >= settings.SINK_DEATHS_LIMIT
-
     def find(self, ticket: int) -> Entry | None:
         """Return the job that an attempt belongs to, if it is dispatched."""
         return self._dispatched.get(ticket)
@@ -94,7 +78,7 @@ class Scheduler:
     def next_deadline_s(self) -> float:
         """When time itself will be news: a job has used up its own, or keeps others waiting."""
         deadlines = [entry.deadline_s for entry in self._dispatched.values()]
-        deadlines.extend(seat.since_s + settings.RECALL_AFTER_S for seat in self._blocked())
+        deadlines.extend(seat.since_s + self._patience_s for seat in self._blocked())
         deadlines.extend(s.kill_by_s for s in self._seats.values() if s.kill_by_s is not None)
         return min(deadlines, default=math.inf)
 
@@ -188,14 +172,18 @@ class Scheduler:
             if seat.kill_by_s is not None and seat.kill_by_s <= now_s:
                 yield self._execute(seat)
         for seat in self._blocked():
-            if seat.since_s + settings.RECALL_AFTER_S <= now_s:
+            if seat.since_s + self._patience_s <= now_s:
                 seat.recalled = True
                 yield Recall(seat.worker)
 
     def _blocked(self) -> list[Seat]:
-        """Return workers with jobs that wait behind a running one while another worker is idle."""
-        seats = self._seats.values()
-        return [seat for seat in seats if seat.blocked] if any(s.idle for s in seats) else []
+        """Return workers with jobs that wait behind a running one; another may have them sooner."""
+        return [s for s in self._seats.values() if s.blocked] if self.max_workers > 1 else []
+
+    @property
+    def _patience_s(self) -> float:
+        """How long they wait there: once jobs are not brisk any more, not at all."""
+        return settings.RECALL_AFTER_S if self._pace_s <= settings.BRISK_S else 0.0
 
     def ended(self, ticket: int, verdict: Verdict) -> Iterable[Action]:
         """An attempt is over, as the sink says."""
@@ -208,7 +196,7 @@ class Scheduler:
             seat.entries.remove(entry)
             self._time(seat)
         if verdict in (Verdict.RETURNED, Verdict.RAISED):
-            self._sink_deaths = 0
+            self.setbacks.sink_deaths = 0
             self._hindered = False
         elif verdict is Verdict.CRASHED:
             verdict = entry.sentence or verdict
@@ -245,19 +233,28 @@ class Scheduler:
         self._waiting[entry.job_id] = entry
         self._queue.appendleft(entry)
 
+    def _put_back(self, entry: Entry) -> Iterator[Action]:
+        """A job was at a worker and had not started."""
+        if entry.sentence is Verdict.KILLED:
+            yield Settle(entry, Verdict.KILLED)
+        elif self._cancelling and entry.attempt == 1:
+            yield Settle(entry, Verdict.CANCELLED)
+        else:
+            self._requeue(entry)
+
     def worker_ready(self, worker: int) -> Iterator[Action]:
         """A worker can take jobs."""
         seat = self._seats.get(worker)
         if seat is not None:
             seat.ready = True
-            self._early_deaths = self._failed_starts = 0
+            self.setbacks.early_deaths = self.setbacks.failed_starts = 0
         return itertools.chain(self._assign(), self._leave_if_done())
 
     def worker_not_started(self, worker: int) -> Iterator[Action]:
         """No process is to be had now: the others work on, until one of them ends a job."""
         self._seats.pop(worker)
         if not self._hindered:  # of several that were to be started together one counts
-            self._failed_starts += 1
+            self.setbacks.failed_starts += 1
         self._hindered = True
         return iter(())
 
@@ -278,10 +275,7 @@ class Scheduler:
                 seat.recalled = False
                 if seat.kill_by_s is not None and not seat.has_others:
                     yield self._execute(seat)
-            if entry.sentence is Verdict.KILLED:
-                yield Settle(entry, Verdict.KILLED)
-            else:
-                self._requeue(entry)
+            yield from self._put_back(entry)
         yield from self._assign()
 
     def worker_gone(self, worker: int, last_begun: int | None = None) -> Iterator[Action]:
@@ -293,31 +287,35 @@ class Scheduler:
         if seat is None:
             return
         if not seat.ready and not seat.leaving:
-            self._early_deaths += 1
+            self.setbacks.early_deaths += 1
         for entry in seat.begun(last_begun) if seat.sink_lost else ():
             seat.entries.remove(entry)
             self._dispatched.pop(entry.ticket, None)
             yield self._judge(entry, entry.sentence or Verdict.SINK_LOST)
         for entry in reversed(seat.entries):
             self._dispatched.pop(entry.ticket, None)
-            if entry.sentence is Verdict.KILLED:
-                yield Settle(entry, Verdict.KILLED)
-            else:
-                self._requeue(entry)
+            yield from self._put_back(entry)
         yield from self._assign()
         yield from self._leave_if_done()
 
     def sink_gone(self) -> Iterator[Action]:
         """The sink died: what the workers had open is lost, and so are their queues."""
-        self._sink_deaths += 1
+        self.setbacks.sink_deaths += 1
         for seat in self._seats.values():
             seat.leaving = seat.sink_lost = True
             yield KillWorker(seat.worker)
 
-    def stop(self) -> Iterator[Action]:
-        """No further job will come; workers leave when the last one is settled."""
+    def stop(self, *, cancel: bool = False) -> Iterator[Action]:
+        """No further job will come; with `cancel` what came back from a worker will not run."""
         self._stopping = True
-        return self._leave_if_done()
+        self._cancelling = self._cancelling or cancel
+        for job_id in list(self._waiting) if cancel else ():
+            yield from self._put_back(self._waiting.pop(job_id))
+        for seat in self._seats.values() if cancel else ():
+            if seat.blocked:
+                seat.recalled = True
+                yield Recall(seat.worker)
+        yield from self._leave_if_done()
 
     def kill_all(self) -> Iterator[Action]:
         """End every job; those that never ran were cancelled by their owners."""

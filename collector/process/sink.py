@@ -98,16 +98,24 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
         Sink(control, descriptors[1], directory, told).run()
 
 
-def _return_memory() -> None:
+def _return_memory() -> bool:
     """Have every buffer of 1 MiB or more mapped on its own: freed, it goes back to the system.
 
     Without it glibc raises that limit at the first large buffer that is freed, and outputs that
     grow leave holes: 7 to 12 MiB stayed, and 18 to 22 were the peak where 11 are enough.
-    """
-    import ctypes  # noqa: PLC0415 - 10 ms, before the first bytes and not before the first job
 
-    with contextlib.suppress(AttributeError, OSError):  # another libc
+    Returns:
+        False if that should be tried again.
+    """
+    try:
+        import ctypes  # noqa: PLC0415 - 10 ms, before the first bytes and not before the first job
+
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, settings.MIB)
+    except AttributeError:  # another libc
+        pass
+    except (ImportError, OSError):  # no descriptor is to be had
+        return False
+    return True
 
 
 def _take_all_descriptors() -> None:
@@ -318,8 +326,7 @@ class Sink:
         if job.over:
             return
         if not self._returns_memory:
-            self._returns_memory = True
-            _return_memory()
+            self._returns_memory = _return_memory()
         try:
             job.store(Stream(frame.detail), payload, frame.chunks)
         except SpillError as error:  # told at once: the parent ends the worker

@@ -110,7 +110,7 @@ class Supervisor:
                 self._do(self._scheduler.withdrawn(job_id))
         if kill and self._sink is not None:  # if it does not say in time that all have ended
             self._sink.kill_by_s = time.monotonic() + settings.STOP_DEADLINE_S
-        return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop()]
+        return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop(cancel=cancel)]
 
     def run(self) -> None:
         """Supervise until it was told to stop and the last process is gone."""
@@ -239,7 +239,7 @@ class Supervisor:
             # No process, memory or descriptor: the other workers go on, or every job is told.
             self._do(self._scheduler.worker_not_started(number))
             self._start_again_s = time.monotonic() + settings.START_AGAIN_S
-            if self._scheduler.too_many_failed_starts and not self._workers:
+            if self._scheduler.setbacks.too_many_failed_starts and not self._workers:
                 self._give_up(f"no worker can be started: {error}")
             return
         self._workers[number] = worker
@@ -278,7 +278,7 @@ class Supervisor:
         if said is not None:
             self._ended(said, code, worker.broken)
         self._do(self._scheduler.worker_gone(worker.number, begun))
-        if self._scheduler.too_many_early_deaths:
+        if self._scheduler.setbacks.too_many_early_deaths:
             self._give_up(f"workers die before they can take a job: the last one {how}")
 
     def _start_sink(self) -> SinkProcess:
@@ -302,7 +302,7 @@ class Supervisor:
         for worker in list(self._workers.values()):
             worker.drained = True
             self._bury(worker)
-        if self._scheduler.too_many_sink_deaths:
+        if self._scheduler.setbacks.too_many_sink_deaths:
             self._give_up(
                 f"the collector process died {settings.SINK_DEATHS_LIMIT} times with no job "
                 f"finished in between: the last one {how}"

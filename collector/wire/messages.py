@@ -209,7 +209,7 @@ def encode(message: Message) -> list[bytes]:
     values = [getattr(message, name) for name in layout.names]
     count = layout.count
     blobs = [
-        value.encode("utf-8", "surrogatepass") if type(value) is str else value
+        value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         for value in values[count:]
     ]
     lengths = [len(blob) for blob in blobs]

@@ -117,7 +117,7 @@ def note_down(number: int, path: str) -> int:
 
 @each_method
 def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_path: Path) -> None:
-    path = tmp_path / "numbers"
+    path, count = tmp_path / "numbers", settings.JOBS_AHEAD + 12
     with Collector(1, method) as collector:
         assert collector.submit(square, 2).result() == 4
         sink = sink_pid(collector)
@@ -126,14 +126,17 @@ def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_
         with supervisor_held_up(collector):
             scheduler = collector._core.pool._supervisor._scheduler
             scheduler._pace_s = 0.0  # as after many brisk jobs: some are sent ahead
-            jobs = [collector.submit(note_down, number, os.fspath(path)) for number in range(12)]
+            jobs = [collector.submit(note_down, number, os.fspath(path)) for number in range(count)]
         assert wait_until(lambda: path.exists() and len(path.read_text().split()) >= 3)
         kill(sink)
         failed = {number for number, job in enumerate(jobs) if job.exception(60) is not None}
         assert all(isinstance(jobs[number].exception(), BrokenCollectorError) for number in failed)
         ran = [int(number) for number in path.read_text().split()]
-        assert sorted(ran) == list(range(12)), "a job was run twice, or never"
-        assert set(ran[:3]) <= failed < set(ran)
+        assert len(ran) == len(set(ran)), "a job was run twice"
+        never = set(range(count)) - set(ran)
+        assert len(never) <= 1, "only the one that was just beginning may have been cut off"
+        assert set(ran[:3]) | never <= failed
+        assert len(failed) < count
         assert collector.submit(square, 3).result() == 9
 
 

@@ -201,6 +201,39 @@ def test_jobs_are_sent_ahead_while_they_are_brisk_and_called_back_from_behind_a_
     assert schedule.find(jobs[0].ticket) is jobs[0]
 
 
+def test_jobs_behind_a_long_one_go_to_a_worker_that_can_still_be_started() -> None:
+    schedule, clock = make(2)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, Verdict.RETURNED))
+    brisk(schedule, clock)
+    jobs = [Entry(number) for number in range(10, 14)]
+    decided = submit(schedule, *jobs)  # all of them fit behind the first one, which is long
+    clock.now_s += settings.RECALL_AFTER_S + BRISK
+    decided += schedule.ticked(clock.now_s)
+    assert StartWorker(2) in decided or Recall(1) in decided
+
+
+def test_an_idle_worker_gets_what_waits_behind_jobs_that_are_brisk_no_more() -> None:
+    schedule, clock = make(2)
+    submit(schedule, Entry(1), Entry(2))
+    for worker in (1, 2):
+        list(schedule.worker_ready(worker))
+        list(schedule.ended(worker, Verdict.RETURNED))
+    brisk(schedule, clock, worker=2)
+    jobs = [Entry(number) for number in range(10, 10 + 2 * 20)]
+    submit(schedule, *jobs)
+    of = {w: [job for job in jobs if job.worker == w] for w in (1, 2)}
+    for job in of[2]:
+        list(schedule.ended(job.ticket, Verdict.RETURNED))
+    decided: list[Action] = []
+    for job in of[1][:-1]:  # none is long enough to be called long, and together they are
+        clock.now_s += settings.RECALL_AFTER_S * 0.75
+        decided += schedule.ticked(clock.now_s)
+        decided += schedule.ended(job.ticket, Verdict.RETURNED)
+    assert Recall(1) in decided
+
+
 @pytest.mark.parametrize(
     ("takes_s", "ahead"),
     [
@@ -391,7 +424,7 @@ class Processes(RuleBasedStateMachine):
         self.tickets: set[int] = set()
         self.seen_workers: set[int] = set()
         self.startable = True
-        self.stopping = False
+        self.stopping = self.cancelling = False
         self.broken = False
         if fast:  # as after many brisk jobs
             self.schedule._pace_s = 0.0
@@ -429,7 +462,7 @@ class Processes(RuleBasedStateMachine):
         self.seen_workers.add(number)
         if not self.startable:
             self.perform(self.schedule.worker_not_started(number))
-            if self.schedule.too_many_failed_starts and not self.workers:
+            if self.schedule.setbacks.too_many_failed_starts and not self.workers:
                 self.give_up()
             return
         assert len(self.workers) < self.max_workers, "I2: too many workers"
@@ -464,6 +497,9 @@ class Processes(RuleBasedStateMachine):
             return
         if verdict is Verdict.KILLED:
             assert job.kills, "nobody wanted this job killed"
+        if verdict is Verdict.CANCELLED:
+            assert self.cancelling, "nobody wanted the jobs cancelled"
+            assert not job.runs, "a job is cancelled that has run"
         job.settled = verdict
         job.attempts += 1
         assert job.attempts <= 1 + job.retries + (verdict is Verdict.UNABLE)
@@ -501,7 +537,7 @@ class Processes(RuleBasedStateMachine):
             if worker.killed and not job.kills and entry.timeout is None:
                 assert before or job.settled is not Verdict.CRASHED, "an innocent job was failed"
         self.perform(self.schedule.worker_gone(worker.number))
-        if self.schedule.too_many_early_deaths:
+        if self.schedule.setbacks.too_many_early_deaths:
             self.give_up()
 
     # -- users -------------------------------------------------------------------------------------
@@ -538,19 +574,21 @@ class Processes(RuleBasedStateMachine):
         self.perform(event(job.entry.job_id))
 
     @precondition(lambda self: not self.stopping)
-    @rule(kill=st.booleans())
-    def stop(self, kill: bool) -> None:
+    @rule(cancel=st.booleans(), kill=st.booleans())
+    def stop(self, cancel: bool, kill: bool) -> None:
         self.stopping = True
+        self.cancelling = cancel
         actions: list[Action] = []
-        if kill:
+        if kill or cancel:
             for job in self.known.values():
                 if job.claimed:
-                    job.kills += 1
+                    job.kills += kill
                 elif job.settled is None and not job.cancelled:
                     job.cancelled = True
                     self.perform(self.schedule.withdrawn(job.entry.job_id))
+        if kill:
             actions = list(self.schedule.kill_all())
-        self.perform([*actions, *self.schedule.stop()])
+        self.perform([*actions, *self.schedule.stop(cancel=cancel)])
 
     # -- time, and what is to be had ---------------------------------------------------------------
 
@@ -663,7 +701,7 @@ class Processes(RuleBasedStateMachine):
             worker.running = None
             del self.workers[worker.number]
             self.perform(self.schedule.worker_gone(worker.number, worker.begun))
-        if self.schedule.too_many_sink_deaths:
+        if self.schedule.setbacks.too_many_sink_deaths:
             self.give_up()
 
     # -- what must hold ----------------------------------------------------------------------------
@@ -687,7 +725,7 @@ class Processes(RuleBasedStateMachine):
         while self.notes:
             self.read_a_note()
         if not self.stopping:
-            self.stop(kill=False)
+            self.stop(cancel=False, kill=False)
         rounds = 0
         while self.workers and rounds < 300:
             rounds += 1
