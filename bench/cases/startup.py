@@ -51,4 +51,5 @@ def cases(scale: Scale) -> Iterator[Case]:
             figure=times(1e3),
             goals=tuple(Goal(peer, 1) for peer in ("loky", "mpire", "pebble")),
             less_is_better=True,
+            repetitions=scale.pick(15, 5),
         )

@@ -277,6 +277,7 @@ class Scheduler:
                     yield self._execute(seat)
             yield from self._put_back(entry)
         yield from self._assign()
+        yield from self._leave_if_done()
 
     def worker_gone(self, worker: int, last_begun: int | None = None) -> Iterator[Action]:
         """A worker is dead and its queue is read to the end: what it still had, had not started.
