@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -683,30 +682,36 @@ def test_a_scratch_directory_goes_however_deep_it_is_and_costs_no_job(method: st
 # -- jobs that wait at a worker --------------------------------------------------------------------
 
 
-def test_after_brisk_jobs_long_ones_run_at_all_workers() -> None:
+def test_after_brisk_jobs_long_ones_run_at_all_workers(tmp_path: Path) -> None:
+    until = tmp_path / "until"
     with Collector(max_workers=2) as collector:
         for number in range(200):  # one worker is enough for these
             collector.submit(square, number).result()
-        slept = [collector.submit(_pid_after, 0.1) for _ in range(12)]
-        assert len({job.result() for job in slept}) == 2
+        for number in range(12):
+            begun = os.fspath(tmp_path / f"begun-{number}")
+            collector.submit(begun_then_wait, begun, os.fspath(until))
+        try:
+            assert wait_until(lambda: len(list(tmp_path.glob("begun-*"))) == 2)
+        finally:
+            until.touch()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_jobs_that_wait_at_a_worker_are_cancelled_by_shutdown(workers: int) -> None:
-    collector = Collector(workers)
-    list(collector.map(square, range(2000)))
-    jobs = [collector.submit(_pid_after, 0.1) for _ in range(100)]
-    jobs[0].result()
-    collector.shutdown(cancel_futures=True)
-    assert sum(job.cancelled() for job in jobs) >= 90
+def test_jobs_that_wait_at_a_worker_are_cancelled_by_shutdown(workers: int, tmp_path: Path) -> None:
+    begun, until = tmp_path / "begun", tmp_path / "until"
+    with Collector(workers) as collector:
+        list(collector.map(square, range(2000)))  # from now on some are sent ahead
+        told = (os.fspath(begun), os.fspath(until))
+        jobs = [collector.submit(begun_then_wait, *told) for _ in range(100)]
+        wait_for(begun)
+        collector.shutdown(wait=False, cancel_futures=True)
+        try:
+            assert wait_until(lambda: sum(job.cancelled() for job in jobs) >= 100 - workers)
+        finally:
+            until.touch()
 
 
 def test_a_name_may_be_a_member_of_an_enumeration() -> None:
     names = enum.StrEnum("names", ["FIRST"])
     with Collector(max_workers=1) as collector:
         assert collector.with_options(name=names.FIRST).submit(square, 3).result() == 9
-
-
-def _pid_after(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()

@@ -264,23 +264,6 @@ def test_jobs_that_are_sent_ahead_are_shared_out_among_the_workers() -> None:
     assert Counter(a.worker for a in given if isinstance(a, Dispatch)) == {1: 10, 2: 10, 3: 10}
 
 
-@pytest.mark.parametrize("how", ["cancelled", "killed"])
-def test_workers_leave_though_the_last_job_is_one_that_comes_back(how: str) -> None:
-    schedule, clock = make(1)
-    submit(schedule, Entry(1))
-    list(schedule.worker_ready(1))
-    list(schedule.ended(1, Verdict.RETURNED))
-    brisk(schedule, clock)
-    first, last = Entry(10), Entry(11)
-    submit(schedule, first, last)
-    if how == "killed":
-        assert list(schedule.killed(11)) == [Recall(1)]
-    assert list(schedule.stop(cancel=True)) == [Recall(1)]
-    assert list(schedule.ended(first.ticket, Verdict.RETURNED)) == [Settle(first, Verdict.RETURNED)]
-    verdict = Verdict.KILLED if how == "killed" else Verdict.CANCELLED
-    assert list(schedule.handed_back(1, last.ticket)) == [Settle(last, verdict), StopWorker(1)]
-
-
 def test_killing_one_job_costs_no_other_one() -> None:
     schedule, clock = make(1)
     submit(schedule, Entry(1))
@@ -323,6 +306,17 @@ def with_one_behind(retries: int = 0) -> tuple[Scheduler, Clock, Entry, Entry]:
     first, second = Entry(10, retries=retries), Entry(11)
     assert submit(schedule, first, second) == [Dispatch(1, first), Dispatch(1, second)]
     return schedule, clock, first, second
+
+
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+def test_workers_leave_though_the_last_job_is_one_that_comes_back(how: str) -> None:
+    schedule, _, first, last = with_one_behind()
+    if how == "killed":
+        assert list(schedule.killed(11)) == [Recall(1)]
+    assert list(schedule.stop(cancel=True)) == [Recall(1)]
+    assert list(schedule.ended(first.ticket, Verdict.RETURNED)) == [Settle(first, Verdict.RETURNED)]
+    verdict = Verdict.KILLED if how == "killed" else Verdict.CANCELLED
+    assert list(schedule.handed_back(1, last.ticket)) == [Settle(last, verdict), StopWorker(1)]
 
 
 def test_a_job_whose_output_is_refused_goes_once_the_ones_behind_it_are_back() -> None:
