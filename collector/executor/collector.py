@@ -23,7 +23,6 @@ from collector.executor.core import Core
 from collector.executor.job import Job
 from collector.executor.options import Options, ProgressCallback, whole
 from collector.process import ship
-from collector.process.actions import Entry
 from collector.process.birth import hold_standard_descriptors, method_of
 from collector.process.crew import Crew, launcher_for
 from collector.process.jobs import Work
@@ -185,8 +184,16 @@ class Collector(Executor):
             job: Job[Any] = Job(
                 core.pool, job_id, args, kwargs, label, watchers, numbered=not options.name
             )
-            entry = Entry(job_id, options.retries, options.timeout)
-            core.pool.submit(Work(entry, job, call, options.memory_threshold, options.capture))
+            work = Work(
+                job_id,
+                options.retries,
+                options.timeout,
+                owner=job,
+                call=call,
+                memory_threshold=options.memory_threshold,
+                capture=options.capture,
+            )
+            core.pool.submit(work)
         return job
 
     def map(

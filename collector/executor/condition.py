@@ -16,7 +16,13 @@ class SmallCondition(threading.Condition):
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
-        self._waiters: list[Any] = []  # a list will do: few threads ever wait here
+        self._waiters: Any = ()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until notified; as `Condition.wait`."""
+        if self._waiters == () and self._is_owned():
+            self._waiters = []  # a list will do: few threads ever wait here
+        return super().wait(timeout)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Acquire the lock; as `RLock.acquire`."""

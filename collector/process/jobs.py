@@ -60,11 +60,13 @@ class Owner(Protocol):
 
 
 @final
-@dataclass(slots=True, eq=False)
-class Work:
-    """A job that is not settled."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Work(Entry):
+    """A job that is not settled: what the scheduler knows of it, and the rest.
 
-    entry: Entry
+    One object for both: the garbage collector looks at each of those that wait, again and again.
+    """
+
     owner: Owner
     call: bytes
     memory_threshold: int
@@ -110,7 +112,7 @@ class JobTable:
 
     def add(self, work: Work) -> None:
         """Take a job."""
-        self._work[work.entry.job_id] = work
+        self._work[work.job_id] = work
 
     def forget(self, job_id: int) -> None:
         """Drop a job whose owner has cancelled it."""
@@ -120,9 +122,9 @@ class JobTable:
         """Have every job cancelled that has not been sent to a worker; return their numbers."""
         unclaimed = [work for work in self._work.values() if not work.claimed]
         for work in unclaimed:
-            self.forget(work.entry.job_id)
+            self.forget(work.job_id)
             self.later(work.owner.cancel)
-        return [work.entry.job_id for work in unclaimed]
+        return [work.job_id for work in unclaimed]
 
     def claim(self, entry: Entry) -> RunJob | None:
         """Return what a worker is to be told; None if the owner has cancelled the job."""
@@ -161,7 +163,7 @@ class JobTable:
         if work is None:
             return 0
         work.followed = True
-        return work.entry.ticket
+        return work.ticket
 
     def followed(self, entry: Entry) -> bool:
         """Whether somebody follows this job."""
@@ -172,7 +174,7 @@ class JobTable:
         """A job has logged something."""
         work = self._work.get(entry.job_id) if entry else None
         if work is not None:
-            self._records.take(packed, work.entry.job_id, work.owner.name)
+            self._records.take(packed, work.job_id, work.owner.name)
         else:
             self._records.take(packed, 0, "")
 
@@ -268,15 +270,16 @@ class JobTable:
 
 
 def _ending(work: Work, verdict: Verdict, facts: Facts, attempt: int) -> Ending:
+    said, exitcode, reason = facts
     return Ending(
-        job_id=work.entry.job_id,
-        name=work.owner.name,
-        attempt=attempt,
-        verdict=verdict,
-        timeout=work.entry.timeout,
-        exitcode=facts.exitcode,
-        said=facts.said,
-        spilled=work.spilled,
-        log_name=work.log_name,
-        reason=facts.reason,
+        work.job_id,
+        work.owner.name,
+        attempt,
+        verdict,
+        work.timeout,
+        exitcode,
+        said,
+        work.spilled,
+        work.log_name,
+        reason,
     )

@@ -84,8 +84,8 @@ class Supervisor:
         self.jobs.add(work)
         if self.broken:
             self._facts = Facts(reason=self.broken)
-            return self._scheduler.refused(work.entry)
-        return self._scheduler.submitted(work.entry)
+            return self._scheduler.refused(work)
+        return self._scheduler.submitted(work)
 
     def withdraw(self, job_id: int) -> Iterable[actions.Action]:
         """A waiting job was cancelled."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar, final, overloa
 from collector.errors import ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.mode import Mode
-from collector.store.place import Closed, Held, OpenPlace, Place, Spilled, spill_blocks
+from collector.store.place import NOTHING, Closed, Held, OpenPlace, Place, Spilled, spill_blocks
 from collector.store.reader import iterate_lines
 from collector.store.rundir import RunDirectory
 from collector.store.save import Openable, save_as, send_to
@@ -107,7 +107,7 @@ class Output:
                 any thread, so it must take no lock.
         """
         return cls(
-            Held(data),
+            Held(data) if data else NOTHING,
             size=len(data),
             chunks=chunks,
             complete=complete,

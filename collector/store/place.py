@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from collector.errors import CollectorError, spill_error
 from collector.store.reader import map_file, open_file, open_memory
@@ -34,6 +34,10 @@ class Held:
     def view(self) -> memoryview:
         """Show them where they are."""
         return memoryview(self.data).toreadonly()
+
+
+NOTHING: Final = Held(b"")
+"""What most jobs write: one for all of them."""
 
 
 class _OnDisk:
