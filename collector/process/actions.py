@@ -1,4 +1,7 @@
-"""What the scheduler decides, and how an attempt can have ended: values, and nothing else."""
+"""What the scheduler decides, and how an attempt can have ended: values, and nothing else.
+
+Nobody changes an action; frozen ones take three times as long to make.
+"""
 
 import enum
 import math
@@ -44,28 +47,28 @@ class Entry:
         return self.started_s + self.timeout
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StartWorker:
     """Start a process for this worker."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StopWorker:
     """Let this worker leave: it has nothing to do."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KillWorker:
     """End this worker and its group at once."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatch:
     """Send the job to the worker."""
 
@@ -73,14 +76,14 @@ class Dispatch:
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recall:
     """Ask the worker for the jobs that it has not started."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunAgain:
     """The attempt failed and another one will follow: drop what it had written."""
 
@@ -88,7 +91,7 @@ class RunAgain:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
     """The job is over."""
 

@@ -48,6 +48,7 @@ slot is written (docs/decisions/0009-speed.md)."""
 _DRAIN_READS = 64
 """Reads of a dead worker's pipe, each of a full pipe: more is a grandchild's garbage."""
 
+_OUTCOMES = tuple(Outcome)
 _M_MMAP_THRESHOLD = -3
 _STDERR = 2
 _BURIED = 64
@@ -267,14 +268,14 @@ class Sink:
     def _handle(self, source: Source, frame: Frame, payload: bytes | memoryview) -> None:
         job = source.job
         match frame.kind:
+            case Kind.START if job is None:
+                source.job = self._open(source, frame.ticket, payload)
+            case Kind.END if job is not None and job.ticket == frame.ticket:
+                self._end(source, job, _OUTCOMES[frame.detail], bytes(payload))
             case Kind.DATA if frame.detail == Stream.RECORD:
                 self._control.post(messages.LogRecord(ticket=frame.ticket, record=bytes(payload)))
             case Kind.DATA if job is not None and job.ticket == frame.ticket:
                 self._store(job, frame, payload)
-            case Kind.START if job is None:
-                source.job = self._open(source, frame.ticket, payload)
-            case Kind.END if job is not None and job.ticket == frame.ticket:
-                self._end(source, job, Outcome(frame.detail), bytes(payload))
             case Kind.READY | Kind.REFUSED:
                 refusal = bytes(payload).decode("utf-8", "replace")
                 self._control.post(messages.WorkerReady(worker=source.worker, refusal=refusal))

@@ -47,7 +47,7 @@ _logger = logging.getLogger("collector")
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sealed:
     """What is left of an output that takes no more, ready to be handed to another process.
 

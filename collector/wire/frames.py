@@ -60,6 +60,17 @@ class Outcome(enum.IntEnum):
     LOST = 4
 
 
+_MOST_DETAIL: Final = {
+    Kind.READY: 255,
+    Kind.START: 255,
+    Kind.DATA: Stream.RECORD,
+    Kind.END: Outcome.RAISED,
+    Kind.HANDED_BACK: 255,
+    Kind.REFUSED: 255,
+}
+"""What a worker may say: each kind, and the highest detail of it."""
+
+
 class Frame(NamedTuple):
     """The header of one frame. `detail` is a Stream for DATA, an Outcome for END, else 0."""
 
@@ -135,25 +146,25 @@ class FrameDecoder:
             self._rest = data[start:]
 
     def _header(self, data: bytes, start: int) -> Frame:
-        magic, version, *fields = _HEADER.unpack_from(data, start)
-        kind, detail, place, slot, length, chunks, sequence, ticket = fields
+        fields = _HEADER.unpack_from(data, start)
+        magic, version, kind, detail, place, slot, length, _, sequence, _ = fields
         if magic != MAGIC or version != VERSION:
             raise ProtocolError(f"a frame begins with {magic:#x} version {version}")
         if sequence != self._sequence:
             raise ProtocolError(f"frame {sequence} came where {self._sequence} was due")
-        self._check(kind, detail)
+        if detail > _MOST_DETAIL.get(kind, -1):
+            raise ProtocolError(_unknown(kind, detail))
         if place == Place.SLOT:
             if slot >= self._slot_count or length > self._slot_bytes:
                 raise ProtocolError(f"a frame claims {length} bytes in slot {slot}")
         elif place != Place.INLINE or length > self._inline_bytes:
             raise ProtocolError(f"a frame claims {length} bytes in place {place}")
-        return Frame(kind, detail, place, slot, length, chunks, sequence, ticket)
+        return Frame._make(fields[2:])
 
-    @staticmethod
-    def _check(kind: int, detail: int) -> None:
-        if not Kind.READY <= kind <= Kind.REFUSED:
-            raise ProtocolError(f"unknown kind of frame: {kind}")
-        if kind == Kind.DATA and detail > Stream.RECORD:
-            raise ProtocolError(f"unknown stream: {detail}")
-        if kind == Kind.END and detail > Outcome.RAISED:
-            raise ProtocolError(f"unknown outcome: {detail}")
+
+def _unknown(kind: int, detail: int) -> str:
+    if kind == Kind.DATA:
+        return f"unknown stream: {detail}"
+    if kind == Kind.END:
+        return f"unknown outcome: {detail}"
+    return f"unknown kind of frame: {kind}"

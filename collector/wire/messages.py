@@ -10,9 +10,10 @@ Invariants: I1  nothing in a message is ever unpickled to understand it; values 
 """
 
 import dataclasses
+import operator
 import struct
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from collector.errors import ProtocolError
 
@@ -188,7 +189,13 @@ class _Layout:
     def __init__(self, kind: int, cls: type[Message]) -> None:
         fields = dataclasses.fields(cls)
         self.cls = cls
-        self.names = [f.name for f in fields]
+        names = [f.name for f in fields]
+        # One call for all of them, where there are several.
+        self.values: Callable[[Message], tuple[Any, ...]] = (
+            operator.attrgetter(*names)
+            if len(names) > 1
+            else lambda message: tuple(getattr(message, name) for name in names)
+        )
         self.texts = [f.type is str for f in fields if f.type is not int]
         self.count = len(fields) - len(self.texts)
         if any(f.type is not int for f in fields[: self.count]):
@@ -206,15 +213,15 @@ _BY_KIND: Final = list(_LAYOUTS.values())
 def encode(message: Message) -> list[bytes]:
     """Return the message as pieces to write one by one; large bytes are not copied."""
     layout = _LAYOUTS[type(message)]
-    values = [getattr(message, name) for name in layout.names]
-    count = layout.count
+    values = layout.values(message)
+    numbers = values[: layout.count]
     blobs = [
         value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-        for value in values[count:]
+        for value in values[layout.count :]
     ]
     lengths = [len(blob) for blob in blobs]
     size = sum(lengths)
-    head = layout.whole.pack(*layout.header, layout.fixed.size + size, *values[:count], *lengths)
+    head = layout.whole.pack(*layout.header, layout.fixed.size + size, *numbers, *lengths)
     if size <= _SMALL_BYTES:
         return [b"".join((head, *blobs))]
     return [head, *filter(None, blobs)]
@@ -260,13 +267,19 @@ class MessageDecoder:
 
 def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Message:
     values = layout.fixed.unpack_from(buffer, start)
-    fields: list[object] = [*values[: layout.count]]
+    fields: list[object] = list(values[: layout.count])
     at = start + layout.fixed.size
-    with memoryview(buffer) as view:
-        for is_text, size in zip(layout.texts, values[layout.count :], strict=True):
-            blob = bytes(view[at : at + size]) if size else b""
-            fields.append(_text(blob) if is_text else blob)
-            at += size
+    for is_text, size in zip(layout.texts, values[layout.count :], strict=True):
+        if not size:
+            fields.append("" if is_text else b"")
+            continue
+        if size <= _SMALL_BYTES:
+            blob = bytes(buffer[at : at + size])
+        else:  # without a second copy
+            with memoryview(buffer) as view:
+                blob = bytes(view[at : at + size])
+        fields.append(_text(blob) if is_text else blob)
+        at += size
     if at != start + length:
         raise ProtocolError(f"a message of {length} bytes holds {at - start}")
     return layout.cls(*fields)  # type: ignore[arg-type]
