@@ -38,13 +38,19 @@ PIPE_PAYLOAD_BYTES: Final = 64 * KIB
 """Largest payload behind one header where no shared slots can be had."""
 
 # -- processes -----------------------------------------------------------------------------------
-JOBS_AHEAD: Final = 128
-"""At most so many jobs are at a worker at once, the running one included, while jobs are brisk:
-with 8, 16, 32, 64 and 128 they were 14.9, 17.4, 18.4, 19.5 and 20.1 thousand a second (0009)."""
+JOBS_AHEAD: Final = 256
+"""At most so many jobs are at a worker at once, the running one included, while jobs are brisk
+(0009)."""
 
 AHEAD_S: Final = 0.01
 """... and no more than are over in this time: as long as a thread of the user's can keep the
 supervising one waiting, twice `sys.getswitchinterval()`."""
+
+PORTIONS: Final = 8
+"""A worker that has so many gets the next ones in portions of this part of them ..."""
+
+PORTION_BYTES: Final = 4 * KIB
+"""... written as soon as there is so much to write: it works on one while the next is made."""
 
 BRISK_S: Final = 0.002
 """Jobs that take less on average are brisk: the way to the worker and back counts."""

@@ -31,6 +31,7 @@ from collector.process.actions import (
     StopWorker,
     Verdict,
 )
+from collector.process.pace import Pace
 from collector.process.seat import Seat
 from collector.process.setbacks import Setbacks
 
@@ -52,7 +53,7 @@ class Scheduler:
         clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._clock = clock
-        self._pace_s = 1.0
+        self._pace = Pace()
         self.max_workers = max_workers
         self._max_tasks = max_tasks_per_child
         self._queue: deque[Entry] = deque()
@@ -77,8 +78,8 @@ class Scheduler:
 
     def next_deadline_s(self) -> float:
         """When time itself will be news: a job has used up its own, or keeps others waiting."""
-        deadlines = [entry.deadline_s for entry in self._dispatched.values()]
-        deadlines.extend(seat.since_s + self._patience_s for seat in self._blocked())
+        deadlines = [entry.deadline_s for entry in self._first()]
+        deadlines.extend(seat.since_s + self._pace.patience_s for seat in self._blocked())
         deadlines.extend(s.kill_by_s for s in self._seats.values() if s.kill_by_s is not None)
         return min(deadlines, default=math.inf)
 
@@ -165,36 +166,35 @@ class Scheduler:
 
     def ticked(self, now_s: float) -> Iterator[Action]:
         """Time has passed."""
-        for entry in [e for e in self._dispatched.values() if e.deadline_s <= now_s]:
-            if entry.worker is not None:
+        for entry in self._first():
+            if entry.worker is not None and entry.deadline_s <= now_s:
                 yield self._condemn(entry, entry.worker, Verdict.TIMED_OUT)
         for seat in self._seats.values():
             if seat.kill_by_s is not None and seat.kill_by_s <= now_s:
                 yield self._execute(seat)
         for seat in self._blocked():
-            if seat.since_s + self._patience_s <= now_s:
+            if seat.since_s + self._pace.patience_s <= now_s:
                 seat.recalled = True
                 yield Recall(seat.worker)
+
+    def _first(self) -> list[Entry]:
+        """Return the first job of each worker: no other one can be running."""
+        return [seat.entries[0] for seat in self._seats.values() if seat.entries]
 
     def _blocked(self) -> list[Seat]:
         """Return workers with jobs that wait behind a running one; another may have them sooner."""
         return [s for s in self._seats.values() if s.blocked] if self.max_workers > 1 else []
-
-    @property
-    def _patience_s(self) -> float:
-        """How long they wait there: once jobs are not brisk any more, not at all."""
-        return settings.RECALL_AFTER_S if self._pace_s <= settings.BRISK_S else 0.0
 
     def ended(self, ticket: int, verdict: Verdict) -> Iterable[Action]:
         """An attempt is over, as the sink says."""
         entry = self._dispatched.pop(ticket, None)
         if entry is None:
             return ()
-        decided: list[Action] = []
+        hindered, decided = self._hindered, list[Action]()
         seat = self._seats.get(entry.worker or 0)
         if seat is not None and entry in seat.entries:
             seat.entries.remove(entry)
-            self._time(seat)
+            self._pace.took(seat.advance(self._clock()))
         if verdict in (Verdict.RETURNED, Verdict.RAISED):
             self.setbacks.sink_deaths = 0
             self._hindered = False
@@ -205,18 +205,17 @@ class Scheduler:
         elif verdict is Verdict.SPILL_FAILED and seat is not None and not seat.leaving:
             decided.append(self._end(seat))  # its function runs on
         decided.append(self._judge(entry, verdict))
+        decided += self._retire(seat)
+        if hindered or not self._full or seat is None or seat.is_low(self._pace.refill_at):
+            decided += self._assign()
+        decided += self._leave_if_done()
+        return decided
+
+    def _retire(self, seat: Seat | None) -> Iterator[Action]:
+        """Let a worker go that has done as many jobs as one may."""
         if seat is not None and self._used_up(seat) and not seat.entries and not seat.leaving:
             seat.leaving = True
-            decided.append(StopWorker(seat.worker))
-        return [*decided, *self._assign(), *self._leave_if_done()]
-
-    def _time(self, seat: Seat) -> None:
-        """A job of this worker has ended: how long do jobs take these days?"""
-        now_s = self._clock()
-        self._pace_s += (now_s - seat.since_s - self._pace_s) * settings.PACE_WEIGHT
-        seat.since_s = now_s
-        seat.recalled = False
-        seat.kill_by_s = None
+            yield StopWorker(seat.worker)
 
     def _judge(self, entry: Entry, verdict: Verdict) -> Action:
         again = verdict not in (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)
@@ -358,7 +357,7 @@ class Scheduler:
         decided: list[Action] = []
         while idle and (entry := self._next()) is not None:
             decided.append(self._dispatch(idle.pop(), entry))
-        if self._waiting and self._pace_s <= settings.BRISK_S:
+        if self._waiting and self._pace.brisk:
             self._send_ahead(decided)
         free = 0 if self._hindered else self.max_workers - len(self._seats)
         if free > 0:
@@ -372,7 +371,7 @@ class Scheduler:
     def _send_ahead(self, decided: list[Action]) -> None:
         """While jobs are over in no time, let some wait at their worker, not here."""
         now_s = self._clock()
-        ahead = round(min(settings.JOBS_AHEAD, settings.AHEAD_S / max(self._pace_s, 1e-9)))
+        ahead = self._pace.ahead()
         fit = [s for s in self._seats.values() if s.has_room(ahead, now_s) and not self._used_up(s)]
         while fit and (entry := self._next()) is not None:
             seat = min(fit, key=lambda seat: len(seat.entries))

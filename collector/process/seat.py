@@ -53,6 +53,16 @@ class Seat:
             return list(self.entries)[:1]
         return [entry for entry in self.entries if entry.ticket <= ticket]
 
+    def advance(self, now_s: float) -> float:
+        """The running job is over and the next one runs; returns how long the first took."""
+        took_s, self.since_s = now_s - self.since_s, now_s
+        self.recalled, self.kill_by_s = False, None
+        return took_s
+
+    def is_low(self, refill_at: int) -> bool:
+        """Whether it is time to see what else there is to do here."""
+        return len(self.entries) <= refill_at or self.leaving
+
     def has_room(self, ahead: int, now_s: float) -> bool:
         """Whether one more job may come, to be one of `ahead`: none behind a long one."""
         if len(self.entries) >= ahead or not self.ready or self.leaving:

@@ -147,7 +147,9 @@ class Supervisor:
         for handle in ready:
             handle()
         for note in self._bell.notes():
-            self._do(self.take(note) if isinstance(note, Work) else note() or ())
+            decided = self.take(note) if isinstance(note, Work) else note()
+            if decided:
+                self._do(decided)
         self._do(self._scheduler.ticked(now_s))
         if self._start_again_s <= now_s:
             self._start_again_s = math.inf
@@ -207,7 +209,11 @@ class Supervisor:
         message = self.jobs.claim(entry)
         if message is None:
             return self._scheduler.unclaimed(entry.ticket)
-        self._workers[number].jobs.post(message)
+        channel = self._workers[number].jobs
+        channel.post(message)
+        if channel.backlog_bytes >= settings.PORTION_BYTES:
+            with contextlib.suppress(OSError):  # dead: noticed by its death
+                channel.flush()
         return ()
 
     def _flush(self) -> None:

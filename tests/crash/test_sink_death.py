@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from collector import BrokenCollectorError, Collector, JobKilledError, current_job, settings
+from collector.process.pace import Pace
 from tests.support.jobs import (
     METHODS,
     MIB,
@@ -125,7 +126,7 @@ def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_
         os.kill(sink, signal.SIGSTOP)
         with supervisor_held_up(collector):
             scheduler = collector._core.pool._supervisor._scheduler
-            scheduler._pace_s = 0.0  # as after many brisk jobs: some are sent ahead
+            scheduler._pace = Pace(0.0)  # as after many brisk jobs: some are sent ahead
             jobs = [collector.submit(note_down, number, os.fspath(path)) for number in range(count)]
         assert wait_until(lambda: path.exists() and len(path.read_text().split()) >= 3)
         kill(sink)

@@ -31,6 +31,7 @@ from collector.process.actions import (
     StopWorker,
     Verdict,
 )
+from collector.process.pace import Pace
 from collector.process.scheduler import Scheduler
 
 BRISK: Final = settings.BRISK_S / 10
@@ -253,6 +254,35 @@ def test_as_many_jobs_are_at_a_worker_as_are_over_soon(takes_s: float, ahead: in
     assert submit(schedule, *jobs) == [Dispatch(1, job) for job in jobs[:ahead]]
 
 
+def test_a_worker_that_has_nearly_all_it_may_have_gets_more_in_portions() -> None:
+    schedule, clock = make(1)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, Verdict.RETURNED))
+    brisk(schedule, clock, takes_s=0.0)
+    jobs = [Entry(number) for number in range(10, 10 + 2 * settings.JOBS_AHEAD)]
+    submit(schedule, *jobs)
+    portion = settings.JOBS_AHEAD // settings.PORTIONS
+    given = [len(list(schedule.ended(job.ticket, Verdict.RETURNED))) - 1 for job in jobs[:100]]
+    assert given == ([0] * (portion - 1) + [portion]) * (100 // portion) + [0] * (100 % portion)
+    for job in jobs[100:]:  # and at the end the last ones, fewer than a portion
+        assert Settle(job, Verdict.RETURNED) in schedule.ended(job.ticket, Verdict.RETURNED)
+    assert not schedule.unsettled
+
+
+def test_a_worker_that_could_not_be_started_is_tried_again_at_the_next_end() -> None:
+    schedule, clock = make(2)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, Verdict.RETURNED))
+    brisk(schedule, clock, takes_s=0.0)
+    jobs = [Entry(number) for number in range(10, 11 + settings.JOBS_AHEAD)]
+    assert submit(schedule, *jobs)[-1] == StartWorker(2)
+    list(schedule.worker_not_started(2))
+    submit(schedule, Entry(9))
+    assert StartWorker(3) in schedule.ended(jobs[0].ticket, Verdict.RETURNED)
+
+
 def test_jobs_that_are_sent_ahead_are_shared_out_among_the_workers() -> None:
     schedule, clock = make(3)
     submit(schedule, *(Entry(number) for number in range(1, 4)))
@@ -438,7 +468,7 @@ class Processes(RuleBasedStateMachine):
         self.stopping = self.cancelling = False
         self.broken = False
         if fast:  # as after many brisk jobs
-            self.schedule._pace_s = 0.0
+            self.schedule._pace = Pace(0.0)
 
     # -- what the supervisor does ------------------------------------------------------------------
 
