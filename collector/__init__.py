@@ -8,6 +8,8 @@ such an output for use on its own.
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+import collector.hooks  # noqa: F401 - its place among the program's handlers is this
+
 if TYPE_CHECKING:
     from collector.broken import BrokenCollectorError as BrokenCollectorError
     from collector.broken import WorkerCrashError as WorkerCrashError
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from collector.errors import ProtocolError as ProtocolError
     from collector.errors import RunDirectoryError as RunDirectoryError
     from collector.errors import SpillError as SpillError
-    from collector.executor import Collector as Collector
-    from collector.executor import Job as Job
+    from collector.executor.collector import Collector as Collector
+    from collector.executor.job import Job as Job
     from collector.process.current import current_job as current_job
     from collector.progress.event import ProgressEvent as ProgressEvent
     from collector.store.mode import Mode as Mode
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "BrokenCollectorError": "collector.broken",
     "ClosedError": "collector.errors",
-    "Collector": "collector.executor",
+    "Collector": "collector.executor.collector",
     "CollectorError": "collector.errors",
-    "Job": "collector.executor",
+    "Job": "collector.executor.job",
     "JobError": "collector.errors",
     "JobKilledError": "collector.errors",
     "JobTimeoutError": "collector.errors",

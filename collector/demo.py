@@ -24,7 +24,8 @@ from typing import Any, Final, NamedTuple
 
 from collector import settings
 from collector.broken import BrokenCollectorError
-from collector.executor import Collector, Job
+from collector.executor.collector import Collector
+from collector.executor.job import Job
 from collector.process.current import current_job
 from collector.store.mode import Mode
 from collector.store.reclaim import list_runs

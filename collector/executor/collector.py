@@ -14,27 +14,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Executor, Future
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from collector import settings
-from collector.executor.core import Core
-from collector.executor.job import Job
-from collector.executor.options import Options, ProgressCallback, whole
+from collector.executor.options import Options, PoolOptions, ProgressCallback, text, whole
 from collector.process import ship
 from collector.process.birth import hold_standard_descriptors, method_of
-from collector.process.crew import Crew, launcher_for
-from collector.process.jobs import Work
-from collector.process.pool import Pool
-from collector.process.scheduler import Scheduler
-from collector.process.worker import run_group
-from collector.progress.batch import Batch
-from collector.progress.board import Board, OpenBatch
-from collector.progress.event import ProgressSink
-from collector.store.reclaim import start_sweep
-from collector.store.rundir import RunDirectory
-from collector.store.spill import Chunk, SpillManager
+from collector.process.launcher import launcher_for
+from collector.store.chunk import Chunk
+from collector.store.lease import fork_gate
+
+if TYPE_CHECKING:
+    from collector.executor.job import Job
+    from collector.progress.board import OpenBatch
+    from collector.progress.event import ProgressSink
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,7 +81,7 @@ class Collector(Executor):
         max_tasks_per_child: int | None = None,
         memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES,
         memory_budget: int = settings.MEMORY_BUDGET_BYTES,
-        progress: bool | ProgressSink | None = None,
+        progress: "bool | ProgressSink | None" = None,
         on_progress: ProgressCallback | None = None,
         capture: bool = False,
         timeout: float | None = None,
@@ -96,13 +90,17 @@ class Collector(Executor):
         temp_file_base_name: str = settings.TEMP_FILE_BASE_NAME,
         verbose: bool = False,
     ) -> None:
-        workers = _usable_cpus() if max_workers is None else max_workers
         if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        whole("max_workers", workers, least=1)
-        if max_tasks_per_child is not None:
-            whole("max_tasks_per_child", max_tasks_per_child, least=1)
-        whole("memory_budget", memory_budget, least=0)
+        pool_options = PoolOptions(
+            max_workers=_usable_cpus() if max_workers is None else max_workers,
+            max_tasks_per_child=max_tasks_per_child,
+            memory_budget=memory_budget,
+            temp_root=temp_root,
+            temp_file_base_name=temp_file_base_name,
+            progress=progress,
+            verbose=verbose,
+        ).checked()
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._options = Options(
@@ -111,37 +109,29 @@ class Collector(Executor):
             memory_threshold=memory_threshold,
             on_progress=on_progress,
             capture=capture,
-        )
-        SpillManager(temp_file_base_name=temp_file_base_name).dispose()  # raises if it is no name
-        board = Board(progress)
+        ).checked()
         start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
         hold_standard_descriptors()
         with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
             launcher = undo.enter_context(contextlib.closing(launcher_for(method_of(mp_context))))
             launcher.prepare()
-            import collector.broken  # noqa: F401, PLC0415 - meanwhile; an error may come when nothing can be loaded
+            with fork_gate:  # as other late imports
+                from collector.executor.core import open_core  # noqa: PLC0415 - 45 ms, meanwhile
 
-            directory = RunDirectory.create(temp_root)
-            undo.callback(directory.release)
-            start_sweep(directory.path.parent)
-            crew = Crew(launcher, str(directory.path), temp_file_base_name, memory_budget, start)
-            undo.callback(crew.life.close)
-            schedule = Scheduler(workers, max_tasks_per_child, time.monotonic)
-            pool = Pool(crew, directory, schedule, verbose=verbose)
+            self._core = open_core(launcher, pool_options, start)
             undo.pop_all()
-        self._core = Core(pool, workers, board)
 
     @overload
     def submit(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Generator[Chunk, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Job[R]: ...
+    ) -> "Job[R]": ...
     @overload
     def submit(
         self, fn: Callable[P, Iterator[Chunk]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Job[None]: ...
+    ) -> "Job[None]": ...
     @overload
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Job[Any]:
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Job[R]": ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Job[Any]":
         """Run `fn(*args, **kwargs)` in a worker.
 
         Returns:
@@ -154,47 +144,7 @@ class Collector(Executor):
         """
         if not callable(fn):
             raise TypeError(f"submit needs a function to run, not {fn!r}")
-        return self._submit(fn, args, kwargs, self._core.board.standing)
-
-    def _submit(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        batch: Callable[[], Batch | None],
-    ) -> Job[Any]:
-        core, options = self._core, self._options
-        if core.pool.owner_pid != os.getpid():
-            raise RuntimeError(
-                "this Collector belongs to the process that made it: make a new one after a fork"
-            )
-        call = ship.dumps((fn, args, kwargs))
-        with core.lock:
-            if core.pool.broken:
-                from collector.broken import BrokenCollectorError  # noqa: PLC0415 - is loaded by now
-
-                raise BrokenCollectorError(f"the Collector is broken: {core.pool.broken}")
-            if core.closed:
-                raise RuntimeError(
-                    "cannot schedule new futures after shutdown: make a new Collector"
-                )
-            job_id = next(core.numbers)
-            label = options.name or ship.call_name(fn)
-            watchers = core.board.watchers(batch(), options.on_progress)
-            job: Job[Any] = Job(
-                core.pool, job_id, args, kwargs, label, watchers, numbered=not options.name
-            )
-            work = Work(
-                job_id,
-                options.retries,
-                options.timeout,
-                owner=job,
-                call=call,
-                memory_threshold=options.memory_threshold,
-                capture=options.capture,
-            )
-            core.pool.submit(work)
-        return job
+        return self._core.submit((fn, args, kwargs), self._options, self._core.board.standing)
 
     def map(
         self,
@@ -222,6 +172,8 @@ class Collector(Executor):
             whole("buffersize", buffersize, least=1)
         deadline = None if timeout is None else time.monotonic() + timeout
         groups = _batched(zip(*iterables, strict=False), chunksize)
+        from collector.process.worker import run_group  # noqa: PLC0415 - is loaded by now
+
         call = functools.partial(run_group, fn)
         vars(call)["__name__"] = ship.call_name(fn)  # jobs are named after it
         ahead = groups if buffersize is None else itertools.islice(groups, buffersize)
@@ -230,7 +182,7 @@ class Collector(Executor):
 
     def _values(
         self,
-        jobs: deque[Job[Any]],
+        jobs: "deque[Job[Any]]",
         call: Callable[..., Any],
         groups: Iterator[list[Any]],
         deadline: float | None,
@@ -258,7 +210,7 @@ class Collector(Executor):
         buffersize: int | None = None,
         total: int | None = None,
         desc: str | None = None,
-    ) -> Iterator[Job[Any]]:
+    ) -> "Iterator[Job[Any]]":
         """Run `fn(item)` for each item and yield the jobs as they finish, failed ones too.
 
         Items are taken as they are needed, and no job is held here that was yielded. Leaving the
@@ -280,8 +232,8 @@ class Collector(Executor):
         whole("buffersize", ahead, least=1)
         if not callable(fn):
             raise TypeError(f"collect needs a function to run, not {fn!r}")
-        if desc is not None and not isinstance(desc, str):
-            raise TypeError(f"desc must be a str, not {desc!r}")
+        if desc is not None:
+            text("desc", desc)
         if total is None and isinstance(iterable, Sized):
             total = len(iterable)
         items = iter(iterable)
@@ -293,17 +245,17 @@ class Collector(Executor):
         fn: Callable[[T], Any],
         items: Iterator[T],
         ahead: int,
-        open_batch: Callable[[], OpenBatch],
+        open_batch: Callable[[], "OpenBatch"],
         *,
         ordered: bool,
-    ) -> Iterator[Job[Any]]:
+    ) -> "Iterator[Job[Any]]":
         finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         open_jobs: deque[Job[Any]] = deque()
         batch = open_batch()
         try:
             while True:
                 for item in itertools.islice(items, ahead - len(open_jobs)):
-                    job = self._submit(fn, (item,), {}, batch.belonging)
+                    job = self._core.submit((fn, (item,), {}), self._options, batch.belonging)
                     open_jobs.append(job)
                     if not ordered:
                         job.add_done_callback(finished.put)
@@ -342,9 +294,8 @@ class Collector(Executor):
         }
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._options = replace(
-            self._options, **{key: value for key, value in given.items() if value is not None}
-        )
+        changes = {key: value for key, value in given.items() if value is not None}
+        other._options = self._options._replace(**changes).checked()
         return other
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -393,14 +344,14 @@ def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def _settled(job: Job[Any]) -> None:
+def _settled(job: "Job[Any]") -> None:
     """Wait for the end, whatever it is."""
     done = threading.Event()
     job.add_done_callback(lambda _job: done.set())
     done.wait()
 
 
-def _taken(job: Any, open_jobs: deque[Job[Any]]) -> Job[Any]:
+def _taken(job: Any, open_jobs: "deque[Job[Any]]") -> "Job[Any]":
     open_jobs.remove(job)
     taken: Job[Any] = job
     return taken

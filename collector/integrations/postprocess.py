@@ -29,7 +29,7 @@ from collector.store.output import Output
 from collector.store.spill import SpillManager
 
 if TYPE_CHECKING:
-    from collector.executor import Job
+    from collector.executor.job import Job
 
 __all__ = [
     "ProcessedResult",

@@ -19,26 +19,11 @@ from collector import settings
 from collector.process import records, sink, worker
 from collector.process.actions import Entry
 from collector.process.channel import Channel
-from collector.process.engine import Child, Launcher, Life, has_pidfds
+from collector.process.engine import Child, Launcher, Life
 from collector.process.forkserver import ForkServer
 from collector.process.queue import make_queue
 from collector.process.slots import WITHOUT_SLOTS, last_begun
 from collector.wire import messages
-
-
-def launcher_for(method: str) -> Launcher:
-    """Return what starts processes by this method; by spawn, where a forkserver has no pidfds.
-
-    Raises:
-        OSError: No descriptor is to be had.
-    """
-    if method == ForkServer.method:
-        if has_pidfds():
-            return ForkServer(preload=(sink.main, worker.main), spare=sink.main)
-        method = "spawn"
-    from collector.process.context import DirectLauncher  # noqa: PLC0415 - multiprocess: 60 ms
-
-    return DirectLauncher(method)
 
 
 @final

@@ -29,9 +29,10 @@ import threading
 import traceback
 import weakref
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Final, NoReturn
 
-from collector import settings
+from collector import hooks, settings
 from collector.process.birth import (
     settle,
     stand_apart,
@@ -51,12 +52,12 @@ class ForkServer:
 
     method = "forkserver"
 
-    def __init__(self, preload: Sequence[Role], spare: Role) -> None:
+    def __init__(self, preload: Sequence[str], spare: str) -> None:
         """Start no server yet.
 
         Args:
-            preload: Roles whose modules the server imports before it forks.
-            spare: The role that outlives the parent (the sink).
+            preload: Modules of roles, which the server imports before it forks.
+            spare: The module whose role outlives the parent (the sink).
         """
         self._preload = tuple(preload)
         self._spare = spare
@@ -97,7 +98,7 @@ class ForkServer:
 
     def _ask(self, role: Role, descriptors: Sequence[int], arguments: bytes) -> int:
         link = self._link or self._start_server()
-        spared = role is self._spare
+        spared = role.__module__ == self._spare
         body = pickle.dumps((role, arguments, surroundings(), spared))
         request = _frame(body)
         sent = socket.send_fds(link, [request], descriptors)
@@ -181,15 +182,13 @@ class ForkServer:
 _servers: Final[weakref.WeakSet[ForkServer]] = weakref.WeakSet()
 
 
+@hooks.in_forked_child
 def _abandon_all() -> None:
     """In a forked child of the parent, which would keep the servers alive when the parent dies."""
     for server in list(_servers):
         for fd in server.abandon():
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-
-os.register_at_fork(after_in_child=_abandon_all)
 
 
 def _command() -> list[str]:
@@ -235,7 +234,8 @@ def main() -> None:
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
     with link, contextlib.suppress(EOFError, OSError):  # the parent is gone before it began
         (length,) = _REQUEST.unpack(_read(link, _REQUEST.size))
-        pickle.loads(_read(link, length))  # the roles: loading them imports their modules
+        for module in pickle.loads(_read(link, length)):
+            import_module(module)
         gc.freeze()
         _Server(link, wake_r, wake_w).serve()
 

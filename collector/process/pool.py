@@ -14,7 +14,7 @@ import threading
 import weakref
 from typing import Final, final
 
-from collector import settings
+from collector import hooks, settings
 from collector.process.crew import Crew
 from collector.process.jobs import Work
 from collector.process.scheduler import Scheduler
@@ -148,11 +148,9 @@ def _nothing() -> None:
 _pools: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 
+@hooks.in_forked_child
 def _abandon_all() -> None:
     pools = list(_pools)
     _pools.clear()  # once: in a child of this child other files have these numbers
     for pool in pools:
         pool.abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_all)

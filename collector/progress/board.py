@@ -4,12 +4,12 @@ Runs in:    the parent, in threads of the user's and, at the end, in the settlin
 Owns:       the reporter, and the batch of what comes through `submit` and `map`.
 """
 
-import atexit
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, final
 
+from collector import hooks
 from collector.progress.batch import Batch, Callback, Watcher
 from collector.progress.draw import draw, last_words
 from collector.progress.event import ProgressSink
@@ -55,9 +55,6 @@ class Board:
     Args:
         progress: None draws batches of `collect` on a terminal, True draws everything and
             everywhere, False nothing; else whatever has `update(event)` and `close()`.
-
-    Raises:
-        TypeError: It is none of these.
     """
 
     def __init__(self, progress: bool | ProgressSink | None) -> None:
@@ -65,12 +62,8 @@ class Board:
         self._drawing: bool | None = None
         if progress is None or isinstance(progress, bool):
             self._drawing = progress
-        elif all(callable(getattr(progress, name, None)) for name in ("update", "close")):
-            self._sink = progress
         else:
-            raise TypeError(
-                f"progress must be None, a bool, or have update(event) and close(): {progress!r}"
-            )
+            self._sink = progress
         self._reporter = Reporter()
         self._lock = threading.Lock()
         self._standing: OpenBatch | None = None
@@ -155,7 +148,7 @@ def _ignore(farewell: bytes) -> None:
 _boards: Final[weakref.WeakSet[Board]] = weakref.WeakSet()
 
 
-@atexit.register
+@hooks.at_exit
 def _wait_at_exit() -> None:
     for board in list(_boards):
         board.wait()

@@ -8,7 +8,6 @@ Invariants: I1  nobody waits for a place that takes nothing more longer than `DR
             I3  a forked child of the parent draws nothing.
 """
 
-import atexit
 import logging
 import os
 import sys
@@ -16,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, TextIO, final
 
-from collector import settings
+from collector import hooks, settings
 from collector.progress import screen
 from collector.progress.batch import Batch
 from collector.progress.lines import BatchLines, Log, Painter, Plain
@@ -174,5 +173,5 @@ class _Places:
 
 
 _places: Final = _Places()
-atexit.register(_places.end_all)
-os.register_at_fork(after_in_child=_places.forget)
+hooks.at_exit(_places.end_all)
+hooks.in_forked_child(_places.forget)

@@ -11,7 +11,6 @@ Invariants: I1  a line is never wider than it may be, and is not cut: what has n
 """
 
 import functools
-import os
 import threading
 import weakref
 from collections import deque
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO, final
 
 from collector import settings
 from collector.progress.batch import RunningJob, View
+from collector.store.lease import fork_gate
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
@@ -190,7 +190,7 @@ def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
     Args:
         auto: The one that draws in notebooks, if this is one.
     """
-    with _loading:
+    with fork_gate:
         from tqdm.std import tqdm
 
         base = tqdm
@@ -203,9 +203,3 @@ def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
         _lock = threading.RLock()
 
     return PrivateTqdm
-
-
-_loading: Final = threading.RLock()
-os.register_at_fork(
-    before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
-)

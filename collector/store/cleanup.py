@@ -13,7 +13,6 @@ Source:     git's sigchain: do my clean-up, pop the handler, raise again. SIGINT
             an `except KeyboardInterrupt` must find the outputs still there.
 """
 
-import atexit
 import contextlib
 import logging
 import os
@@ -23,6 +22,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
+
+from collector import hooks
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 _logger = logging.getLogger("collector")
@@ -167,5 +168,5 @@ def _start_afresh() -> None:
     _restore()
 
 
-atexit.register(clean_up)
-os.register_at_fork(after_in_child=_start_afresh)
+hooks.at_exit(clean_up)
+hooks.in_forked_child(_start_afresh)

@@ -17,6 +17,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final, final
 
+from collector import hooks
 from collector.store import kernel
 
 if TYPE_CHECKING:
@@ -209,8 +210,5 @@ def _close_inherited() -> None:
     fork_gate.release()
 
 
-os.register_at_fork(
-    before=fork_gate.acquire,
-    after_in_parent=fork_gate.release,
-    after_in_child=_close_inherited,
-)
+os.register_at_fork(before=fork_gate.acquire, after_in_parent=fork_gate.release)
+hooks.in_forked_child(_close_inherited)

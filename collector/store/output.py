@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeVar, final, overload
 
+from collector import hooks
 from collector.errors import ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.mode import Mode
@@ -383,12 +384,10 @@ class Output:
 _locked: Final[list[Output]] = []  # held or waited for, once for each thread
 
 
+@hooks.in_forked_child
 def _unlock_all() -> None:
     for output in _locked:  # a forked child waits for no thread of its parent
         output._lock = threading.RLock()  # noqa: SLF001 - of this module
-
-
-os.register_at_fork(after_in_child=_unlock_all)
 
 
 def _at_home(on_close: Callable[[], None], pid: int) -> None:

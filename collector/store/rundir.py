@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, final
 
+from collector import hooks
 from collector.errors import RunDirectoryError
 from collector.settings import DISPOSE_PAUSE_S, DISPOSE_TRIES, RUN_NAME_TRIES
 from collector.store import cleanup, kernel
@@ -357,7 +358,7 @@ class _OwnDirectories:
 
 
 _own: Final = _OwnDirectories()
-os.register_at_fork(after_in_child=_own.start_afresh)
+hooks.in_forked_child(_own.start_afresh)
 
 
 def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:

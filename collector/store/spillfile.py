@@ -20,6 +20,7 @@ import weakref
 from pathlib import Path
 from typing import Final, Self, final
 
+from collector import hooks
 from collector.errors import OutputLostError, spill_error
 from collector.settings import TEMP_FILE_BASE_NAME
 from collector.store.chunk import Buffer
@@ -286,4 +287,4 @@ def _disown() -> None:
     _owned.clear()
 
 
-os.register_at_fork(after_in_child=_disown)
+hooks.in_forked_child(_disown)

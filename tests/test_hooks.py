@@ -1,0 +1,257 @@
+"""The first Collector loads most of its modules; a program sees no difference, but for the time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[1]
+PATIENCE: Final = 60
+
+IMPORTS: Final = {
+    "the package": "import collector",
+    "the class": "from collector import Collector",
+    "in a thread": """
+thread = threading.Thread(target=exec, args=("from collector import Collector", {}))
+thread.start()
+thread.join()
+""",
+}
+each_import = pytest.mark.parametrize("imported", IMPORTS.values(), ids=IMPORTS)
+
+BEGIN: Final = """
+import atexit, os, signal, sys, threading
+from pathlib import Path
+
+def chunks():
+    yield b"what the job "
+    yield b"has written"
+
+def mark():
+    (Path(sys.argv[1]) / "marked").touch()
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "collector.process.pool":
+            sys.meta_path.remove(self)
+            act()
+"""
+
+
+def run(tmp_path: Path, *parts: str) -> tuple[int, str, str]:
+    """Run a script; return its status and what it said. No run directory may be left."""
+    (tmp_path / "root").mkdir(mode=0o700)
+    (tmp_path / "script.py").write_text("\n".join((BEGIN, *parts)))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "script.py", os.fspath(tmp_path)],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PYTHONPATH": os.fspath(ROOT), "COLLECTOR_TMPDIR": os.fspath(tmp_path / "root")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert [path.name for path in (tmp_path / "root").iterdir()] == []
+    return done.returncode, done.stdout, done.stderr
+
+
+# -- at the end of the program ---------------------------------------------------------------------
+
+
+@each_import
+@pytest.mark.parametrize("end", ["", "pool.shutdown()"], ids=["open", "shut down"])
+def test_a_handler_from_before_the_first_collector_still_finds_the_files_of_outputs(
+    imported: str, end: str, tmp_path: Path
+) -> None:
+    body = f"""
+atexit.register(lambda: print(job.output().path.read_bytes()))
+from collector import Collector
+pool = Collector(1, memory_threshold=1)
+job = pool.submit(chunks)
+{end}
+"""
+    assert run(tmp_path, imported, body) == (0, "b'what the job has written'\n", "")
+
+
+@each_import
+def test_a_handler_from_before_a_spill_manager_still_finds_its_file(
+    imported: str, tmp_path: Path
+) -> None:
+    body = """
+atexit.register(lambda: print(output.path.read_bytes()))
+from collector import SpillManager
+manager = SpillManager(memory_threshold=1)
+manager.write(b"abc")
+output = manager.finalize()
+"""
+    assert run(tmp_path, imported, body) == (0, "b'abc'\n", "")
+
+
+@pytest.mark.parametrize("order", ["after the import", "before the import"])
+@pytest.mark.parametrize("wait", [".result()", ""], ids=["waited for", "left running"])
+def test_the_first_collector_may_be_made_in_a_handler(
+    order: str, wait: str, tmp_path: Path
+) -> None:
+    # Before the import means: it runs after everything of ours has ended.
+    handler = f"""
+import concurrent.futures.process  # nobody can load it so late
+@atexit.register
+def first():
+    global pool
+    from collector import Collector
+    try:
+        pool = Collector(1)
+        pool.submit(mark){wait}
+        print("made")
+    except RuntimeError as error:  # from Python 3.12 on no thread can be started any more
+        assert sys.version_info >= (3, 12), error
+    if {order == "before the import"}:
+        pool.shutdown()
+"""
+    imported = "from collector import Collector"
+    parts = (imported, handler) if order == "after the import" else (handler, imported)
+    status, said, errors = run(tmp_path, *parts)
+    assert (status, errors) == (0, "")
+    assert said == "made\n" or sys.version_info >= (3, 12)
+    assert (tmp_path / "marked").exists() == bool(said)
+
+
+def test_a_handler_of_ours_that_raises_stops_no_other(tmp_path: Path) -> None:
+    body = """
+from collector import hooks
+hooks.at_exit(lambda: print("first"))
+hooks.at_exit(lambda: 1 / 0)
+hooks.at_exit(lambda: print("last"))
+hooks.in_forked_child(lambda: print("child first"))
+hooks.in_forked_child(lambda: 1 / 0)
+hooks.in_forked_child(lambda: print("child last", flush=True))
+pid = os.fork()
+if not pid:
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    status, said, errors = run(tmp_path, body)
+    assert (status, said.split("\n")) == (0, ["child first", "child last", "last", "first", ""])
+    assert errors.count("ZeroDivisionError") == len(("at exit", "in the child"))
+
+
+# -- in a forked child -----------------------------------------------------------------------------
+
+
+@each_import
+def test_a_fork_handler_from_before_the_first_collector_may_use_one(
+    imported: str, tmp_path: Path
+) -> None:
+    body = """
+def in_child():
+    global pool, manager
+    pool = Collector(1)
+    pool.submit(abs, -1).result()
+    manager = SpillManager(memory_threshold=1)
+    manager.write(b"abc")
+os.register_at_fork(after_in_child=in_child)
+from collector import Collector, SpillManager
+with Collector(1) as ours:
+    ours.submit(abs, -1).result()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(30)
+        print(pool.submit(abs, -2).result(), manager.finalize().read())
+        sys.exit()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    print(ours.submit(abs, -3).result())
+"""
+    assert run(tmp_path, imported, body) == (0, "2 b'abc'\n3\n", "")
+
+
+def test_a_child_that_is_forked_meanwhile_can_make_a_collector(tmp_path: Path) -> None:
+    body = """
+from collector import Collector
+forking, loading = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)
+def act():
+    loading.set()
+    forking.wait()
+sys.meta_path.insert(0, Watch())
+thread = threading.Thread(target=lambda: Collector(1).shutdown())
+thread.start()
+loading.wait()
+pid = os.fork()
+if not pid:
+    signal.alarm(30)
+    with Collector(1) as pool:
+        print(pool.submit(abs, -1).result())
+    sys.exit()
+thread.join()
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    # filelock has fork handlers of its own, which complain if it is loaded during a fork.
+    assert run(tmp_path, "import filelock", body) == (0, "1\n", "")
+
+
+# -- meanwhile -------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_of_a_collector_whose_modules_cannot_be_loaded(tmp_path: Path) -> None:
+    body = """
+def act():
+    raise KeyboardInterrupt
+from collector import Collector
+before = os.listdir("/proc/self/fd")
+sys.meta_path.insert(0, Watch())
+try:
+    Collector(1)
+except KeyboardInterrupt:
+    print("interrupted")
+assert os.listdir("/proc/self/fd") == before
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print("no child")
+with Collector(1) as pool:
+    print(pool.submit(abs, -1).result())
+"""
+    assert run(tmp_path, body) == (0, "interrupted\nno child\n1\n", "")
+
+
+def test_a_forkserver_is_started_before_the_rest_is_loaded(tmp_path: Path) -> None:
+    body = """
+given = set(sys.modules)
+from collector import Collector
+from collector.process.forkserver import ForkServer
+start = ForkServer.prepare
+def prepare(self):
+    print(*heavy & set(sys.modules) - given)
+    start(self)
+ForkServer.prepare = prepare
+heavy = {"collector.store.root", "collector.process.pool", "collector.process.sink", "dataclasses"}
+with Collector(1) as pool:
+    pool.submit(abs, -1).result()
+assert heavy <= set(sys.modules)
+"""
+    assert run(tmp_path, body) == (0, "\n", "")
+
+
+def test_wrong_arguments_are_told_before_anything_is_started_or_loaded(tmp_path: Path) -> None:
+    body = """
+from collector import Collector
+from collector.process.forkserver import ForkServer
+ForkServer.prepare = lambda self: print("started")
+for wrong in (
+    {"max_workers": 0}, {"max_tasks_per_child": 0}, {"memory_budget": -1}, {"initializer": 1},
+    {"timeout": 0}, {"retries": -1}, {"memory_threshold": -1}, {"on_progress": 1}, {"capture": 1},
+    {"temp_file_base_name": 1}, {"progress": 1}, {"mp_context": "thread"},
+):
+    try:
+        Collector(**wrong)
+    except (TypeError, ValueError) as error:
+        assert next(iter(wrong)) in str(error), error
+    else:
+        print("taken:", wrong)
+assert "collector.executor.core" not in sys.modules
+"""
+    assert run(tmp_path, body) == (0, "", "")
