@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collector.errors import SpillError as SpillError
     from collector.executor.collector import Collector as Collector
     from collector.executor.job import Job as Job
-    from collector.process.current import current_job as current_job
+    from collector.process.running import current_job as current_job
     from collector.progress.event import ProgressEvent as ProgressEvent
     from collector.store.mode import Mode as Mode
     from collector.store.output import Output as Output
@@ -55,7 +55,7 @@ _HOMES: Final = {
     "SpillManager": "collector.store.spill",
     "WorkerCrashError": "collector.broken",
     "cleanup_temp_files": "collector.store.spill",
-    "current_job": "collector.process.current",
+    "current_job": "collector.process.running",
     "list_runs": "collector.store.reclaim",
     "reclaim": "collector.store.reclaim",
     "temp_file_count": "collector.store.spill",

@@ -26,7 +26,7 @@ from collector import settings
 from collector.broken import BrokenCollectorError
 from collector.executor.collector import Collector
 from collector.executor.job import Job
-from collector.process.current import current_job
+from collector.process.running import current_job
 from collector.store.mode import Mode
 from collector.store.reclaim import list_runs
 

@@ -60,27 +60,3 @@ class CurrentJob:
         """Remove the scratch directory; what resists goes with the run directory."""
         if self._scratch_made:
             remove_scratch(self._scratch)
-
-
-class _Running:
-    """Holds the job that runs in this process."""
-
-    def __init__(self) -> None:
-        self.job: CurrentJob | None = None
-
-
-running: Final = _Running()
-
-
-def current_job() -> CurrentJob:
-    """Return the job that runs in this worker process.
-
-    Raises:
-        RuntimeError: No job runs here.
-    """
-    if running.job is None:
-        raise RuntimeError(
-            "current_job() was called outside a job: it is there only in a worker, while a "
-            "function that was given to submit, map or collect runs"
-        )
-    return running.job

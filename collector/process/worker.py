@@ -28,8 +28,9 @@ from typing import Any, Final, NoReturn
 from collector.process import records, ship
 from collector.process.birth import stand_apart
 from collector.process.channel import Channel
-from collector.process.current import CurrentJob, current_job, running
+from collector.process.current import CurrentJob
 from collector.process.queue import QueueWriter
+from collector.process.running import current_job, running
 from collector.wire.frames import START, Kind, Outcome
 from collector.wire.messages import RunJob
 

@@ -40,7 +40,7 @@ fork_gate: Final = threading.RLock()
 either registered or not there at all. Reentrant: a finalizer or a signal handler may come in
 between. Nothing that can wait is done under it.
 
-So are the late imports of this room: a module that another thread was importing at a fork could
+So are late imports, of other rooms too: a module that another thread was importing at a fork could
 never be imported in the child, which would wait for that thread's import lock."""
 
 

@@ -1,0 +1,37 @@
+"""Which job runs in this process.
+
+It is apart from the job itself: a program that imports `current_job` for its functions loads next
+to nothing before its first Collector.
+
+Runs in:    the worker.
+Owns:       nothing.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collector.process.current import CurrentJob
+
+
+class _Running:
+    """Holds the job that runs in this process."""
+
+    def __init__(self) -> None:
+        self.job: CurrentJob | None = None
+
+
+running: Final = _Running()
+
+
+def current_job() -> "CurrentJob":
+    """Return the job that runs in this worker process.
+
+    Raises:
+        RuntimeError: No job runs here.
+    """
+    if running.job is None:
+        raise RuntimeError(
+            "current_job() was called outside a job: it is there only in a worker, while a "
+            "function that was given to submit, map or collect runs"
+        )
+    return running.job
