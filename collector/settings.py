@@ -46,10 +46,10 @@ AHEAD_S: Final = 0.01
 """... and no more than are over in this time: as long as a thread of the user's can keep the
 supervising one waiting, twice `sys.getswitchinterval()`."""
 
-PORTIONS: Final = 8
+PORTIONS: Final = 4
 """A worker that has so many gets the next ones in portions of this part of them ..."""
 
-PORTION_BYTES: Final = 4 * KIB
+PORTION_BYTES: Final = 8 * KIB
 """... written as soon as there is so much to write: it works on one while the next is made."""
 
 BRISK_S: Final = 0.002

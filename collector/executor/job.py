@@ -213,7 +213,9 @@ class Job(Future[R], Generic[R]):
         """See `Owner.settle`."""
         self._output, self._log = output, log
         path = output.path
-        self._written = (output.size, output.chunks, path.name if path else "")
+        written = (output.size, output.chunks, path.name if path else "")
+        if written != self._written:
+            self._written = written
         try:
             if error is None:
                 self.set_result(value)

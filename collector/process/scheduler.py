@@ -165,7 +165,7 @@ class Scheduler:
                 entry.started_s += pause_s
 
     def ticked(self, now_s: float) -> Iterator[Action]:
-        """Time has passed."""
+        """Time has passed, and all news has been told: what was worth no portion is sent too."""
         for entry in self._first():
             if entry.worker is not None and entry.deadline_s <= now_s:
                 yield self._condemn(entry, entry.worker, Verdict.TIMED_OUT)
@@ -176,6 +176,7 @@ class Scheduler:
             if seat.since_s + self._pace.patience_s <= now_s:
                 seat.recalled = True
                 yield Recall(seat.worker)
+        yield from self._assign() if self._full else ()
 
     def _first(self) -> list[Entry]:
         """Return the first job of each worker: no other one can be running."""

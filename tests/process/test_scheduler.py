@@ -265,6 +265,9 @@ def test_a_worker_that_has_nearly_all_it_may_have_gets_more_in_portions() -> Non
     portion = settings.JOBS_AHEAD // settings.PORTIONS
     given = [len(list(schedule.ended(job.ticket, Verdict.RETURNED))) - 1 for job in jobs[:100]]
     assert given == ([0] * (portion - 1) + [portion]) * (100 // portion) + [0] * (100 % portion)
+    # Once all news has been told, what was worth no portion goes too.
+    left = 100 % portion
+    assert [type(action) for action in schedule.ticked(clock())] == [Dispatch] * left
     for job in jobs[100:]:  # and at the end the last ones, fewer than a portion
         assert Settle(job, Verdict.RETURNED) in schedule.ended(job.ticket, Verdict.RETURNED)
     assert not schedule.unsettled
