@@ -224,15 +224,16 @@ class Supervisor:
             if channel.backlog_bytes:
                 with contextlib.suppress(OSError):  # dead: noticed by its death
                     sent = channel.flush()
-                    self._watch.expect(channel.fd, self._idle, reading=False, writing=not sent)
+                    self._await_room(channel.fd, not sent)
         sink = self._sink
-        if sink is not None and sink.channel.backlog_bytes:
+        if sink is not None:  # also if what waited went meanwhile, with descriptors
             with contextlib.suppress(OSError):
                 sent = sink.channel.flush()
                 self._watch.expect(sink.channel.fd, lambda: self._hear_sink(sink), writing=not sent)
 
-    def _idle(self) -> None:
-        """A pipe has room again: the round writes."""
+    def _await_room(self, fd: int, wanted: bool) -> None:
+        """Wait until a pipe has room, once: then this round writes, and asks again if need be."""
+        self._watch.expect(fd, lambda: self._watch.forget(fd), reading=False, writing=wanted)
 
     def _start_worker(self, number: int) -> None:
         if self.broken:  # since this was decided

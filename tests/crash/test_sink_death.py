@@ -1,13 +1,11 @@
 """Faults 10 to 12 and 20: the sink, the forkserver or a resource tracker is killed."""
 
 import array
-import contextlib
 import fcntl
 import os
 import signal
 import termios
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +24,14 @@ from tests.support.jobs import (
     wait_for,
 )
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import kill, script, server_pid, sink_pid, thread_states
+from tests.support.tree import (
+    kill,
+    script,
+    server_pid,
+    sink_pid,
+    supervisor_held_up,
+    thread_states,
+)
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -56,23 +61,6 @@ def test_an_idle_sink_that_is_killed_costs_no_job(method: str) -> None:
 def wait_then_write(begun: str, until: str, size: int) -> None:
     begun_then_wait(begun, until)
     current_job().write(bytes(size))
-
-
-@contextlib.contextmanager
-def supervisor_held_up(collector: Collector) -> Iterator[None]:
-    """Within this block the parent hears of nothing and starts nothing."""
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        held.set()
-        go_on.wait()
-
-    collector._core.pool._supervisor.note(hold)
-    held.wait()
-    try:
-        yield
-    finally:
-        go_on.set()
 
 
 @pytest.mark.parametrize("size", [1000, 150_000])

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -64,8 +65,11 @@ def _stands_still(pid: int) -> bool:
 
 def thread_states(pid: int) -> set[str]:
     """The states that its threads are in, as `/proc` calls them."""
-    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return {stat.rpartition(")")[2].split()[0] for stat in stats}
+    states: set[str] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            states.add(path.read_text().rpartition(")")[2].split()[0])
+    return states
 
 
 @final
@@ -125,3 +129,20 @@ def script(source: str, *arguments: str) -> Iterator[Script]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@contextmanager
+def supervisor_held_up(collector: Collector) -> Iterator[None]:
+    """Within this block the parent hears of nothing and starts nothing."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait()
+
+    collector._core.pool._supervisor.note(hold)
+    held.wait()
+    try:
+        yield
+    finally:
+        go_on.set()
