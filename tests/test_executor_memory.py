@@ -185,6 +185,18 @@ def test_a_failed_or_cancelled_job_keeps_nothing_alive(method: str) -> None:
             assert is_gone(reference), end.__name__
 
 
+@each_method
+def test_a_job_that_is_cancelled_behind_a_running_one_keeps_nothing_alive(
+    method: str, tmp_path: Path
+) -> None:
+    with Collector(1, method) as collector, kept_busy(collector, 1, tmp_path):
+        jobs = [collector.submit(len, bytes(MIB)) for _ in range(3)]
+        gone = [weakref.ref(job) for job in jobs]
+        assert [jobs[0].cancel(), jobs[1].cancel(), jobs[2].kill()] == [True] * 3
+        del jobs
+        assert wait_until(lambda: gc.collect() >= 0 and not any(ref() for ref in gone))
+
+
 def test_map_and_collect_hold_nothing_that_they_have_handed_over() -> None:
     with Collector(2) as collector:
         for value in collector.map(returns_tracked, [Tracked() for _ in range(5)]):

@@ -14,7 +14,7 @@ Invariants: I1  each job is settled exactly once.
 
 import itertools
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
@@ -56,8 +56,7 @@ class Scheduler:
         self._pace = Pace()
         self.max_workers = max_workers
         self._max_tasks = max_tasks_per_child
-        self._queue: deque[Entry] = deque()
-        self._waiting: dict[int, Entry] = {}
+        self._waiting: OrderedDict[int, Entry] = OrderedDict()
         self._dispatched: dict[int, Entry] = {}
         self._seats: dict[int, Seat] = {}
         self._tickets = itertools.count(1)
@@ -85,7 +84,6 @@ class Scheduler:
 
     def submitted(self, entry: Entry) -> Iterable[Action]:
         """A job came."""
-        self._queue.append(entry)
         self._waiting[entry.job_id] = entry
         return () if self._full else self._assign()
 
@@ -95,11 +93,7 @@ class Scheduler:
 
     def withdrawn(self, job_id: int) -> Iterator[Action]:
         """A waiting job was cancelled by its owner; it needs no settling."""
-        entry = self._waiting.pop(job_id, None)
-        if entry is None:
-            return iter(())
-        entry.sentence = Verdict.KILLED  # skipped when its turn comes
-        return self._leave_if_done()
+        return self._leave_if_done() if self._waiting.pop(job_id, None) else iter(())
 
     def unclaimed(self, ticket: int) -> Iterator[Action]:
         """A job was cancelled while it was being dispatched: the worker has not seen it."""
@@ -231,7 +225,7 @@ class Scheduler:
         entry.worker = entry.started_s = entry.sentence = None
         entry.ticket = 0
         self._waiting[entry.job_id] = entry
-        self._queue.appendleft(entry)
+        self._waiting.move_to_end(entry.job_id, last=False)
 
     def _put_back(self, entry: Entry) -> Iterator[Action]:
         """A job was at a worker and had not started."""
@@ -333,8 +327,8 @@ class Scheduler:
         """Give up: nothing can run any more."""
         self._stopping = True
         entries = [*self._dispatched.values(), *self._waiting.values()]
-        for kept in (self._dispatched, self._waiting, self._queue):
-            kept.clear()
+        self._dispatched.clear()
+        self._waiting.clear()
         for seat in self._seats.values():
             seat.entries.clear()
             seat.leaving = True
@@ -381,11 +375,7 @@ class Scheduler:
                 fit.remove(seat)
 
     def _next(self) -> Entry | None:
-        while self._queue:
-            entry = self._queue.popleft()
-            if self._waiting.pop(entry.job_id, None) is not None:
-                return entry
-        return None
+        return self._waiting.popitem(last=False)[1] if self._waiting else None
 
     def _dispatch(self, seat: Seat, entry: Entry) -> Dispatch:
         if not seat.entries:
