@@ -8,8 +8,6 @@ such an output for use on its own.
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-import collector.hooks  # noqa: F401 - its place among the program's handlers is this
-
 if TYPE_CHECKING:
     from collector.broken import BrokenCollectorError as BrokenCollectorError
     from collector.broken import WorkerCrashError as WorkerCrashError
@@ -24,8 +22,10 @@ if TYPE_CHECKING:
     from collector.errors import SpillError as SpillError
     from collector.executor.collector import Collector as Collector
     from collector.executor.job import Job as Job
+    from collector.process.current import CurrentJob as CurrentJob
     from collector.process.running import current_job as current_job
     from collector.progress.event import ProgressEvent as ProgressEvent
+    from collector.progress.event import ProgressSink as ProgressSink
     from collector.store.mode import Mode as Mode
     from collector.store.output import Output as Output
     from collector.store.reclaim import list_runs as list_runs
@@ -61,6 +61,12 @@ _HOMES: Final = {
     "temp_file_count": "collector.store.spill",
 }
 
+_HOMES_FOR_HINTS: Final = {
+    "CurrentJob": "collector.process.current",
+    "ProgressSink": "collector.progress.event",
+}
+"""Where `typing.get_type_hints` finds the types that stand in the signatures of public names."""
+
 __all__ = [
     "BrokenCollectorError",
     "ClosedError",
@@ -90,7 +96,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used: importing collector alone costs next to nothing."""
-    home = _HOMES.get(name)
+    home = _HOMES.get(name) or _HOMES_FOR_HINTS.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(home), name)

@@ -2,12 +2,13 @@
 
 The interpreter runs both in an order that follows from when they were registered, and most of our
 modules are loaded by the first Collector, while its forkserver starts. What they hand in here runs
-as if `import collector` had loaded them all.
+as if `from collector import Collector` had loaded them all.
 
-Runs in:    every process that imports collector.
+Runs in:    every process that uses collector.
 Owns:       one exit handler and one fork handler, and the place of the finalizers.
-Invariants: I1  an exit handler that a program registers after `import collector` runs before ours:
-                it finds the files of outputs there.
+Invariants: I1  an exit handler that a program registers after this is loaded runs before ours: it
+                finds the files of outputs there. That of `logging` and all finalizers run after
+                ours: jobs that we wait for can log, and find what those remove.
             I2  a fork handler that it registers after that runs after ours: what it makes of ours
                 in the child is the child's.
             I3  ours run newest first at the end and oldest first in a child, as the interpreter
@@ -15,7 +16,7 @@ Invariants: I1  an exit handler that a program registers after `import collector
 """
 
 import atexit
-import contextlib
+import logging  # noqa: F401 - its exit handler runs after ours
 import os
 import weakref
 from collections.abc import Callable
@@ -23,13 +24,16 @@ from typing import Final
 
 Act = Callable[[], object]
 
-_at_exit: Final = contextlib.ExitStack()
+_at_exit: Final[list[Act]] = []
 _in_child: Final[list[Act]] = []
+_placed_in: Final[set[int]] = set()
 
 
 def at_exit(act: Act) -> Act:
     """Have this called when the program ends; as `atexit.register`."""
-    return _at_exit.callback(act)
+    _take_place()
+    _at_exit.append(act)
+    return act
 
 
 def in_forked_child(act: Act) -> Act:
@@ -38,13 +42,34 @@ def in_forked_child(act: Act) -> Act:
     return act
 
 
+def _take_place() -> None:
+    """Register with the interpreter, which forgets that in children of multiprocessing (3.13)."""
+    if os.getpid() in _placed_in:
+        return
+    _placed_in.add(os.getpid())
+    # All finalizers of a program run where the first one was made: here at the latest.
+    weakref.finalize(_take_place, int).detach()
+    atexit.unregister(_run_at_exit)
+    atexit.register(_run_at_exit)
+
+
+def _run_at_exit() -> None:
+    _run(_at_exit)
+
+
 def _run_in_child() -> None:
-    with contextlib.ExitStack() as acts:
-        for act in reversed(_in_child):
-            acts.callback(act)
+    _run(_in_child[::-1])
 
 
-atexit.register(_at_exit.close)
-# A file is removed by a finalizer, and all finalizers of a program run where the first was made.
-weakref.finalize(at_exit, int).detach()
+def _run(acts: list[Act]) -> None:
+    """Call them, the last one first, also after one that raises, or a Ctrl-C between two."""
+    try:
+        while acts:
+            acts.pop()()
+    finally:
+        if acts:
+            _run(acts)
+
+
+_take_place()
 os.register_at_fork(after_in_child=_run_in_child)

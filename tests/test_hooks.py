@@ -1,6 +1,7 @@
 """The first Collector loads most of its modules; a program sees no difference, but for the time."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ ROOT: Final = Path(__file__).parents[1]
 PATIENCE: Final = 60
 
 IMPORTS: Final = {
-    "the package": "import collector",
     "the class": "from collector import Collector",
     "in a thread": """
 thread = threading.Thread(target=exec, args=("from collector import Collector", {}))
@@ -139,6 +139,64 @@ os.waitpid(pid, 0)
     assert errors.count("ZeroDivisionError") == len(("at exit", "in the child"))
 
 
+@pytest.mark.parametrize("imported", ["import collector", "from collector import Collector"])
+def test_what_a_job_uses_and_logs_is_there_until_the_job_has_ended(
+    imported: str, tmp_path: Path
+) -> None:
+    body = """
+import logging, tempfile, time
+logging.basicConfig(handlers=[logging.FileHandler(Path(sys.argv[1]) / "log")])
+directory = tempfile.TemporaryDirectory()
+def job(path):
+    time.sleep(0.5)
+    Path(path, "file").touch()
+    logging.getLogger("app").warning("told late")
+from collector import Collector
+Collector(1).submit(job, directory.name).add_done_callback(lambda job: print(job.exception()))
+"""
+    assert run(tmp_path, imported, body) == (0, "None\n", "")
+    assert "told late" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="there it runs no handlers at its end")
+def test_a_job_in_a_child_of_multiprocessing_is_waited_for(tmp_path: Path) -> None:
+    body = """
+import collector, multiprocessing, time
+def slow():
+    time.sleep(0.5)
+    mark()
+def child():
+    collector.Collector(1).submit(slow)
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+"""
+    assert run(tmp_path, body) == (0, "", "")
+    assert (tmp_path / "marked").exists()
+
+
+def test_a_ctrl_c_between_two_handlers_of_ours_stops_no_other(tmp_path: Path) -> None:
+    body = """
+from collector import hooks
+hooks.at_exit(lambda: print("last"))
+def between(frame, event, argument):
+    if event == "line" and frame.f_code is hooks._run.__code__ and "acts.pop" in line(frame):
+        sys.settrace(None)
+        raise KeyboardInterrupt
+    return between
+def line(frame):
+    return open(hooks.__file__).read().split("\\n")[frame.f_lineno - 1]
+def begin():
+    print("first")
+    sys.settrace(between)
+    sys._getframe().f_back.f_trace = between
+hooks.at_exit(begin)
+"""
+    status, said, errors = run(tmp_path, body)
+    assert (status, said) == (0, "first\nlast\n")
+    assert "KeyboardInterrupt" in errors
+
+
 # -- in a forked child -----------------------------------------------------------------------------
 
 
@@ -191,6 +249,43 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 """
     # filelock has fork handlers of its own, which complain if it is loaded during a fork.
     assert run(tmp_path, "import filelock", body) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("first", ["Collector(1)", "private_tqdm()"])
+def test_a_signal_cleans_while_another_thread_loads_what_waits_for_the_main_thread(
+    first: str, tmp_path: Path
+) -> None:
+    """It takes the gate of forks: whoever holds that must wait for no import."""
+    (tmp_path / "slowly.py").write_text(
+        "import os, signal, threading\n"
+        "main.loading.set()\n"
+        "main.waiting.wait()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    body = f"""
+import builtins, time
+from collector import Collector, SpillManager
+from collector.progress.text import private_tqdm
+class main:
+    loading, waiting = threading.Event(), threading.Event()
+builtins.main = main
+class Both:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("collector.process.pool", "tqdm.std"):
+            main.waiting.set()
+            import slowly
+sys.meta_path.insert(0, Both())
+manager = SpillManager(memory_threshold=1)
+manager.write(b"abc")
+signal.alarm(30)
+def other():
+    main.loading.wait()
+    {first}
+threading.Thread(target=other, daemon=True).start()
+import slowly
+"""
+    status, said, errors = run(tmp_path, body)
+    assert (status, said) == (-signal.SIGTERM, ""), errors
 
 
 # -- meanwhile -------------------------------------------------------------------------------------
@@ -253,5 +348,20 @@ for wrong in (
     else:
         print("taken:", wrong)
 assert "collector.executor.core" not in sys.modules
+"""
+    assert run(tmp_path, body) == (0, "", "")
+
+
+def test_the_types_of_the_public_face_can_be_asked_for_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    body = """
+import typing, collector
+from collector import Collector, current_job
+hints = [typing.get_type_hints(getattr(Collector, name)) for name in (
+    "__init__", "submit", "map", "collect", "with_options", "shutdown"
+)]
+assert hints[1]["return"] == collector.Job[typing.Any], hints[1]
+assert typing.get_type_hints(current_job)["return"].__name__ == "CurrentJob"
 """
     assert run(tmp_path, body) == (0, "", "")

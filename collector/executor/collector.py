@@ -17,18 +17,18 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
+import collector
 from collector import settings
 from collector.executor.options import Options, PoolOptions, ProgressCallback, text, whole
 from collector.process import ship
 from collector.process.birth import hold_standard_descriptors, method_of
 from collector.process.launcher import launcher_for
 from collector.store.chunk import Chunk
-from collector.store.lease import fork_gate
+from collector.store.lease import loading
 
 if TYPE_CHECKING:
     from collector.executor.job import Job
     from collector.progress.board import OpenBatch
-    from collector.progress.event import ProgressSink
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,7 +81,7 @@ class Collector(Executor):
         max_tasks_per_child: int | None = None,
         memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES,
         memory_budget: int = settings.MEMORY_BUDGET_BYTES,
-        progress: "bool | ProgressSink | None" = None,
+        progress: "bool | collector.ProgressSink | None" = None,
         on_progress: ProgressCallback | None = None,
         capture: bool = False,
         timeout: float | None = None,
@@ -115,7 +115,7 @@ class Collector(Executor):
         with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
             launcher = undo.enter_context(contextlib.closing(launcher_for(method_of(mp_context))))
             launcher.prepare()
-            with fork_gate:  # as other late imports
+            with loading("collector.executor.core"):
                 from collector.executor.core import open_core  # noqa: PLC0415 - 45 ms, meanwhile
 
             self._core = open_core(launcher, pool_options, start)
@@ -124,14 +124,16 @@ class Collector(Executor):
     @overload
     def submit(  # type: ignore[overload-overlap]
         self, fn: Callable[P, Generator[Chunk, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> "Job[R]": ...
+    ) -> "collector.Job[R]": ...
     @overload
     def submit(
         self, fn: Callable[P, Iterator[Chunk]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> "Job[None]": ...
+    ) -> "collector.Job[None]": ...
     @overload
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Job[R]": ...
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Job[Any]":
+    def submit(
+        self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> "collector.Job[R]": ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "collector.Job[Any]":
         """Run `fn(*args, **kwargs)` in a worker.
 
         Returns:
@@ -210,7 +212,7 @@ class Collector(Executor):
         buffersize: int | None = None,
         total: int | None = None,
         desc: str | None = None,
-    ) -> "Iterator[Job[Any]]":
+    ) -> "Iterator[collector.Job[Any]]":
         """Run `fn(item)` for each item and yield the jobs as they finish, failed ones too.
 
         Items are taken as they are needed, and no job is held here that was yielded. Leaving the
@@ -248,7 +250,7 @@ class Collector(Executor):
         open_batch: Callable[[], "OpenBatch"],
         *,
         ordered: bool,
-    ) -> "Iterator[Job[Any]]":
+    ) -> "Iterator[collector.Job[Any]]":
         finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         open_jobs: deque[Job[Any]] = deque()
         batch = open_batch()
@@ -344,14 +346,14 @@ def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def _settled(job: "Job[Any]") -> None:
+def _settled(job: "collector.Job[Any]") -> None:
     """Wait for the end, whatever it is."""
     done = threading.Event()
     job.add_done_callback(lambda _job: done.set())
     done.wait()
 
 
-def _taken(job: Any, open_jobs: "deque[Job[Any]]") -> "Job[Any]":
+def _taken(job: Any, open_jobs: "deque[Job[Any]]") -> "collector.Job[Any]":
     open_jobs.remove(job)
     taken: Job[Any] = job
     return taken

@@ -7,16 +7,12 @@ Invariants: I1  what is wrong is said before any process is started, so this loa
 import os
 from collections.abc import Callable
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex, final
+from typing import Any, NamedTuple, Self, SupportsIndex, final
 
+import collector
 from collector import settings
 
-if TYPE_CHECKING:
-    from collector.executor.job import Job
-    from collector.progress.event import ProgressSink
-    from collector.store.mode import Progress
-
-ProgressCallback = Callable[["Job[Any]", "Progress"], object]
+ProgressCallback = Callable[["collector.Job[Any]", "collector.Progress"], object]
 
 
 @final
@@ -29,7 +25,7 @@ class PoolOptions(NamedTuple):
     temp_root: str | os.PathLike[str] | None
     """Judged when a run directory is made in it."""
     temp_file_base_name: str
-    progress: "bool | ProgressSink | None"
+    progress: "bool | collector.ProgressSink | None"
     verbose: bool
 
     def checked(self) -> Self:

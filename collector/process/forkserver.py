@@ -41,6 +41,7 @@ from collector.process.birth import (
     working_directory_is_gone,
 )
 from collector.process.engine import Child, Role, open_pidfd
+from collector.store.lease import loading
 
 _REQUEST: Final = struct.Struct("<Q")
 _REPLY: Final = struct.Struct("<cqq")
@@ -193,7 +194,8 @@ def _abandon_all() -> None:
 
 def _command() -> list[str]:
     """Return the command line of a server: our import path, and nothing of the script's."""
-    import subprocess  # noqa: PLC0415 - 2 ms, which the server itself does not need
+    with loading("subprocess"):
+        import subprocess  # noqa: PLC0415 - 2 ms, which the server itself does not need
 
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
     if working_directory_is_gone():

@@ -9,6 +9,8 @@ Owns:       nothing.
 
 from typing import TYPE_CHECKING, Final
 
+import collector  # noqa: TC001 - for `typing.get_type_hints`
+
 if TYPE_CHECKING:
     from collector.process.current import CurrentJob
 
@@ -23,7 +25,7 @@ class _Running:
 running: Final = _Running()
 
 
-def current_job() -> "CurrentJob":
+def current_job() -> "collector.CurrentJob":
     """Return the job that runs in this worker process.
 
     Raises:

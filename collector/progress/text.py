@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO, final
 
 from collector import settings
 from collector.progress.batch import RunningJob, View
-from collector.store.lease import fork_gate
+from collector.store.lease import loading
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
@@ -190,7 +190,7 @@ def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
     Args:
         auto: The one that draws in notebooks, if this is one.
     """
-    with fork_gate:
+    with loading("tqdm.auto" if auto else "tqdm.std"):
         from tqdm.std import tqdm
 
         base = tqdm

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Final, final
 
@@ -38,10 +39,19 @@ _held: Final[set[int]] = set()
 fork_gate: Final = threading.RLock()
 """Held while a descriptor is opened or closed, and by a fork: a child sees every descriptor of ours
 either registered or not there at all. Reentrant: a finalizer or a signal handler may come in
-between. Nothing that can wait is done under it.
+between. Nothing that can wait is done under it."""
 
-So are late imports, of other rooms too: a module that another thread was importing at a fork could
-never be imported in the child, which would wait for that thread's import lock."""
+_load_gate: Final = threading.RLock()
+
+
+def loading(module: str) -> contextlib.AbstractContextManager[object]:
+    """Within this block import a module late, also one of another room.
+
+    A fork waits for its end: a module that another thread was importing at a fork could never be
+    imported in the child, which would wait for that thread's import lock. Who is in here may wait
+    for an import of the main thread's, so what a signal handler of ours needs is loaded before.
+    """
+    return contextlib.nullcontext() if module in sys.modules else _load_gate
 
 
 @final
@@ -84,7 +94,7 @@ class Lease:
         Raises:
             OSError: as `os.open`.
         """
-        with fork_gate:
+        with loading("filelock"):
             from filelock import FileLock, Timeout
 
         self._file_lock = FileLock(
@@ -207,8 +217,18 @@ def _close_inherited() -> None:
         except OSError:
             continue  # closed behind our back; there is nothing left to close
     _held.clear()
+    _open_gates()
+
+
+def _close_gates() -> None:
+    _load_gate.acquire()
+    fork_gate.acquire()
+
+
+def _open_gates() -> None:
     fork_gate.release()
+    _load_gate.release()
 
 
-os.register_at_fork(before=fork_gate.acquire, after_in_parent=fork_gate.release)
+os.register_at_fork(before=_close_gates, after_in_parent=_open_gates)
 hooks.in_forked_child(_close_inherited)

@@ -16,7 +16,7 @@ from typing import Final
 
 from collector.settings import VERSION
 from collector.store import kernel
-from collector.store.lease import close_private, fork_gate, open_private
+from collector.store.lease import close_private, loading, open_private
 
 OWNER_NAME: Final = "owner.json"
 
@@ -40,7 +40,7 @@ def write_owner(directory_fd: int) -> None:
 
     A full disk is no reason to fail: without the file, only the listing knows less.
     """
-    with fork_gate:
+    with loading("json"):
         import json  # noqa: PLC0415 - 2 ms that a worker never needs
 
     facts = {
@@ -66,7 +66,7 @@ def write_owner(directory_fd: int) -> None:
 
 def read_owner(directory_fd: int) -> Owner:
     """Read what owner.json says; never raises, whatever lies there."""
-    with fork_gate:
+    with loading("json"):
         import json  # noqa: PLC0415 - as above
 
     try:

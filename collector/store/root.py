@@ -20,7 +20,7 @@ from typing import Final
 
 from collector.errors import RunDirectoryError
 from collector.store import kernel
-from collector.store.lease import close_private, fork_gate, open_private
+from collector.store.lease import close_private, loading, open_private
 
 ROOT_VARIABLE: Final = "COLLECTOR_TMPDIR"
 """Environment variable that names the temp root; an empty value counts as unset."""
@@ -210,7 +210,7 @@ def _open_default(*, make: bool) -> Root:
 
 def _open_private() -> Root:
     """Open a private replacement of the default root: one that is there already, or a new one."""
-    with fork_gate:
+    with loading("tempfile"):
         import tempfile  # noqa: PLC0415 - 5 ms that an explicit root never needs
 
     for path in _private_paths():
@@ -224,7 +224,7 @@ def _open_private() -> Root:
 
 
 def _default_path() -> str:
-    with fork_gate:
+    with loading("tempfile"):
         import tempfile  # noqa: PLC0415 - as above
 
     try:

@@ -23,8 +23,8 @@ from collector.store.contents import Contents, Tick, count_contents, nothing
 from collector.store.lease import (
     LOCK_NAME,
     close_private,
-    fork_gate,
     leads_to,
+    loading,
     open_private,
     seize,
     unlock,
@@ -225,7 +225,7 @@ class Entry:
             self._lock_fd = open_private(LOCK_NAME, _LOCK_FLAGS, dir_fd=self._fd)
             if not stat.S_ISREG(kernel.fstat(self._lock_fd).st_mode):
                 return None
-            with fork_gate:
+            with loading("filelock"):
                 from filelock import lock_descriptor
 
             return lock_descriptor(self._lock_fd, blocking=False)
