@@ -14,8 +14,8 @@ import contextlib
 import errno
 import fcntl
 import os
-import sys
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
 from collector import hooks
@@ -42,16 +42,23 @@ either registered or not there at all. Reentrant: a finalizer or a signal handle
 between. Nothing that can wait is done under it."""
 
 _load_gate: Final = threading.RLock()
+_loaded: Final[set[str]] = set()
 
 
-def loading(module: str) -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def loading(module: str) -> Iterator[None]:
     """Within this block import a module late, also one of another room.
 
     A fork waits for its end: a module that another thread was importing at a fork could never be
     imported in the child, which would wait for that thread's import lock. Who is in here may wait
     for an import of the main thread's, so what a signal handler of ours needs is loaded before.
     """
-    return contextlib.nullcontext() if module in sys.modules else _load_gate
+    if module in _loaded:
+        yield
+        return
+    with _load_gate:
+        yield
+    _loaded.add(module)
 
 
 @final
