@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -17,7 +18,6 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
-import collector
 from collector import settings
 from collector.executor.options import Options, PoolOptions, ProgressCallback, text, whole
 from collector.process import ship
@@ -27,8 +27,11 @@ from collector.store.chunk import Chunk
 from collector.store.lease import loading
 
 if TYPE_CHECKING:
+    import collector
     from collector.executor.job import Job
     from collector.progress.board import OpenBatch
+else:  # `typing.get_type_hints` has what a signature names loaded by the face, when it asks
+    collector = sys.modules["collector"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,10 +7,12 @@ Invariants: I1  what is wrong is said before any process is started, so this loa
 import os
 from collections.abc import Callable
 from numbers import Real
-from typing import Any, NamedTuple, Self, SupportsIndex, final
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex, final
 
-import collector
 from collector import settings
+
+if TYPE_CHECKING:
+    import collector
 
 ProgressCallback = Callable[["collector.Job[Any]", "collector.Progress"], object]
 

@@ -7,12 +7,14 @@ Runs in:    the worker.
 Owns:       nothing.
 """
 
+import sys
 from typing import TYPE_CHECKING, Final
 
-import collector  # noqa: TC001 - for `typing.get_type_hints`
-
 if TYPE_CHECKING:
+    import collector
     from collector.process.current import CurrentJob
+else:  # `typing.get_type_hints` has what a signature names loaded by the face, when it asks
+    collector = sys.modules["collector"]
 
 
 class _Running:
