@@ -46,6 +46,7 @@ class Supervisor:
         self._scheduler = schedule
         self._workers: dict[int, Worker] = {}
         self._sink: SinkProcess | None = None
+        self._sink_is_full = False
         self._held_bytes = 0
         self._stopping = False
         self._awake_s = time.monotonic()
@@ -226,9 +227,10 @@ class Supervisor:
                     sent = channel.flush()
                     self._await_room(channel.fd, not sent)
         sink = self._sink
-        if sink is not None:  # also if what waited went meanwhile, with descriptors
+        if sink is not None and (sink.channel.backlog_bytes or self._sink_is_full):
             with contextlib.suppress(OSError):
-                sent = sink.channel.flush()
+                sent = sink.channel.flush()  # what waited may have gone meanwhile, with descriptors
+                self._sink_is_full = not sent
                 self._watch.expect(sink.channel.fd, lambda: self._hear_sink(sink), writing=not sent)
 
     def _await_room(self, fd: int, wanted: bool) -> None:
@@ -290,6 +292,7 @@ class Supervisor:
 
     def _start_sink(self) -> SinkProcess:
         sink = self._sink = self._crew.start_sink(self._held_bytes)
+        self._sink_is_full = False
         self._watch.expect(sink.channel.fd, lambda: self._hear_sink(sink))
         self._watch.expect(sink.child.death_fd, lambda: self._sink_died(sink))
         return sink
