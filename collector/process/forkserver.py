@@ -12,6 +12,8 @@ Invariants: I1  the server has one thread and imports no code of the user's, so 
             I2  when the parent is gone the server kills every worker it started, with its group,
                 and leaves; the sink, which cleans up, is spared.
             I3  the server's own death harms no process; the next start makes a new server.
+            I4  a child begins once the parent has been told of it: it would ask the next server for
+                another one with the same descriptors.
 """
 
 import atexit
@@ -274,19 +276,32 @@ class _Server:
             return False
         (length,) = _REQUEST.unpack(data)
         role, told, where, spared = pickle.loads(_read(self._link, length))
+        told_r = told_w = -1
         try:
+            told_r, told_w = os.pipe()
             pid = os.fork()
         except OSError as error:
             reply = _REPLY.pack(b"p", -(error.errno or 1), 0)
         else:
             if not pid:
-                _become(self._own, role, received, told, where)
+                os.close(told_w)
+                _become((*self._own, told_r), role, received, told, where)
             self._children[pid] = spared
             reply = _REPLY.pack(b"p", pid, 0)
         for fd in received:
             os.close(fd)
         self._link.sendall(reply)
+        self._let_go(told_r, told_w)
         return True
+
+    @staticmethod
+    def _let_go(told_r: int, told_w: int) -> None:
+        """Let the child begin, now that the parent has been told of it (I4)."""
+        if told_w >= 0:
+            os.close(told_r)
+            with contextlib.suppress(BrokenPipeError):  # it is dead already
+                os.write(told_w, b"!")
+            os.close(told_w)
 
     def _report_dead(self) -> None:
         for pid in list(self._children):
@@ -322,6 +337,8 @@ def _become(
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if not os.read(servers[-1], 1):  # the server died before it could tell the parent of us
+            os._exit(status)
         for fd in servers:
             os.close(fd)
         settle(where)
