@@ -373,11 +373,15 @@ def test_the_documented_callback_tells_the_end(tmp_path: Path) -> None:
 
 
 def test_the_documented_rich_bars_are_drawn(tmp_path: Path) -> None:
-    script = tmp_path / "rich_bars.py"
-    script.write_text(documented()[3])
+    script, seen = tmp_path / "rich_bars.py", tmp_path / "seen"
+    job = "def convert(number):\n"
+    before, after = documented()[3].split(job)
+    waits = f"    while not os.path.exists({os.fspath(seen)!r}): time.sleep(0.01)\n"
+    script.write_text(f"import os, time\n{before}{job}{waits}{after}")
     with Person(80, 24) as person:
         person.run(script)
         person.wait_for(lambda: any(row.startswith("  convert-") for row in person.rows))
+        seen.touch()
         assert person.wait() == 0
         (last,) = [line for line in person.lines if line]
         assert last.startswith("convert ━")
