@@ -9,6 +9,7 @@ Invariants: I1  every error pickles: its constructor arguments are positional an
 import errno
 import os
 import signal as signals
+from typing import Final
 
 
 class CollectorError(Exception):
@@ -79,6 +80,10 @@ class ProtocolError(CollectorError):
     """Two processes of a Collector disagree about what was said: a bug, never the user's fault."""
 
 
+EXIT_BROKEN_OFF: Final = 71
+"""Status of a worker that leaves because an exception broke off a write: what came was not exact."""
+
+
 def describe_exit(exitcode: int | None) -> str:
     """Say in words how a process ended, for messages.
 
@@ -87,6 +92,11 @@ def describe_exit(exitcode: int | None) -> str:
     """
     if exitcode is None:
         return "died (its exit status could not be learned)"
+    if exitcode == EXIT_BROKEN_OFF:
+        return (
+            f"exited with status {exitcode}: as a worker does when an exception, of a signal "
+            "handler for example, breaks off a write to the output, which is not exact any more"
+        )
     if exitcode >= 0:
         return f"exited with status {exitcode}"
     try:

@@ -9,6 +9,8 @@ Invariants: I1  a slot belongs to the worker until a frame publishes it, then to
                 is.
             I3  neither end takes a lock that the other process could hold.
             I4  the reader never waits: not for frames, and not to give a credit.
+            I5  nothing is published after a step of publishing that an exception broke off (of a
+                signal handler, or for want of memory): what it had done is not known.
 Source:     docs/decisions/0002-chunk-queue.md.
 """
 
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from collector import settings
-from collector.errors import ClosedError, ProtocolError
+from collector.errors import EXIT_BROKEN_OFF, ClosedError, ProtocolError
 from collector.process.slots import map_slots, note_begun, shared_memory
 from collector.wire.frames import Frame, FrameDecoder, FrameEncoder, Kind, Outcome, Place, Stream
 
@@ -84,6 +86,7 @@ class QueueWriter:
         # Re-entrant, so as to know who holds it: a finalizer or a signal handler may write or log
         # while its own thread publishes. It leaves what it has to the flushing thread.
         self._lock = threading.RLock()
+        self._within = False
         self._records: deque[bytes] = deque()
         self.stale: Final = threading.Event()
         threading.Thread(target=self._flush_late, name="collector-flush", daemon=True).start()
@@ -94,21 +97,26 @@ class QueueWriter:
             self._stream.close(_DISOWNED)
             self._stream = None
         self._lock = threading.RLock()  # another thread may have held it at the fork
+        self._within = False
         _close((self._frames, self._credits))
 
     def say(self, kind: Kind, ticket: int = 0, payload: bytes = b"") -> None:
         """Publish a frame that carries no chunk."""
         with self._lock:
+            self._begin()
             self._send(kind, ticket, payload)
+            self._within = False
 
     def start(self, ticket: int, options: bytes) -> "JobStream":
         """Say that this job runs from now on; returns what takes its chunks until `end`."""
         with self._lock:
-            self._stream = JobStream(self, ticket)
+            self._begin()
+            stream = self._stream = JobStream(self, ticket)
             if self._slots is not None:
                 note_begun(self._slots, ticket)
             self._send(Kind.START, ticket, options)
-            return self._stream
+            self._within = False
+            return stream
 
     def write_now(self, stream: "JobStream", data: bytes) -> None:
         """Publish a large chunk at once, behind the small ones before it."""
@@ -118,23 +126,29 @@ class QueueWriter:
         with self._lock:
             if stream is not self._stream:
                 stream.append(data)  # raises: its job is over
+            self._begin()
             self._drain()
             self._fill(stream, data, 1)
+            self._within = False
 
     def drain(self) -> None:
         """Take what the running job has pending into a slot; it is published when that is full."""
         if self._left_for_later():
             return
         with self._lock:
+            self._begin()
             self._drain()
+            self._within = False
 
     def flush(self) -> None:
         """Publish what was written so far."""
         if self._left_for_later():
             return
         with self._lock:
+            self._begin()
             self._drain()
             self._publish_slot()
+            self._within = False
 
     def record(self, packed: bytes) -> None:
         """Publish one log record, of the running job or of none."""
@@ -142,7 +156,9 @@ class QueueWriter:
         if self._left_for_later():
             return
         with self._lock:
+            self._begin()
             self._send_records()
+            self._within = False
 
     def _left_for_later(self) -> bool:
         """Whether this is called in the midst of publishing, by a finalizer for example."""
@@ -165,6 +181,7 @@ class QueueWriter:
             hold: Another frame follows at once: say both together.
         """
         with self._lock:
+            self._begin()
             self._drain(last=True)
             self._publish_slot()
             stream, self._stream = self._stream, None
@@ -179,6 +196,13 @@ class QueueWriter:
                 self._unsaid += head + value
             else:
                 self._put(head + value)
+            self._within = False
+
+    def _begin(self) -> None:
+        """Begin a step of publishing; if the last one was broken off, leave (I5)."""
+        if self._within:
+            os._exit(EXIT_BROKEN_OFF)
+        self._within = True
 
     def _drain(self, *, last: bool = False) -> None:
         """Take the chunks that the running job has pending; the last ones may need no slot."""

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 import pytest
 
-from collector import Collector, reclaim
+from collector import Collector, Job, WorkerCrashError, current_job, reclaim
+from collector.process import queue
 from tests.support.jobs import METHODS, MIB, numbered, random_chunks, sha256, square
 from tests.support.leaks import wait_until
 from tests.support.person import Person, environment
@@ -64,6 +67,75 @@ def test_bytes_are_exact_while_every_process_is_interrupted_each_millisecond(met
             job.output().close()
         assert collector.submit(interruptions).result() > 0
     assert interruptions() > 0
+
+
+# -- an exception in the midst of a write ----------------------------------------------------------
+
+
+class Interruption(Exception):
+    """What a signal handler raises."""
+
+
+def interrupted_at(line: int, size: int) -> tuple[int, list[int], list[int]]:
+    """Write chunks, and break off one write at that line of the queue's; say which came through.
+
+    Returns:
+        How many lines there were, the chunks that were taken, those whose write has raised.
+    """
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal seen
+        if frame.f_code.co_filename != queue.__file__:
+            return None
+        seen += event == "line"
+        if event == "line" and seen == line:
+            raise Interruption
+        return trace
+
+    def act(number: int) -> None:
+        current_job().write(bytes((number,)) * size)
+        if number == 1:
+            current_job().flush()
+
+    taken, raised = [], []
+    for number in range(3):
+        sys.settrace(trace)
+        try:
+            act(number)
+        except Interruption:
+            raised.append(number)
+        else:
+            taken.append(number)
+        finally:
+            sys.settrace(None)
+    return seen, taken, raised
+
+
+@pytest.mark.parametrize("size", [100, 300_000])
+@each_method
+def test_an_exception_at_any_line_of_a_write_loses_no_other_chunk_or_ends_the_job(
+    method: str, size: int
+) -> None:
+    with Collector(1, method) as collector:
+        lines, _, _ = collector.submit(interrupted_at, 0, size).result()
+        jobs = [collector.submit(interrupted_at, line, size) for line in range(1, lines + 1)]
+        ended = Counter(_outcome(job, size) for job in jobs)
+    assert ended["exact"] and ended["ended"]
+
+
+def _outcome(job: Job[tuple[int, list[int], list[int]]], size: int) -> str:
+    error = job.exception()
+    if error is not None:
+        assert isinstance(error, WorkerCrashError)
+        assert "breaks off a write" in str(error)
+        return "ended"
+    _, taken, raised = job.result()
+    read = job.output().read()
+    there = [read[at] for at in range(0, len(read), size)]
+    assert read == b"".join(bytes((number,)) * size for number in there)
+    assert there in (taken, sorted(taken + raised))
+    return "exact" if raised else "not so many lines"
 
 
 # -- no place to print -----------------------------------------------------------------------------
