@@ -81,7 +81,7 @@ class ProtocolError(CollectorError):
 
 
 EXIT_BROKEN_OFF: Final = 71
-"""Status of a worker that leaves because an exception broke off a write: what came was not exact."""
+"""Status of a worker that leaves because an exception broke off a write to the output."""
 
 
 def describe_exit(exitcode: int | None) -> str:

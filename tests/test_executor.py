@@ -1,6 +1,7 @@
 """The executor as a user meets it: futures, map, collect, options, threads, the end."""
 
 import asyncio
+import contextlib
 import enum
 import functools
 import os
@@ -34,6 +35,8 @@ from collector import (
     current_job,
     list_runs,
 )
+from collector.process.pace import Pace
+from collector.process.supervisor import Supervisor
 from tests.support.jobs import (
     METHODS,
     MIB,
@@ -563,6 +566,64 @@ def test_killing_a_job_that_waits_cancels_it(tmp_path: Path) -> None:
         job = collector.submit(square, 2)
         assert job.kill()
         assert job.cancelled()
+
+
+def note_and_wait(number: int, path: str) -> None:
+    """The first ends at once; the others say that they run and wait to be let go."""
+    if number:
+        with open(f"{path}/ran", "a", encoding="ascii") as file:
+            file.write(f"{number} ")
+        wait_for(f"{path}/go")
+
+
+@contextlib.contextmanager
+def brisk_worker(method: str) -> Iterator[tuple[Collector, Supervisor]]:
+    """One worker that gets many jobs ahead, as after many brisk ones."""
+    with Collector(1, method) as collector:
+        collector.submit(nothing).result()
+        supervisor = collector._core.pool._supervisor
+        supervisor.note(lambda: setattr(supervisor._scheduler, "_pace", Pace(0.0)))
+        yield collector, supervisor
+
+
+@pytest.mark.parametrize("how", ["collect", "map"])
+@each_method
+def test_leaving_a_loop_early_cancels_also_what_waits_at_a_worker(
+    method: str, how: str, tmp_path: Path
+) -> None:
+    with brisk_worker(method) as (collector, supervisor):
+        act = functools.partial(note_and_wait, path=os.fspath(tmp_path))
+        loop: Any = (
+            collector.collect(act, range(100), buffersize=100, ordered=True)
+            if how == "collect"
+            else collector.map(act, range(100))
+        )
+        next(loop)
+        wait_for(tmp_path / "ran")
+        assert wait_until(lambda: len(supervisor._scheduler._dispatched) == 99)
+        loop.close()
+        assert wait_until(lambda: len(supervisor.jobs._work) == 1)
+        (tmp_path / "go").touch()
+    assert (tmp_path / "ran").read_text() == "1 "
+
+
+@each_method
+def test_a_job_that_waits_at_a_worker_can_be_killed_and_one_that_comes_back_be_cancelled(
+    method: str, tmp_path: Path
+) -> None:
+    with brisk_worker(method) as (collector, supervisor):
+        path = os.fspath(tmp_path)
+        first, *others = [collector.submit(note_and_wait, number, path) for number in (1, 2, 3)]
+        wait_for(tmp_path / "ran")
+        assert wait_until(lambda: len(supervisor._scheduler._dispatched) == 3)
+        assert [job.running() for job in others] == [True, True]
+        assert others[0].kill()
+        assert wait_until(others[0].cancelled)
+        assert wait_until(others[1].cancel)
+        assert not first.cancel()
+        (tmp_path / "go").touch()
+        assert first.exception() is None
+    assert (tmp_path / "ran").read_text() == "1 "
 
 
 @each_method

@@ -203,8 +203,7 @@ class Collector(Executor):
                 while values:
                     yield values.pop()
         finally:
-            for job in jobs:
-                job.cancel()
+            self._core.cancel(jobs)
 
     def collect(
         self,
@@ -274,8 +273,7 @@ class Collector(Executor):
                 else:
                     yield _taken(finished.get(), open_jobs)
         finally:
-            for job in open_jobs:
-                job.cancel()
+            self._core.cancel(open_jobs)
             batch.leave()
 
     def with_options(

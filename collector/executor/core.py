@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
 
 from collector import hooks
@@ -86,6 +86,12 @@ class Core:
             )
             self.pool.submit(work)
         return job
+
+    def cancel(self, jobs: Iterable[Job[Any]]) -> None:
+        """Cancel those of these jobs that have not started."""
+        left = [job.id for job in jobs if not job.cancel() and not job.done()]
+        if left:  # some of them may only wait at a worker
+            self.pool.unwanted(left)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Collector cannot be pickled; make one in the process that needs it")

@@ -182,11 +182,15 @@ class Job(Future[R], Generic[R]):
             told = self._state == "CANCELLED_AND_NOTIFIED"
             return not told and self.set_running_or_notify_cancel()
 
-    def come_back(self) -> None:
-        """See `Owner.come_back`."""
+    def unclaim(self) -> None:
+        """See `Owner.unclaim`."""
         with self._condition:
             if self._state == "RUNNING":
                 self._state = "PENDING"
+
+    def come_back(self) -> None:
+        """See `Owner.come_back`."""
+        self.unclaim()
         self.cancel()
 
     def attempted(self, attempt: int) -> None:

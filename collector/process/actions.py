@@ -20,7 +20,7 @@ class Verdict(enum.Enum):
     LOST = "lost"
     SINK_LOST = "sink lost"
     CANCELLED = "cancelled"
-    """It was at a worker, had not started, and came back after the end was asked for."""
+    """It was at a worker, had not started, and came back when nobody wanted it any more."""
     UNABLE = "unable"
     """The Collector broke before the job could run."""
 
@@ -45,6 +45,11 @@ class Entry:
         if self.timeout is None or self.started_s is None or self.sentence is not None:
             return math.inf
         return self.started_s + self.timeout
+
+    def leave_worker(self) -> None:
+        """It waits again, for a worker and a ticket of its own."""
+        self.worker = self.started_s = self.sentence = None
+        self.ticket = 0
 
 
 @dataclass(slots=True)
@@ -84,6 +89,13 @@ class Recall:
 
 
 @dataclass(slots=True)
+class Unclaim:
+    """The job came back from a worker and waits: its owner may cancel it again."""
+
+    entry: Entry
+
+
+@dataclass(slots=True)
 class RunAgain:
     """The attempt failed and another one will follow: drop what it had written."""
 
@@ -99,4 +111,4 @@ class Settle:
     verdict: Verdict
 
 
-Action = StartWorker | StopWorker | KillWorker | Dispatch | Recall | RunAgain | Settle
+Action = StartWorker | StopWorker | KillWorker | Dispatch | Recall | Unclaim | RunAgain | Settle

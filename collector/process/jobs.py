@@ -41,8 +41,11 @@ class Owner(Protocol):
     def cancel(self) -> bool:
         """The job will not run: it was not sent to a worker yet."""
 
+    def unclaim(self) -> None:
+        """The job was sent to a worker, had not started, and waits again."""
+
     def come_back(self) -> None:
-        """The job was sent to a worker, had not started, and will not run."""
+        """The job had not started, and will not run."""
 
     def attempted(self, attempt: int) -> None:
         """A further attempt begins."""
@@ -143,6 +146,12 @@ class JobTable:
             name=work.owner.name,
             call=work.call,
         )
+
+    def unclaim(self, entry: Entry) -> None:
+        """Let the owner cancel a job again that came back from a worker."""
+        work = self._work[entry.job_id]
+        work.claimed = False
+        work.owner.unclaim()
 
     def started(self, entry: Entry) -> None:
         """Tell the owner that its job runs."""

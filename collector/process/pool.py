@@ -79,6 +79,10 @@ class Pool:
         """End a running job."""
         self._supervisor.note(lambda: self._supervisor.kill(job_id))
 
+    def unwanted(self, job_ids: list[int]) -> None:
+        """Cancel those of these jobs that have not started, also where they wait at a worker."""
+        self._supervisor.note(lambda: self._supervisor.unwanted(job_ids))
+
     def follow(self, job_id: int) -> None:
         """Have a job's output in a file while it runs, and its progress told more often."""
         self._supervisor.note(lambda: self._supervisor.follow(job_id))

@@ -29,6 +29,7 @@ from collector.process.actions import (
     Settle,
     StartWorker,
     StopWorker,
+    Unclaim,
     Verdict,
 )
 from collector.process.pace import Pace
@@ -55,14 +56,15 @@ class Scheduler:
         self._clock = clock
         self._pace = Pace()
         self.max_workers = max_workers
-        self._max_tasks = max_tasks_per_child
+        self._max_tasks = math.inf if max_tasks_per_child is None else max_tasks_per_child
         self._waiting: OrderedDict[int, Entry] = OrderedDict()
         self._dispatched: dict[int, Entry] = {}
+        self._unwanted: set[int] = set()
         self._seats: dict[int, Seat] = {}
         self._tickets = itertools.count(1)
         self._numbers = itertools.count(1)
         self.setbacks = Setbacks()
-        self._stopping = self._cancelling = False
+        self._stopping = False
         self._hindered = False
         self._full = False  # nobody can take one more job
 
@@ -105,20 +107,30 @@ class Scheduler:
         return itertools.chain(self._assign(), self._leave_if_done())
 
     def killed(self, job_id: int) -> Iterator[Action]:
-        """Somebody wants this job ended; one that never ran is cancelled by its owner instead."""
+        """Somebody wants this job ended; one that never ran is cancelled instead."""
         waiting = self._waiting.pop(job_id, None)
         if waiting is not None:
-            return itertools.chain((Settle(waiting, Verdict.KILLED),), self._leave_if_done())
-        for entry in self._dispatched.values():
-            if entry.job_id == job_id and entry.worker is not None:
-                if entry.sentence is not None:
-                    entry.sentence = Verdict.KILLED  # it is being ended: and not run again
-                    return iter(())
-                if self._seats[entry.worker].entries[0] is entry:
-                    return iter((self._condemn(entry, entry.worker, Verdict.KILLED),))
-                entry.sentence = Verdict.KILLED  # it waits behind another one: fetch it back
-                return iter((Recall(entry.worker),))
-        return iter(())
+            waiting.sentence = Verdict.KILLED
+            yield from self._put_back(waiting)
+            yield from self._leave_if_done()
+        for entry in [e for e in self._dispatched.values() if e.job_id == job_id]:
+            seat = self._seats[entry.worker or 0]
+            being_ended, entry.sentence = entry.sentence is not None, Verdict.KILLED
+            if not being_ended:  # one that waits behind another job is fetched back
+                yield self._end(seat) if seat.entries[0] is entry else Recall(seat.worker)
+
+    def unwanted(self, job_ids: Iterable[int]) -> Iterator[Action]:
+        """Nobody wants these jobs any more, but those that have started are to go on."""
+        ids = set(job_ids)
+        self._unwanted |= {entry.job_id for entry in self._dispatched.values()} & ids
+        for job_id in ids & self._waiting.keys():
+            if self._waiting[job_id].attempt == 1:
+                yield Settle(self._waiting.pop(job_id), Verdict.CANCELLED)
+        for seat in self._seats.values():
+            if seat.blocked and any(entry.job_id in ids for entry in seat.entries):
+                seat.recalled = True
+                yield Recall(seat.worker)
+        yield from self._leave_if_done()
 
     def _condemn(self, entry: Entry, worker: int, sentence: Verdict) -> Action:
         entry.sentence = sentence
@@ -177,8 +189,9 @@ class Scheduler:
         return [seat.entries[0] for seat in self._seats.values() if seat.entries]
 
     def _blocked(self) -> list[Seat]:
-        """Return workers with jobs that wait behind a running one; another may have them sooner."""
-        return [s for s in self._seats.values() if s.blocked] if self.max_workers > 1 else []
+        """Return workers with jobs behind a running one that another may have sooner, or nobody."""
+        wanted = self.max_workers > 1 or self._unwanted
+        return [seat for seat in self._seats.values() if seat.blocked] if wanted else []
 
     def ended(self, ticket: int, verdict: Verdict) -> Iterable[Action]:
         """An attempt is over, as the sink says."""
@@ -208,11 +221,12 @@ class Scheduler:
 
     def _retire(self, seat: Seat | None) -> Iterator[Action]:
         """Let a worker go that has done as many jobs as one may."""
-        if seat is not None and self._used_up(seat) and not seat.entries and not seat.leaving:
+        if seat is not None and seat.used_up and not seat.entries and not seat.leaving:
             seat.leaving = True
             yield StopWorker(seat.worker)
 
     def _judge(self, entry: Entry, verdict: Verdict) -> Action:
+        self._unwanted.discard(entry.job_id)
         again = verdict not in (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)
         if not again or not entry.retries or entry.sentence is Verdict.KILLED:
             return Settle(entry, verdict)
@@ -222,19 +236,20 @@ class Scheduler:
         return RunAgain(entry, verdict)
 
     def _requeue(self, entry: Entry) -> None:
-        entry.worker = entry.started_s = entry.sentence = None
-        entry.ticket = 0
+        entry.leave_worker()
         self._waiting[entry.job_id] = entry
         self._waiting.move_to_end(entry.job_id, last=False)
 
     def _put_back(self, entry: Entry) -> Iterator[Action]:
         """A job was at a worker and had not started."""
-        if entry.sentence is Verdict.KILLED:
-            yield Settle(entry, Verdict.KILLED)
-        elif self._cancelling and entry.attempt == 1:
-            yield Settle(entry, Verdict.CANCELLED)
+        never_ran, killed = entry.attempt == 1, entry.sentence is Verdict.KILLED
+        if killed or (never_ran and entry.job_id in self._unwanted):
+            yield Settle(entry, Verdict.CANCELLED if never_ran else Verdict.KILLED)
         else:
             self._requeue(entry)
+            if never_ran:
+                yield Unclaim(entry)
+        self._unwanted.discard(entry.job_id)
 
     def worker_ready(self, worker: int) -> Iterator[Action]:
         """A worker can take jobs."""
@@ -273,22 +288,26 @@ class Scheduler:
         yield from self._assign()
         yield from self._leave_if_done()
 
-    def worker_gone(self, worker: int, last_begun: int | None = None) -> Iterator[Action]:
+    def worker_gone(
+        self, worker: int, last_begun: int | None = None, *, given_up: bool = False
+    ) -> Iterator[Action]:
         """A worker is dead and its queue is read to the end: what it still had, had not started.
 
-        Unless its queue went with the sink: then what it had is open up to the `last_begun` ticket.
+        Unless its queue went with the sink, or was given up: then what it had is open up to the
+        `last_begun` ticket; None if that is not known.
         """
         seat = self._seats.pop(worker, None)
         if seat is None:
             return
         if not seat.ready and not seat.leaving:
             self.setbacks.early_deaths += 1
-        for entry in seat.begun(last_begun) if seat.sink_lost else ():
-            seat.entries.remove(entry)
+        begun = seat.begun(last_begun) if seat.sink_lost or given_up else []
+        for entry in seat.entries:
             self._dispatched.pop(entry.ticket, None)
-            yield self._judge(entry, entry.sentence or Verdict.SINK_LOST)
-        for entry in reversed(seat.entries):
-            self._dispatched.pop(entry.ticket, None)
+        for entry in begun:
+            lost = Verdict.SINK_LOST if seat.sink_lost else Verdict.CRASHED
+            yield self._judge(entry, entry.sentence or lost)
+        for entry in reversed(list(seat.entries)[len(begun) :]):
             yield from self._put_back(entry)
         yield from self._assign()
         yield from self._leave_if_done()
@@ -301,16 +320,10 @@ class Scheduler:
             yield KillWorker(seat.worker)
 
     def stop(self, *, cancel: bool = False) -> Iterator[Action]:
-        """No further job will come; with `cancel` what came back from a worker will not run."""
+        """No further job will come; with `cancel` none runs that has not started."""
         self._stopping = True
-        self._cancelling = self._cancelling or cancel
-        for job_id in list(self._waiting) if cancel else ():
-            yield from self._put_back(self._waiting.pop(job_id))
-        for seat in self._seats.values() if cancel else ():
-            if seat.blocked:
-                seat.recalled = True
-                yield Recall(seat.worker)
-        yield from self._leave_if_done()
+        entries = [*self._waiting.values(), *self._dispatched.values()] if cancel else []
+        return self.unwanted(entry.job_id for entry in entries)
 
     def kill_all(self) -> Iterator[Action]:
         """End every job; those that never ran were cancelled by their owners."""
@@ -329,6 +342,7 @@ class Scheduler:
         entries = [*self._dispatched.values(), *self._waiting.values()]
         self._dispatched.clear()
         self._waiting.clear()
+        self._unwanted.clear()
         for seat in self._seats.values():
             seat.entries.clear()
             seat.leaving = True
@@ -343,9 +357,6 @@ class Scheduler:
                     seat.leaving = True
                     yield StopWorker(seat.worker)
 
-    def _used_up(self, seat: Seat) -> bool:
-        return self._max_tasks is not None and seat.tasks >= self._max_tasks
-
     def _assign(self) -> list[Action]:
         """Give jobs to idle workers; start workers while more jobs wait than are coming up."""
         idle = [seat for seat in self._seats.values() if seat.idle]
@@ -358,7 +369,7 @@ class Scheduler:
         if free > 0:
             wanted = len(self._waiting) - sum(s.coming for s in self._seats.values())
             for worker in itertools.islice(self._numbers, max(0, min(wanted, free))):
-                self._seats[worker] = Seat(worker)
+                self._seats[worker] = Seat(worker, self._max_tasks)
                 decided.append(StartWorker(worker))
         self._full = bool(self._waiting) and free <= 0
         return decided
@@ -367,11 +378,11 @@ class Scheduler:
         """While jobs are over in no time, let some wait at their worker, not here."""
         now_s = self._clock()
         ahead = self._pace.ahead()
-        fit = [s for s in self._seats.values() if s.has_room(ahead, now_s) and not self._used_up(s)]
+        fit = [seat for seat in self._seats.values() if seat.has_room(ahead, now_s)]
         while fit and (entry := self._next()) is not None:
             seat = min(fit, key=lambda seat: len(seat.entries))
             decided.append(self._dispatch(seat, entry))
-            if self._used_up(seat) or not seat.has_room(ahead, now_s):
+            if not seat.has_room(ahead, now_s):
                 fit.remove(seat)
 
     def _next(self) -> Entry | None:

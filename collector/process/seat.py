@@ -3,6 +3,7 @@
 States:     STARTING -> READY -> LEAVING; a death ends any of them.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ class Seat:
     """One worker that is not gone; the first of its jobs is the one that runs."""
 
     worker: int
+    max_tasks: float = math.inf
     ready: bool = False
     leaving: bool = False
     sink_lost: bool = False
@@ -47,10 +49,15 @@ class Seat:
         """Whether jobs wait here behind the running one, and nobody has asked for them."""
         return len(self.entries) > 1 and not self.recalled and not self.leaving
 
+    @property
+    def used_up(self) -> bool:
+        """Whether it has got as many jobs as one worker may."""
+        return self.tasks >= self.max_tasks
+
     def begun(self, ticket: int | None) -> list[Entry]:
-        """Return the jobs up to the one that was begun last; None: no further than the first."""
+        """Return the jobs up to the one that was begun last; all that may be, if that is None."""
         if ticket is None:
-            return list(self.entries)[:1]
+            return list(self.entries)
         return [entry for entry in self.entries if entry.ticket <= ticket]
 
     def advance(self, now_s: float) -> float:
@@ -65,6 +72,6 @@ class Seat:
 
     def has_room(self, ahead: int, now_s: float) -> bool:
         """Whether one more job may come, to be one of `ahead`: none behind a long one."""
-        if len(self.entries) >= ahead or not self.ready or self.leaving:
+        if len(self.entries) >= ahead or not self.ready or self.leaving or self.used_up:
             return False
         return self.kill_by_s is None and now_s - self.since_s <= settings.RECALL_AFTER_S

@@ -97,6 +97,10 @@ class Supervisor:
         """A running job is to be ended."""
         return self._scheduler.killed(job_id)
 
+    def unwanted(self, job_ids: list[int]) -> Iterable[actions.Action]:
+        """Jobs are to be cancelled that have not started."""
+        return self._scheduler.unwanted(job_ids)
+
     def follow(self, job_id: int) -> None:
         """Have a job's output in a file as soon as it runs, and its progress told more often."""
         ticket = self.jobs.follow(job_id)
@@ -200,6 +204,8 @@ class Supervisor:
                         self._workers[action.worker].child.kill()
                 case actions.Recall():
                     self._workers[action.worker].recall()
+                case actions.Unclaim():
+                    self.jobs.unclaim(action.entry)
                 case actions.RunAgain():
                     self.jobs.run_again(action.entry, action.verdict, self._facts)
                 case _:
@@ -286,7 +292,9 @@ class Supervisor:
         said, worker.last_words = worker.last_words, None
         if said is not None:
             self._ended(said, code, worker.broken)
-        self._do(self._scheduler.worker_gone(worker.number, begun))
+        self._facts = Facts(exitcode=code, reason=worker.broken)
+        given_up = bool(worker.broken)
+        self._do(self._scheduler.worker_gone(worker.number, begun, given_up=given_up))
         if self._scheduler.setbacks.too_many_early_deaths:
             self._give_up(f"workers die before they can take a job: the last one {how}")
 

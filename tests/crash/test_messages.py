@@ -10,11 +10,12 @@ from typing import Any, Final, NoReturn
 import pytest
 
 from collector import Collector, Job, JobError, WorkerCrashError, current_job
+from collector.process.pace import Pace
 from collector.process.queue import QueueWriter
 from collector.wire.frames import HEADER_BYTES, MAGIC, VERSION, Kind, Outcome, Stream
 from tests.support.jobs import METHODS, MIB, numbered, sha256, square, wait_for
-from tests.support.leaks import is_running
-from tests.support.tree import sink_pid, worker_pids
+from tests.support.leaks import is_running, wait_until
+from tests.support.tree import sink_pid, stopped, supervisor_held_up, worker_pids
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -132,6 +133,38 @@ def test_a_worker_that_lies_loses_its_job_and_no_other(method: str, marks: tuple
         assert any(is_running(worker) for worker in workers)  # the honest one's
         assert collector.submit(square, 3).result() == 9
         honest.output().close()
+
+
+def note_down(number: int, path: str, *, garbage: bool = False) -> None:
+    with open(path, "a", encoding="ascii") as file:
+        file.write(f"{number} ")
+    if garbage:
+        LIES["garbage"](*writer_of_this_worker())
+
+
+@each_method
+def test_what_a_worker_runs_after_its_lie_is_lost_and_not_run_again(
+    method: str, tmp_path: Path
+) -> None:
+    """Jobs were sent ahead, and it has them before the sink has read the lie."""
+    path = tmp_path / "ran"
+    with Collector(1, method) as collector:
+        assert collector.submit(square, 2).result() == 4
+        sink = sink_pid(collector)
+        with stopped(sink):
+            with supervisor_held_up(collector):
+                collector._core.pool._supervisor._scheduler._pace = Pace(0.0)
+                jobs = [
+                    collector.submit(note_down, number, os.fspath(path), garbage=not number)
+                    for number in range(20)
+                ]
+            assert wait_until(lambda: path.exists() and len(path.read_text().split()) == 20)
+        for job in jobs:
+            assert isinstance(job.exception(60), WorkerCrashError)
+            assert "was given up by the collector process" in str(job.exception())
+        assert collector.submit(square, 3).result() == 9
+        assert sink_pid(collector) == sink
+    assert path.read_text().split() == [str(number) for number in range(20)]
 
 
 def end_twice() -> NoReturn:

@@ -104,8 +104,13 @@ def note_down(number: int, path: str) -> int:
     return number
 
 
+@pytest.mark.parametrize("slots", [True, False], ids=["with slots", "without"])
 @each_method
-def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_path: Path) -> None:
+def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(
+    method: str, slots: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not slots:
+        monkeypatch.delattr(os, "memfd_create")
     path, count = tmp_path / "numbers", settings.JOBS_AHEAD + 12
     with Collector(1, method) as collector:
         assert collector.submit(square, 2).result() == 4
@@ -123,7 +128,9 @@ def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(method: str, tmp_
         ran = [int(number) for number in path.read_text().split()]
         assert len(ran) == len(set(ran)), "a job was run twice"
         never = set(range(count)) - set(ran)
-        assert len(never) <= 1, "only the one that was just beginning may have been cut off"
+        # Only the one that was just beginning may have been cut off; but without slots nobody
+        # knows which have begun.
+        assert len(never) <= 1 or not slots
         assert set(ran[:3]) | never <= failed
         assert len(failed) < count
         assert collector.submit(square, 3).result() == 9

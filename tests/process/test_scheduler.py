@@ -29,6 +29,7 @@ from collector.process.actions import (
     Settle,
     StartWorker,
     StopWorker,
+    Unclaim,
     Verdict,
 )
 from collector.process.pace import Pace
@@ -348,8 +349,61 @@ def test_workers_leave_though_the_last_job_is_one_that_comes_back(how: str) -> N
         assert list(schedule.killed(11)) == [Recall(1)]
     assert list(schedule.stop(cancel=True)) == [Recall(1)]
     assert list(schedule.ended(first.ticket, Verdict.RETURNED)) == [Settle(first, Verdict.RETURNED)]
-    verdict = Verdict.KILLED if how == "killed" else Verdict.CANCELLED
-    assert list(schedule.handed_back(1, last.ticket)) == [Settle(last, verdict), StopWorker(1)]
+    assert list(schedule.handed_back(1, last.ticket)) == [
+        Settle(last, Verdict.CANCELLED),
+        StopWorker(1),
+    ]
+
+
+def test_unwanted_jobs_are_cancelled_unless_they_have_started() -> None:
+    schedule, _, running, behind = with_one_behind()
+    waiting, other = Entry(12), Entry(13)
+    schedule._full = True
+    submit(schedule, waiting, other)
+    assert list(schedule.unwanted([10, 11, 12])) == [
+        Settle(waiting, Verdict.CANCELLED),
+        Recall(1),
+    ]
+    assert list(schedule.handed_back(1, behind.ticket)) == [
+        Settle(behind, Verdict.CANCELLED),
+        Dispatch(1, other),
+    ]
+    assert Settle(running, Verdict.RETURNED) in schedule.ended(running.ticket, Verdict.RETURNED)
+
+
+def test_unwanted_jobs_are_asked_for_again_if_the_worker_went_on_just_then() -> None:
+    """Also where there is no other worker that could have them."""
+    schedule, clock, first, second = with_one_behind()
+    third = Entry(12)
+    submit(schedule, third)
+    assert list(schedule.unwanted([12])) == [Recall(1)]
+    list(schedule.ended(first.ticket, Verdict.RETURNED))  # the worker was between two jobs
+    clock.now_s += settings.RECALL_AFTER_S
+    assert list(schedule.ticked(clock())) == [Recall(1)]
+    assert list(schedule.handed_back(1, third.ticket)) == [Settle(third, Verdict.CANCELLED)]
+    clock.now_s += settings.RECALL_AFTER_S
+    assert list(schedule.ticked(clock())) == []
+    assert schedule.find(second.ticket) is second
+
+
+def test_a_job_that_comes_back_can_be_cancelled_by_its_owner_again() -> None:
+    schedule, clock, _, behind = with_one_behind()
+    clock.now_s += settings.RECALL_AFTER_S
+    schedule._pace = Pace()
+    assert list(schedule.handed_back(1, behind.ticket)) == [Unclaim(behind)]
+    assert list(schedule.withdrawn(11)) == []
+
+
+def test_of_what_a_worker_has_that_is_given_up_nothing_runs_again_that_it_had_begun() -> None:
+    for begun, lost in ((0, 0), (1, 1), (2, 2), (None, 2)):
+        schedule, _, first, second = with_one_behind()
+        last = None if begun is None else begun and (first, second)[begun - 1].ticket
+        said = list(schedule.worker_gone(1, last, given_up=True))
+        assert [action for action in said if isinstance(action, Settle)] == [
+            Settle(entry, Verdict.CRASHED) for entry in (first, second)[:lost]
+        ]
+        waiting = [Dispatch(2, entry) for entry in (first, second)[lost:]]
+        assert list(schedule.worker_ready(2))[: len(waiting)] == waiting
 
 
 def test_a_job_whose_output_is_refused_goes_once_the_ones_behind_it_are_back() -> None:
@@ -359,20 +413,21 @@ def test_a_job_whose_output_is_refused_goes_once_the_ones_behind_it_are_back() -
         Recall(1),
         Settle(refused, Verdict.SPILL_FAILED),
     ]
-    assert list(schedule.handed_back(1, innocent.ticket)) == [KillWorker(1)]
+    assert list(schedule.handed_back(1, innocent.ticket)) == [KillWorker(1), Unclaim(innocent)]
     assert list(schedule.worker_gone(1)) == [StartWorker(2)]
     assert list(schedule.worker_ready(2)) == [Dispatch(2, innocent)]
 
 
 def test_of_what_a_worker_has_when_the_sink_dies_only_what_it_had_begun_is_lost() -> None:
     """The ends of the first may have been said to the sink alone, so nothing of them runs again."""
-    for begun, lost in ((0, 0), (1, 1), (2, 2), (None, 1)):
+    for begun, lost in ((0, 0), (1, 1), (2, 2), (None, 2)):
         schedule, _, first, second = with_one_behind()
         assert list(schedule.sink_gone()) == [KillWorker(1)]
         last = None if begun is None else begun and (first, second)[begun - 1].ticket
         said = list(schedule.worker_gone(1, last))
         settled = [Settle(entry, Verdict.SINK_LOST) for entry in (first, second)[:lost]]
-        assert said == [*settled, *([StartWorker(2)] if lost < 2 else [])]
+        back = [Unclaim(entry) for entry in (second, first)[: 2 - lost]]
+        assert said == [*settled, *back, *([StartWorker(2)] if lost < 2 else [])]
         waiting = [Dispatch(2, entry) for entry in (first, second)[lost:]]
         assert list(schedule.worker_ready(2))[: len(waiting)] == waiting
 
@@ -383,7 +438,7 @@ def test_a_job_whose_output_is_refused_goes_though_nothing_comes_back() -> None:
     assert schedule.next_deadline_s() == clock() + settings.SPARE_OTHERS_S
     clock.now_s += settings.SPARE_OTHERS_S
     assert list(schedule.ticked(clock())) == [KillWorker(1)]
-    assert list(schedule.worker_gone(1)) == [StartWorker(2)]
+    assert list(schedule.worker_gone(1)) == [Unclaim(innocent), StartWorker(2)]
     assert list(schedule.worker_ready(2)) == [Dispatch(2, innocent)]
 
 
@@ -447,6 +502,7 @@ class Job:
     """Attempts that were judged."""
     runs: int = 0
     kills: int = 0
+    unwanted: bool = False
 
 
 class Processes(RuleBasedStateMachine):
@@ -475,7 +531,7 @@ class Processes(RuleBasedStateMachine):
 
     # -- what the supervisor does ------------------------------------------------------------------
 
-    def perform(self, actions: Iterable[Action]) -> None:  # noqa: C901 - one case an action
+    def perform(self, actions: Iterable[Action]) -> None:  # noqa: C901, PLR0912 - one case an action
         todo = deque(actions)
         while todo:
             match todo.popleft():
@@ -490,6 +546,9 @@ class Processes(RuleBasedStateMachine):
                     todo.extend(self.dispatch(self.workers[number], entry))
                 case Recall(worker=number):
                     self.workers[number].recalled = True
+                case Unclaim(entry=entry):
+                    assert not self.known[entry.job_id].runs, "a job is offered again that has run"
+                    self.known[entry.job_id].claimed = False
                 case RunAgain(entry=entry, verdict=verdict):
                     self.run_again(self.known[entry.job_id], verdict)
                 case Settle(entry=entry, verdict=verdict):
@@ -542,7 +601,8 @@ class Processes(RuleBasedStateMachine):
         if verdict is Verdict.KILLED:
             assert job.kills, "nobody wanted this job killed"
         if verdict is Verdict.CANCELLED:
-            assert self.cancelling, "nobody wanted the jobs cancelled"
+            wanted = self.cancelling or job.unwanted or job.kills
+            assert wanted, "nobody wanted this job cancelled"
             assert not job.runs, "a job is cancelled that has run"
         job.settled = verdict
         job.attempts += 1
@@ -609,6 +669,12 @@ class Processes(RuleBasedStateMachine):
             else:
                 job.kills += 1
                 self.notes.append(("kill", job))
+
+    @rule(some=st.sets(st.integers(1, 20)))
+    def want_no_more(self, some: set[int]) -> None:
+        for job_id in some & self.known.keys():
+            self.known[job_id].unwanted = True
+        self.perform(self.schedule.unwanted(some))
 
     @precondition(lambda self: self.notes)
     @rule()
@@ -733,9 +799,28 @@ class Processes(RuleBasedStateMachine):
         done = not worker.inbox and worker.running is None
         return worker.killed or (worker.stopped and done)
 
+    @rule(data=st.data(), more=st.integers(0, 3), notes=st.booleans())
+    def a_worker_is_given_up(self, data: st.DataObject, more: int, notes: bool) -> None:
+        """The sink has read it to a lie, of its running job; it goes on until it is killed."""
+        worker = self.some(
+            data, (w for w in self.workers.values() if w.running is not None and not w.refused)
+        )
+        if worker is None:
+            return
+        while worker.unheard:
+            self.hear(worker)
+        guilty = worker.running
+        assert guilty is not None
+        for _ in range(min(more, len(worker.inbox))):
+            self.begin_a_job(worker)
+        del self.workers[worker.number]
+        self.perform(self.schedule.ended(worker.tickets[id(guilty)], Verdict.CRASHED))
+        begun = worker.begun if notes else None
+        self.perform(self.schedule.worker_gone(worker.number, begun, given_up=True))
+
     @precondition(lambda self: self.workers)
-    @rule()
-    def the_sink_dies(self) -> None:
+    @rule(notes=st.booleans())
+    def the_sink_dies(self, notes: bool) -> None:
         gone = list(self.workers.values())
         for worker in gone:
             worker.unheard.clear()
@@ -744,7 +829,8 @@ class Processes(RuleBasedStateMachine):
             assert worker.killed, "a worker without a sink is left alive"
             worker.running = None
             del self.workers[worker.number]
-            self.perform(self.schedule.worker_gone(worker.number, worker.begun))
+            begun = worker.begun if notes else None
+            self.perform(self.schedule.worker_gone(worker.number, begun))
         if self.schedule.setbacks.too_many_sink_deaths:
             self.give_up()
 

@@ -1,11 +1,9 @@
 """The supervising thread sleeps when there is nothing to do, whatever it had to wait for before."""
 
-import contextlib
 import os
 import select
 import selectors
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,23 +15,13 @@ from collector.process.supervisor import Supervisor
 from collector.wire import messages
 from tests.support.jobs import METHODS, kept_busy, square
 from tests.support.leaks import wait_until
-from tests.support.tree import sink_pid, supervisor_held_up, worker_pids
+from tests.support.tree import sink_pid, stopped, supervisor_held_up, worker_pids
 
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
 def size_of(data: bytes) -> int:
     return len(data)
-
-
-@contextlib.contextmanager
-def stopped(pid: int | None) -> Iterator[None]:
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def waits_for_room(supervisor: Supervisor, channel: Channel) -> bool:

@@ -146,3 +146,14 @@ def supervisor_held_up(collector: Collector) -> Iterator[None]:
         yield
     finally:
         go_on.set()
+
+
+@contextmanager
+def stopped(pid: int | None) -> Iterator[None]:
+    """Within this block the process stands still."""
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
