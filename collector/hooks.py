@@ -42,6 +42,19 @@ def in_forked_child(act: Act) -> Act:
     return act
 
 
+def explain_refusal(error: RuntimeError) -> None:
+    """Say what to do, if the interpreter has refused a thread or a handler since the program ends.
+
+    Raises:
+        RuntimeError: That is so; from the interpreter's own.
+    """
+    if "shutdown" in str(error):  # in what each of them says; "can't start new thread" is a limit
+        raise RuntimeError(
+            "cannot start a Collector when the program is ending: make it and submit its first job "
+            "before, or join the thread that does"
+        ) from error
+
+
 def _take_place() -> None:
     """Register with the interpreter, which forgets that in children of multiprocessing (3.13)."""
     if os.getpid() in _placed_in:

@@ -11,6 +11,9 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 PATIENCE: Final = 60
+METHODS: Final = ("forkserver", "spawn", "fork")
+ENDS_EARLY: Final = (3, 12) <= sys.version_info[:3] < (3, 12, 3)
+"""Whether no thread and no fork is to be had from the end of the main thread on (gh-113964)."""
 
 IMPORTS: Final = {
     "the class": "from collector import Collector",
@@ -107,8 +110,8 @@ def first():
         pool = Collector(1)
         pool.submit(mark){wait}
         print("made")
-    except RuntimeError as error:  # from Python 3.12 on no thread can be started any more
-        assert sys.version_info >= (3, 12), error
+    except RuntimeError as error:  # no thread can be started any more
+        assert {ENDS_EARLY}, error
     if {order == "before the import"}:
         pool.shutdown()
 """
@@ -116,8 +119,82 @@ def first():
     parts = (imported, handler) if order == "after the import" else (handler, imported)
     status, said, errors = run(tmp_path, *parts)
     assert (status, errors) == (0, "")
-    assert said == "made\n" or sys.version_info >= (3, 12)
+    assert said == ("" if ENDS_EARLY else "made\n")
     assert (tmp_path / "marked").exists() == bool(said)
+
+
+LATE: Final = {
+    "in a thread": "threading.Thread(target=late).start()",
+    "in a handler": "atexit.register(late)",
+}
+
+
+@pytest.mark.parametrize("where", LATE)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_collector_that_is_made_at_the_end_works_or_is_refused_with_advice(
+    which: str, method: str, where: str, tmp_path: Path
+) -> None:
+    body = f"""
+{"Collector(1).shutdown()" if which == "second" else ""}
+def descriptors():
+    for thread in threading.enumerate():
+        if thread.name == "collector-sweep":
+            thread.join()
+    return os.listdir("/proc/self/fd")
+def late():
+    thread, main = threading.current_thread(), threading.main_thread()
+    if thread is not main:
+        main.join()
+    before = descriptors()
+    try:
+        with Collector(1, {method!r}) as pool:
+            print(pool.submit(pow, 2, 3).result())
+    except RuntimeError as error:
+        print(error)
+        assert "shutdown" in str(error.__cause__), error.__cause__
+    assert descriptors() == before
+    try:
+        os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+    else:
+        print("a process is left")
+{LATE[where]}
+"""
+    status, said, errors = run(tmp_path, "from collector import Collector", body)
+    assert (status, errors) == (0, "")
+    if which == "first" or ENDS_EARLY:
+        assert said.startswith("cannot start a Collector when the program is ending: make it")
+        assert said.count("\n") == 1
+    else:
+        assert said == "8\n"
+
+
+def test_an_error_of_another_cause_at_the_start_of_a_collector_is_left_as_it_is(
+    tmp_path: Path,
+) -> None:
+    body = """
+from collector import Collector
+def act():
+    raise RuntimeError("something else")
+sys.meta_path.insert(0, Watch())
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+try:
+    Collector(1)
+except RuntimeError as error:
+    print(error)
+with Collector(1) as pool:
+    start, threading.Thread.start = threading.Thread.start, refuse
+    try:
+        pool.submit(abs, -1)
+    except RuntimeError as error:
+        print(error)
+    threading.Thread.start = start
+    print(pool.submit(abs, -1).result())
+"""
+    assert run(tmp_path, body) == (0, "something else\ncan't start new thread\n1\n", "")
 
 
 def test_a_handler_of_ours_that_raises_stops_no_other(tmp_path: Path) -> None:

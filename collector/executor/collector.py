@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
-from collector import settings
+from collector import hooks, settings
 from collector.executor.options import Options, PoolOptions, ProgressCallback, text, whole
 from collector.process import ship
 from collector.process.birth import hold_standard_descriptors, method_of
@@ -118,8 +118,12 @@ class Collector(Executor):
         with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
             launcher = undo.enter_context(contextlib.closing(launcher_for(method_of(mp_context))))
             launcher.prepare()
-            with loading("collector.executor.core"):
-                from collector.executor.core import open_core  # noqa: PLC0415 - 45 ms, meanwhile
+            try:
+                with loading("collector.executor.core"):
+                    from collector.executor.core import open_core  # noqa: PLC0415 - 45 ms, meanwhile
+            except RuntimeError as error:  # at the end of the program nobody can load the pool
+                hooks.explain_refusal(error)
+                raise
 
             self._core = open_core(launcher, pool_options, start)
             undo.pop_all()

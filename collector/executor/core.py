@@ -84,7 +84,11 @@ class Core:
                 memory_threshold=options.memory_threshold,
                 capture=options.capture,
             )
-            self.pool.submit(work)
+            try:
+                self.pool.submit(work)
+            except RuntimeError as error:  # Python 3.12.0 to 3.12.2, at the end of the program
+                hooks.explain_refusal(error)
+                raise
         return job
 
     def cancel(self, jobs: Iterable[Job[Any]]) -> None:
