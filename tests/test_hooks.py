@@ -123,6 +123,38 @@ def first():
     assert (tmp_path / "marked").exists() == bool(said)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("settings", "act"),
+    [("max_tasks_per_child=1", "pass"), ("retries=1", "current_job().attempt > 1 or os._exit(3)")],
+    ids=["a worker for each job", "a worker that dies"],
+)
+def test_jobs_that_need_a_new_worker_at_the_end_of_the_program_get_one(
+    settings: str, act: str, method: str, tmp_path: Path
+) -> None:
+    body = f"""
+import time
+from collector import BrokenCollectorError, Collector, current_job
+def job():
+    while not (Path(sys.argv[1]) / "marked").exists():
+        time.sleep(0.01)
+    {act}
+def tell(job):
+    error = job.exception()
+    print("refused" if isinstance(error, BrokenCollectorError) else error, flush=True)
+pool = Collector(1, {method!r}, {settings})
+threading.Thread(target=lambda: (threading.main_thread().join(), mark())).start()
+for _ in range(3):
+    pool.submit(job).add_done_callback(tell)
+"""
+    status, said, errors = run(tmp_path, body)
+    assert (status, errors) == (0, "")
+    if method != "fork" or not ENDS_EARLY:
+        assert said == "None\n" * 3
+    else:  # no code runs between the end of the script and that refusal: they are told
+        assert said == ("None\n" if "max" in settings else "refused\n") + "refused\n" * 2
+
+
 LATE: Final = {
     "in a thread": "threading.Thread(target=late).start()",
     "in a handler": "atexit.register(late)",
