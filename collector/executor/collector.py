@@ -69,6 +69,7 @@ class Collector(Executor):
         ValueError: A number that makes no sense.
         TypeError: An argument of a wrong type.
         RunDirectoryError: The temp root cannot be used.
+        RuntimeError: The program is ending, and this is its first Collector.
 
     Guarantees: a worker's death fails the job that it was running and no other; memory is bounded
         by the budget; no process outlives this one, however it ends.

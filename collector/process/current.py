@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from typing import Final, final
 
-from collector.process.queue import JobStream, QueueWriter
+from collector.process.queue import QueueWriter
+from collector.process.stream import JobStream
 from collector.store.chunk import Chunk, chunk_buffer
 from collector.store.scratch import remove_scratch
 from collector.wire.messages import RunJob

@@ -62,7 +62,7 @@ class Pool:
                 self._start()
         self._supervisor.note(work)
         if self._crew.launcher.method == "fork" and self._supervisor.may_start_workers:
-            # From Python 3.12 on nothing can be forked once the program has begun to end.
+            # Python 3.12.0 to 3.12.2 fork nothing once the program has begun to end.
             begun = threading.Event()
             self._supervisor.note(begun.set)
             begun.wait(settings.STOP_DEADLINE_S)

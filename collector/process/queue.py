@@ -18,12 +18,13 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from collector import settings
-from collector.errors import EXIT_BROKEN_OFF, ClosedError, ProtocolError
+from collector.errors import EXIT_BROKEN_OFF, ProtocolError
 from collector.process.slots import map_slots, note_begun, shared_memory
+from collector.process.stream import JobStream
 from collector.wire.frames import Frame, FrameDecoder, FrameEncoder, Kind, Outcome, Place, Stream
 
 _READ_BYTES: Final = 64 * settings.KIB
@@ -107,7 +108,7 @@ class QueueWriter:
             self._send(kind, ticket, payload)
             self._within = False
 
-    def start(self, ticket: int, options: bytes) -> "JobStream":
+    def start(self, ticket: int, options: bytes) -> JobStream:
         """Say that this job runs from now on; returns what takes its chunks until `end`."""
         with self._lock:
             self._begin()
@@ -118,7 +119,7 @@ class QueueWriter:
             self._within = False
             return stream
 
-    def write_now(self, stream: "JobStream", data: bytes) -> None:
+    def write_now(self, stream: JobStream, data: bytes) -> None:
         """Publish a large chunk at once, behind the small ones before it."""
         if self._left_for_later():
             stream.append(data)
@@ -217,7 +218,7 @@ class QueueWriter:
         else:
             self._fill(stream, data, len(chunks))
 
-    def _fill(self, stream: "JobStream", data: bytes, chunks: int) -> None:
+    def _fill(self, stream: JobStream, data: bytes, chunks: int) -> None:
         """Copy bytes into the slot that is being filled, and publish each one that is full.
 
         Whole slots, not chunks, are what the sink is woken for and writes: with 64 KiB chunks this
@@ -313,51 +314,6 @@ class QueueWriter:
             pause.wait(settings.FLUSH_DEADLINE_S)
             self.stale.clear()
             self.flush()
-
-
-class JobStream:
-    """Takes the chunks of one job, from any of its threads, until the job is over."""
-
-    __slots__ = ("_held", "_pending", "_writer", "append", "ticket")
-
-    def __init__(self, writer: QueueWriter, ticket: int) -> None:
-        self.ticket = ticket
-        self._writer = writer
-        self._pending: list[bytes] = []
-        self.append: Callable[[bytes], None] = self._pending.append
-        self._held = 0
-
-    def write(self, data: bytes) -> None:
-        """Take one chunk.
-
-        Raises:
-            ClosedError: The job is over, or this is a process that it forked.
-        """
-        if len(data) >= settings.DIRECT_BYTES:
-            self._writer.write_now(self, data)
-        else:
-            self.append(data)
-            self._held += len(data) + 1
-            if self._held >= settings.JOIN_BYTES:
-                self._writer.drain()
-        if not self._writer.stale.is_set():
-            self._writer.stale.set()
-
-    def take(self) -> list[bytes]:
-        """Take what is pending out; what other threads append meanwhile stays for the next time."""
-        pending = self._pending
-        chunks = pending[: len(pending)]
-        del pending[: len(chunks)]
-        self._held = 0
-        return chunks
-
-    def close(self, why: str) -> None:
-        """Refuse every further chunk."""
-
-        def refuse(_data: bytes) -> None:
-            raise ClosedError(why)
-
-        self.append = refuse
 
 
 class QueueReader:

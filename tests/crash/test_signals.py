@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 from collector import Collector, Job, WorkerCrashError, current_job, reclaim
-from collector.process import queue
+from collector.process import queue, stream
 from tests.support.jobs import METHODS, MIB, numbered, random_chunks, sha256, square
 from tests.support.leaks import wait_until
 from tests.support.person import Person, environment
@@ -88,7 +88,7 @@ def interrupted_at(  # noqa: C901 - a job that traces itself
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename != queue.__file__:
+        if frame.f_code.co_filename not in (queue.__file__, stream.__file__):
             return None
         seen += event == "line"
         if event == "line" and seen == line:
