@@ -45,7 +45,7 @@ class _OnDisk:
 
     __slots__ = ("identity", "may_grow", "path", "size")
 
-    def __init__(self, path: Path, identity: Identity | None, size: int, *, may_grow: bool) -> None:
+    def __init__(self, path: Path, identity: Identity, size: int, *, may_grow: bool) -> None:
         self.path = path
         self.identity = identity
         self.size = size
@@ -63,18 +63,19 @@ class _OnDisk:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise lost_error(errno.ENOENT, "somebody removed its file", self.path) from error
         try:
-            self._check(os.fstat(fd))
+            self._check(fd)
         except BaseException:
             os.close(fd)
             raise
         return fd
 
-    def _check(self, status: os.stat_result) -> None:
-        found = status.st_size
+    def _check(self, fd: int) -> None:
+        found = os.fstat(fd).st_size
         if found < self.size or (found > self.size and not self.may_grow):
             reason = f"its file has {found} bytes where {self.size} were written"
             raise lost_error(errno.EIO, reason, self.path)
-        if self.identity not in {None, identity_of(status)}:
+        both_told = zip(self.identity, identity_of(fd), strict=False)
+        if any(left != found for left, found in both_told):
             raise lost_error(errno.ESTALE, "somebody replaced its file", self.path)
 
     def reader(self) -> io.BufferedReader:
@@ -112,7 +113,7 @@ class Saved(_OnDisk):
 
     __slots__ = ()
 
-    def __init__(self, path: str, identity: Identity | None, size: int) -> None:
+    def __init__(self, path: str, identity: Identity, size: int) -> None:
         super().__init__(Path(path), identity, size, may_grow=False)
 
 

@@ -121,7 +121,7 @@ def _copy(reader: io.BufferedReader, target: str, *, overwrite: bool) -> Saved:
     try:
         try:
             _fill(fd, reader, target)
-            status = os.fstat(fd)
+            saved = Saved(target, identity_of(fd), os.fstat(fd).st_size)
         finally:
             os.close(fd)
         _publish(part, target, overwrite=overwrite)
@@ -129,7 +129,7 @@ def _copy(reader: io.BufferedReader, target: str, *, overwrite: bool) -> Saved:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
-    return Saved(target, identity_of(status), status.st_size)
+    return saved
 
 
 def _fill(fd: int, reader: io.BufferedReader, target: str) -> None:

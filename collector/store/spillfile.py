@@ -16,6 +16,8 @@ import contextlib
 import errno
 import fcntl
 import os
+import struct
+import sys
 import weakref
 from pathlib import Path
 from typing import Final, Self, final
@@ -26,8 +28,14 @@ from collector.settings import TEMP_FILE_BASE_NAME
 from collector.store.chunk import Buffer
 from collector.store.rundir import RunDirectory, process_run_directory
 
-Identity = tuple[int, int]
-"""Device and inode: the same file, whatever its name."""
+Identity = tuple[int, ...]
+"""Device, inode and its generation, as far as the system tells: the same file, whatever its name.
+
+A file system gives a removed file's inode to another, ext4 at once; that is a new generation of it.
+"""
+
+_GET_GENERATION: Final = 2 << 30 | struct.calcsize("l") << 16 | ord("v") << 8 | 1
+"""FS_IOC_GETVERSION of `linux/fs.h`."""
 
 
 @final
@@ -160,17 +168,28 @@ class SpillFile:
         """
         return self._grip.directory.open_file(self._grip.name)
 
-    def identity(self) -> Identity | None:
-        """Tell which file the name leads to now; None if the system does not tell.
+    def identity(self) -> Identity:
+        """Tell which file the name leads to now.
 
         Raises no error: if there is no such file, the answer is one that no file has.
         """
         try:
-            return identity_of(os.stat(self.name, dir_fd=self.directory_fd, follow_symlinks=False))
+            fd = self.open()
+            try:
+                return identity_of(fd)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return (0, 0)
+        except OSError:  # no descriptor is to be had, or the like
+            return self._identity_by_name()
+
+    def _identity_by_name(self) -> Identity:
+        try:
+            status = os.stat(self.name, dir_fd=self.directory_fd, follow_symlinks=False)
         except OSError:
-            return None
+            return ()
+        return status.st_dev, status.st_ino
 
     def remove(self) -> None:
         """Remove the file now; any number of times."""
@@ -269,9 +288,21 @@ def write_all(fd: int, data: Buffer) -> None:
             written += taken
 
 
-def identity_of(status: os.stat_result) -> Identity:
-    """Tell which file this is about."""
-    return status.st_dev, status.st_ino
+def identity_of(fd: int) -> Identity:
+    """Tell which file is open there.
+
+    Raises:
+        OSError: as `os.fstat`.
+    """
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino, *_generation_of(fd)
+
+
+def _generation_of(fd: int) -> tuple[int, ...]:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # not every file system has one
+            return (int.from_bytes(fcntl.ioctl(fd, _GET_GENERATION, bytes(8)), sys.byteorder),)
+    return ()
 
 
 def lost_error(number: int, reason: str, path: str | os.PathLike[str]) -> OutputLostError:

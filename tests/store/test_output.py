@@ -4,6 +4,7 @@ import collections.abc
 import contextlib
 import copy
 import errno
+import fcntl
 import gc
 import io
 import json
@@ -21,6 +22,7 @@ from collector.errors import ClosedError, OutputLostError, SpillError
 from collector.settings import KIB, MIB, READ_BLOCK_BYTES
 from collector.store import spillfile
 from collector.store.output import Output
+from collector.store.root import filesystem_type_of
 from collector.store.rundir import RunDirectory
 from collector.store.spill import Mode, SpillManager, cleanup_temp_files, temp_file_count
 from tests.support.faultyos import FaultyOs
@@ -656,15 +658,73 @@ def test_a_file_of_another_size_is_an_error(how: str, size: int) -> None:
     assert not Path(os.environ["TMPDIR"], "saved").exists()
 
 
+def rename_another(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"xyz")
+    other.rename(path)
+
+
+def make_it_anew(path: Path) -> None:
+    inode = path.stat().st_ino
+    path.unlink()
+    path.write_bytes(b"xyz")
+    status = path.stat()
+    kind = filesystem_type_of(status.st_dev)
+    if status.st_ino == inode and kind not in {"ext4", "xfs", "btrfs", "f2fs"}:
+        pytest.skip(f"{kind} gives the inode out again, and may have no generations")
+
+
+REPLACEMENTS: dict[str, Callable[[Path], None]] = {
+    "renamed": rename_another,
+    "made anew": make_it_anew,
+}
+
+
 @pytest.mark.parametrize("how", READS)
-def test_another_file_in_its_place_is_an_error(how: str) -> None:
+@pytest.mark.parametrize("replace", REPLACEMENTS)
+def test_another_file_in_its_place_is_an_error(how: str, replace: str) -> None:
     output = on_disk(b"abc")
-    path = files()[0]
-    (path.parent / "other").write_bytes(b"xyz")
-    (path.parent / "other").rename(path)
+    REPLACEMENTS[replace](files()[0])
     with pytest.raises(OutputLostError, match="the output is lost: somebody replaced") as caught:
         READS[how](output)
     assert caught.value.errno == errno.ESTALE
+
+
+@contextlib.contextmanager
+def refused(holder: object, name: str, number: int) -> Iterator[None]:
+    """Let a call fail that asks for a file's identity."""
+    calls = []
+
+    def refuse(*arguments: object) -> int:
+        calls.append(arguments)
+        raise OSError(number, os.strerror(number))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(holder, name, refuse)
+        yield
+    assert calls
+
+
+def test_where_a_generation_cannot_be_learned_the_inode_tells() -> None:
+    early = on_disk(b"abc")
+    with refused(fcntl, "ioctl", errno.ENOTTY):
+        late = on_disk(b"def")
+        assert early.read() == b"abc"
+    assert late.read() == b"def"
+    for path in files():
+        rename_another(path)
+    for output in (early, late):
+        with pytest.raises(OutputLostError, match="somebody replaced"):
+            output.read()
+
+
+def test_where_no_descriptor_is_to_be_had_the_inode_tells() -> None:
+    with refused(RunDirectory, "open_file", errno.EMFILE):
+        output = on_disk(b"abc")
+    assert output.read() == b"abc"
+    rename_another(files()[0])
+    with pytest.raises(OutputLostError, match="somebody replaced"):
+        output.read()
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ def test_it_is_saved_and_reads_from_there(make: Maker, tmp_path: Path) -> None:
         output.read()
 
 
+@pytest.mark.parametrize("times", [1, 2], ids=["renamed", "copied"])
+def test_another_file_under_the_saved_name_is_an_error(
+    make: Maker, times: int, tmp_path: Path
+) -> None:
+    output = make(b"abc")
+    for _ in range(times):
+        output.save(tmp_path / "saved", overwrite=True)
+        assert output.read() == b"abc"
+    (tmp_path / "other").write_bytes(b"xyz")
+    (tmp_path / "other").rename(tmp_path / "saved")
+    with pytest.raises(OutputLostError, match="somebody replaced"):
+        output.read()
+
+
 def test_a_saved_file_stays(make: Maker, tmp_path: Path) -> None:
     with make(b"abc") as output:
         output.save(tmp_path / "closed")
