@@ -69,10 +69,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--root",
             action="append",
+            type=_root,
             metavar="PATH",
             help="look at this temp root, not at all that are yours; may be given again",
         )
     return parser
+
+
+def _root(path: str) -> str:
+    if not path:
+        raise argparse.ArgumentTypeError("a temp root must be a path, not an empty one")
+    return path
 
 
 def _gc(arguments: argparse.Namespace) -> int:

@@ -128,6 +128,13 @@ class TestGc:
         assert f"belongs to user {NOBODY}" in capsys.readouterr().err
         os.chown(temp_root, os.geteuid(), -1)
 
+    @pytest.mark.parametrize("command", ["gc", "ls"])
+    def test_a_root_without_a_name_is_wrong_usage(self, command: str, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main([command, "--root", ""])
+        assert caught.value.code == 2
+        assert "argument --root: a temp root must be a path" in capsys.readouterr().err
+
     def test_a_bar_is_drawn_on_a_terminal_where_it_takes_long(
         self, temp_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -45,6 +45,7 @@ each_method = pytest.mark.parametrize("method", METHODS)
         ({"mp_context": 42}, TypeError, "mp_context must be a context"),
         ({"temp_file_base_name": 42}, TypeError, "temp_file_base_name must be a str"),
         ({"temp_root": 42}, TypeError, "temp_root must be a path, not 42"),
+        ({"temp_root": ""}, ValueError, "temp_root must be a path, not an empty one"),
     ],
     ids=str,
 )

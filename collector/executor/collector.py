@@ -66,7 +66,7 @@ class Collector(Executor):
         verbose: Log at INFO what becomes of workers, and of outputs: run again, in a file, sealed.
 
     Raises:
-        ValueError: A number that makes no sense.
+        ValueError: A number that makes no sense, or an empty `temp_root`.
         TypeError: An argument of a wrong type.
         RunDirectoryError: The temp root cannot be used.
         RuntimeError: The program is ending, and this is its first Collector.

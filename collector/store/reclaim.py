@@ -118,6 +118,7 @@ def reclaim(roots: Iterable[PathName] | None = None, dry_run: bool = False) -> R
 
     Raises:
         RunDirectoryError: A root that was named is missing or cannot be trusted.
+        ValueError: The name of a root is empty.
 
     Guarantees:
         Any number of processes may do this at once, and each may be killed at any point.
@@ -143,6 +144,7 @@ def list_runs(roots: Iterable[PathName] | None = None) -> list[RunInfo]:
 
     Raises:
         RunDirectoryError: A root that was named is missing or cannot be trusted.
+        ValueError: The name of a root is empty.
     """
     runs = [run for root in _open_roots(roots) for run in _list_root(root)]
     return sorted(runs, key=lambda run: (-run.age_s, run.path))

@@ -71,6 +71,7 @@ def open_root(temp_root: PathName | None = None, *, make: bool = True) -> Root:
 
     Raises:
         RunDirectoryError: It cannot be made, opened or trusted.
+        ValueError: An empty path.
     """
     chosen = os.environ.get(ROOT_VARIABLE) or None if temp_root is None else temp_root
     if chosen is None:
@@ -83,11 +84,14 @@ def absolute(temp_root: PathName) -> str:
 
     Raises:
         RunDirectoryError: It is relative, and the working directory is gone.
+        ValueError: It is empty, as a variable may be that nobody set.
     """
     try:
         path = os.fsdecode(temp_root)
     except TypeError:
         raise TypeError(f"temp_root must be a path, not {temp_root!r}") from None
+    if not path:
+        raise ValueError("temp_root must be a path, not an empty one; leave it out for the default")
     try:
         return os.path.abspath(path)
     except FileNotFoundError as error:

@@ -82,7 +82,7 @@ class SpillManager:
 
     Raises:
         TypeError: An argument of a wrong type.
-        ValueError: A negative threshold.
+        ValueError: A negative threshold, or an empty `temp_root`.
         RunDirectoryError: `temp_root` is relative, and the working directory is gone.
     """
 

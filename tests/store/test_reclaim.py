@@ -185,6 +185,11 @@ class TestTheReport:
             with pytest.raises(TypeError, match="roots must be a list of paths"):
                 use(kind(temp_root))
 
+    def test_a_root_without_a_name_is_refused(self) -> None:
+        for use in (reclaim.reclaim, list_runs):
+            with pytest.raises(ValueError, match="temp_root must be a path, not an empty one"):
+                use([""])
+
     def test_a_named_root_that_cannot_be_used_is_an_error_before_anything_is_touched(
         self, temp_root: Path, tmp_path: Path
     ) -> None:

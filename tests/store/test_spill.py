@@ -255,6 +255,12 @@ def test_a_relative_temp_root_is_meant_from_where_it_was_given(
             assert path.parents[1] == tmp_path / "root"
 
 
+@pytest.mark.parametrize("empty", ["", b""], ids=repr)
+def test_an_empty_temp_root_is_not_the_working_directory(empty: Any) -> None:
+    with pytest.raises(ValueError, match="temp_root must be a path, not an empty one"):
+        SpillManager(temp_root=empty)
+
+
 def test_a_base_name_cannot_lead_out_of_the_run_directory() -> None:
     with SpillManager(1, temp_file_base_name="../../etc/passwd\0" + "ü" * 300) as manager:
         manager.write(b"x")
