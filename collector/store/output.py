@@ -29,7 +29,7 @@ from collector.store.mode import Mode
 from collector.store.place import NOTHING, Closed, Held, OpenPlace, Place, Spilled, spill_blocks
 from collector.store.reader import iterate_lines
 from collector.store.rundir import RunDirectory
-from collector.store.save import Openable, save_as, send_to
+from collector.store.save import Openable, save_as, send_to, target_of
 from collector.store.spillfile import SpillFile
 
 _T = TypeVar("_T")
@@ -273,7 +273,8 @@ class Output:
         Raises:
             FileExistsError: The name is taken, and not `overwrite`; the output is as it was.
             SpillError: The disk is full or the like; nothing is left there.
-            OSError: As it came from the system.
+            OSError: As it came from the system, or `path` ends like a directory's: with a slash.
+            ValueError: An empty path.
         """
         if not isinstance(path, str | os.PathLike):
             if not isinstance(path, Openable):
@@ -281,7 +282,7 @@ class Output:
             with self.open() as reader:
                 send_to(reader, path, overwrite=overwrite)
             return path
-        target = os.path.abspath(os.fsdecode(path))
+        target = target_of(path)
         with self._alone():
             place = self._open_place()
             saved = save_as(place, target, overwrite=overwrite)

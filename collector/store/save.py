@@ -38,6 +38,21 @@ class Openable(Protocol):
         """Open it; `mode` is "wb"."""
 
 
+def target_of(path: str | os.PathLike[str]) -> str:
+    """Make the path of a target absolute, as seen from the working directory now.
+
+    Raises:
+        IsADirectoryError: It is a directory's, as "new/" is, whatever is there.
+        ValueError: It is empty.
+    """
+    named = os.fsdecode(path)
+    if not named:
+        raise ValueError("save() takes a path, not an empty one")
+    if os.path.basename(named) in {"", os.curdir}:
+        raise IsADirectoryError(errno.EISDIR, "the path is a directory's; add a file name", named)
+    return os.path.abspath(named)
+
+
 def save_as(place: OpenPlace, target: str, *, overwrite: bool) -> Saved:
     """Give an output its final name: rename its file if that is ours and can be, else copy it.
 

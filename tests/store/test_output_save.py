@@ -134,6 +134,34 @@ def test_a_relative_path_is_meant_from_here(
     assert output.read() == b"abc"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_path_is_refused(make: Maker, overwrite: bool) -> None:
+    output = make(b"abc")
+    with pytest.raises(ValueError, match=r"save\(\) takes a path, not an empty one"):
+        output.save("", overwrite=overwrite)
+    assert output.read() == b"abc"
+
+
+@pytest.mark.parametrize("ending", ["/", "/."])
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["nothing", "file", "directory"])
+def test_a_path_that_ends_like_a_directorys_makes_no_file(
+    make: Maker, tmp_path: Path, ending: str, overwrite: bool, kind: str
+) -> None:
+    target = tmp_path / "new"
+    if kind == "file":
+        target.write_bytes(b"was there")
+    elif kind == "directory":
+        target.mkdir()
+    output = make(b"abc")
+    with pytest.raises(IsADirectoryError) as caught:
+        output.save(f"{target}{ending}", overwrite=overwrite)
+    assert caught.value.filename == f"{target}{ending}"
+    assert target.exists() == (kind != "nothing")
+    assert kind != "file" or target.read_bytes() == b"was there"
+    assert output.read() == b"abc"
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 def test_the_file_has_the_mode_of_any_new_file(make: Maker, tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
