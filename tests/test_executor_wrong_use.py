@@ -81,6 +81,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
     one = np.int64(1)
     with Collector(one, retries=one, timeout=np.float32(60)) as collector:  # type: ignore[arg-type]
         assert list(collector.map(square, [2], chunksize=one, buffersize=one)) == [4]  # type: ignore[arg-type]
+        assert list(collector.map(square, [2], timeout=np.float32(60))) == [4]  # type: ignore[arg-type]
+        assert len(list(collector.collect(square, [2], total=one))) == 1  # type: ignore[arg-type]
         assert collector.with_options(memory_threshold=one).submit(numbered, 1).output().path  # type: ignore[arg-type]
 
 
@@ -106,6 +108,18 @@ def test_what_cannot_be_run_is_refused() -> None:
             collector.collect(square, 42)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="desc must be a str, not 5"):
             collector.collect(square, [], desc=5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="total must be a whole number, not 'many'"):
+            collector.collect(square, [], total="many")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"total must be a whole number, not 1\.5"):
+            collector.collect(square, [], total=1.5)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="total must be at least 0; it is -1"):
+            collector.collect(square, [], total=-1)
+        with pytest.raises(TypeError, match="timeout must be a number of seconds, not 'x'"):
+            collector.map(square, [], timeout="x")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="timeout must be a number of seconds, not True"):
+            collector.map(square, [], timeout=True)
+        for late in (0, -1):  # what is there already is yielded, as by the standard executors
+            assert list(collector.map(square, [], timeout=late)) == []
         with pytest.raises(ValueError, match="buffersize must be at least 1"):
             collector.collect(square, [], buffersize=0)
         with pytest.raises(ValueError, match="buffersize must be at least 1"):

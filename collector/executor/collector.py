@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from collector import hooks, settings
-from collector.executor.options import Options, PoolOptions, ProgressCallback, text, whole
+from collector.executor.options import Options, PoolOptions, ProgressCallback, seconds, text, whole
 from collector.process import ship
 from collector.process.birth import hold_standard_descriptors, method_of
 from collector.process.launcher import launcher_for
@@ -176,11 +176,13 @@ class Collector(Executor):
 
         Raises:
             ValueError: A chunksize or buffersize below 1.
+            TypeError: An argument of a wrong type.
         """
         whole("chunksize", chunksize, least=1)
         if buffersize is not None:
             whole("buffersize", buffersize, least=1)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        seconds("timeout", timeout)
+        deadline = None if timeout is None else time.monotonic() + float(timeout)
         groups = _batched(zip(*iterables, strict=False), chunksize)
         from collector.process.worker import run_group  # noqa: PLC0415 - is loaded by now
 
@@ -235,7 +237,8 @@ class Collector(Executor):
             desc: A text before the bar.
 
         Raises:
-            ValueError: A buffersize below 1.
+            ValueError: A buffersize below 1, or a total below 0.
+            TypeError: An argument of a wrong type.
         """
         ahead = 2 * self._core.max_workers if buffersize is None else buffersize
         whole("buffersize", ahead, least=1)
@@ -243,6 +246,8 @@ class Collector(Executor):
             raise TypeError(f"collect needs a function to run, not {fn!r}")
         if desc is not None:
             text("desc", desc)
+        if total is not None:
+            whole("total", total, least=0)
         if total is None and isinstance(iterable, Sized):
             total = len(iterable)
         items = iter(iterable)

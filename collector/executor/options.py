@@ -70,8 +70,7 @@ class Options(NamedTuple):
         """
         if self.name is not None:
             text("name", self.name)
-        if self.timeout is not None and not _is_number(self.timeout):
-            raise TypeError(f"timeout must be a number of seconds, not {self.timeout!r}")
+        seconds("timeout", self.timeout)
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds: {self.timeout!r}")
         whole("retries", self.retries, least=0)
@@ -89,6 +88,12 @@ def whole(name: str, value: object, *, least: int) -> None:
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value.__index__() < least:
         raise ValueError(f"{name} must be at least {least}; it is {value}")
+
+
+def seconds(name: str, value: object) -> None:
+    """Check that an argument is a time, or None."""
+    if value is not None and not _is_number(value):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
 
 
 def text(name: str, value: object) -> None:
