@@ -93,6 +93,8 @@ class Job(Future[R], Generic[R]):
     def output(self, timeout: float | None = None) -> Output:
         """Wait for the end and return what the job wrote, also if it failed.
 
+        Of a job that failed with `SpillError` a file is not kept: it goes at once, to make room.
+
         Args:
             timeout: Seconds to wait at most; None for as long as it takes.
 

@@ -158,9 +158,9 @@ os._exit(0)  # what the interpreter says of a stdout that it cannot flush is its
 
 def talk(number: int) -> Iterator[bytes]:
     """Write an output, and print where that may be impossible."""
-    for stream in (sys.stdout, sys.stderr):
+    for place in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # as any program that goes on without
-            print("one more line" * 1000, file=stream, flush=True)
+            print("one more line" * 1000, file=place, flush=True)
     yield from random_chunks(number, 10, MIB)
 
 
