@@ -147,7 +147,11 @@ class Job(Future[R], Generic[R]):
         return True
 
     def cancel(self) -> bool:
-        """Cancel the job if it is not running yet; as `Future.cancel`."""
+        """Cancel the job if it is not running yet; as `Future.cancel`.
+
+        While jobs take next to no time up to 256 of them are at each worker: they count as running.
+        `kill` cancels those too, as long as they have not started.
+        """
         if not super().cancel():
             return False
         if not self.claim():  # whoever waits for this job in `wait` or `as_completed` is told now
