@@ -9,12 +9,11 @@ Invariants: I1  each job is settled exactly once.
             I2  at most `max_workers` workers that are not gone.
             I3  a ticket is used for one attempt of one job, never again: attempts cannot be mixed
                 up.
-            I4  a job that had not started when its worker died goes back to the head of the queue.
+            I4  a job that had not started when its worker died goes back to the head of the line.
 """
 
 import itertools
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
@@ -32,6 +31,7 @@ from collector.process.actions import (
     Unclaim,
     Verdict,
 )
+from collector.process.line import Line
 from collector.process.pace import Pace
 from collector.process.seat import Seat
 from collector.process.setbacks import Setbacks
@@ -57,7 +57,7 @@ class Scheduler:
         self._pace = Pace()
         self.max_workers = max_workers
         self._max_tasks = math.inf if max_tasks_per_child is None else max_tasks_per_child
-        self._waiting: OrderedDict[int, Entry] = OrderedDict()
+        self._waiting = Line()
         self._dispatched: dict[int, Entry] = {}
         self._unwanted: set[int] = set()
         self._seats: dict[int, Seat] = {}
@@ -232,13 +232,12 @@ class Scheduler:
             return Settle(entry, verdict)
         entry.retries -= 1
         entry.attempt += 1
-        self._requeue(entry)
+        self._wait_again(entry)
         return RunAgain(entry, verdict)
 
-    def _requeue(self, entry: Entry) -> None:
+    def _wait_again(self, entry: Entry) -> None:
         entry.leave_worker()
-        self._waiting[entry.job_id] = entry
-        self._waiting.move_to_end(entry.job_id, last=False)
+        self._waiting.put_back(entry)
 
     def _put_back(self, entry: Entry) -> Iterator[Action]:
         """A job was at a worker and had not started."""
@@ -246,7 +245,7 @@ class Scheduler:
         if killed or (never_ran and entry.job_id in self._unwanted):
             yield Settle(entry, Verdict.CANCELLED if never_ran else Verdict.KILLED)
         else:
-            self._requeue(entry)
+            self._wait_again(entry)
             if never_ran:
                 yield Unclaim(entry)
         self._unwanted.discard(entry.job_id)
@@ -361,7 +360,7 @@ class Scheduler:
         """Give jobs to idle workers; start workers while more jobs wait than are coming up."""
         idle = [seat for seat in self._seats.values() if seat.idle]
         decided: list[Action] = []
-        while idle and (entry := self._next()) is not None:
+        while idle and (entry := self._waiting.take_first()) is not None:
             decided.append(self._dispatch(idle.pop(), entry))
         if self._waiting and self._pace.brisk:
             self._send_ahead(decided)
@@ -379,14 +378,11 @@ class Scheduler:
         now_s = self._clock()
         ahead = self._pace.ahead()
         fit = [seat for seat in self._seats.values() if seat.has_room(ahead, now_s)]
-        while fit and (entry := self._next()) is not None:
+        while fit and (entry := self._waiting.take_first()) is not None:
             seat = min(fit, key=lambda seat: len(seat.entries))
             decided.append(self._dispatch(seat, entry))
             if not seat.has_room(ahead, now_s):
                 fit.remove(seat)
-
-    def _next(self) -> Entry | None:
-        return self._waiting.popitem(last=False)[1] if self._waiting else None
 
     def _dispatch(self, seat: Seat, entry: Entry) -> Dispatch:
         if not seat.entries:

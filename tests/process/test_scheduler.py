@@ -386,6 +386,32 @@ def test_unwanted_jobs_are_asked_for_again_if_the_worker_went_on_just_then() -> 
     assert schedule.find(second.ticket) is second
 
 
+def test_jobs_that_several_workers_hand_back_run_in_their_order() -> None:
+    schedule, _ = make(2)
+    submit(schedule, Entry(1), Entry(2))
+    list(schedule.worker_ready(1))
+    list(schedule.worker_ready(2))
+    list(schedule.ended(1, Verdict.RETURNED))
+    list(schedule.ended(2, Verdict.RETURNED))
+    schedule._pace = Pace(BRISK)
+    jobs = [Entry(number) for number in range(10, 18)]
+    submit(schedule, *jobs)
+    assert {job.worker for job in jobs[:2]} == {job.worker for job in jobs[2:]} == {1, 2}
+    schedule._pace = Pace()
+    for worker in (1, 2):
+        for job in reversed(jobs[2:]):
+            if job.worker == worker:
+                list(schedule.handed_back(worker, job.ticket))
+    ran = []
+    for job in jobs[:2]:
+        list(schedule.ended(job.ticket, Verdict.RETURNED))
+    while running := [job for job in jobs if job.ticket and schedule.find(job.ticket)]:
+        ran.append([job.job_id for job in running])
+        for job in running:
+            list(schedule.ended(job.ticket, Verdict.RETURNED))
+    assert ran == [[12, 13], [14, 15], [16, 17]]
+
+
 def test_a_job_that_comes_back_can_be_cancelled_by_its_owner_again() -> None:
     schedule, clock, _, behind = with_one_behind()
     clock.now_s += settings.RECALL_AFTER_S
