@@ -80,7 +80,7 @@ class ProtocolError(CollectorError):
     """Two processes of a Collector disagree about what was said: a bug, never the user's fault."""
 
 
-EXIT_BROKEN_OFF: Final = 71
+EXIT_BROKEN_OFF: Final = 113
 """Status of a worker that leaves because an exception broke off a write to the output."""
 
 

@@ -19,6 +19,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
 from typing import Final
 
 from collector import settings
@@ -89,7 +90,8 @@ class QueueWriter:
         self._lock = threading.RLock()
         self._within = False
         self._records: deque[bytes] = deque()
-        self.stale: Final = threading.Event()
+        # Put one in, and the flushing thread comes. Its `put` is re-entrant, as `Event.set` is not.
+        self.stale: Final[SimpleQueue[None]] = SimpleQueue()
         threading.Thread(target=self._flush_late, name="collector-flush", daemon=True).start()
 
     def disown(self) -> None:
@@ -164,8 +166,8 @@ class QueueWriter:
     def _left_for_later(self) -> bool:
         """Whether this is called in the midst of publishing, by a finalizer for example."""
         within: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition asks
-        if within and not self.stale.is_set():  # Event.set is not re-entrant either
-            self.stale.set()
+        if within and self.stale.empty():
+            self.stale.put(None)
         return within
 
     def _send_records(self) -> None:
@@ -183,12 +185,15 @@ class QueueWriter:
         """
         with self._lock:
             self._begin()
+            stream, ticket = self._stream, 0
+            if stream is not None:
+                stream.close(
+                    _OVER
+                )  # first: what is taken until now is published, and no more taken
+                ticket = stream.ticket
             self._drain(last=True)
             self._publish_slot()
-            stream, self._stream = self._stream, None
-            ticket = stream.ticket if stream else 0
-            if stream is not None:
-                stream.close(_OVER)
+            self._stream = None
             if len(value) > settings.INLINE_BYTES:
                 self._publish(Stream.VALUE, value, 1, ticket)
                 value = b""
@@ -310,9 +315,8 @@ class QueueWriter:
     def _flush_late(self) -> None:
         pause = threading.Event()
         while True:
-            self.stale.wait()
+            self.stale.get()
             pause.wait(settings.FLUSH_DEADLINE_S)
-            self.stale.clear()
             self.flush()
 
 

@@ -40,8 +40,8 @@ class JobStream:
             self._held += len(data) + 1
             if self._held >= settings.JOIN_BYTES:
                 self._writer.drain()
-        if not self._writer.stale.is_set():
-            self._writer.stale.set()
+        if self._writer.stale.empty():
+            self._writer.stale.put(None)
 
     def take(self) -> list[bytes]:
         """Take what is pending out; what other threads append meanwhile stays for the next time."""

@@ -72,14 +72,17 @@ def test_bytes_are_exact_while_every_process_is_interrupted_each_millisecond(met
 # -- an exception in the midst of a write ----------------------------------------------------------
 
 
+HANDLER: Final = 9
+
+
 class InterruptionError(Exception):
     """What a signal handler raises."""
 
 
 def interrupted_at(  # noqa: C901 - a job that traces itself
-    line: int, size: int
+    line: int, size: int, *, raises: bool = True
 ) -> tuple[int, list[int], list[int]]:
-    """Write chunks, and break off one write at that line of the queue's; say which came through.
+    """Write chunks; at that line of a write comes an exception, or a handler that writes too.
 
     Returns:
         How many lines there were, the chunks that were taken, those whose write has raised.
@@ -88,11 +91,13 @@ def interrupted_at(  # noqa: C901 - a job that traces itself
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename not in (queue.__file__, stream.__file__):
+        if frame.f_code.co_filename not in (queue.__file__, stream.__file__, threading.__file__):
             return None
         seen += event == "line"
         if event == "line" and seen == line:
-            raise InterruptionError
+            if raises:
+                raise InterruptionError
+            current_job().write(bytes((HANDLER,)) * size)
         return trace
 
     def act(number: int) -> None:
@@ -125,6 +130,23 @@ def test_an_exception_at_any_line_of_a_write_loses_no_other_chunk_or_ends_the_jo
         ended = Counter(_outcome(job, size) for job in jobs)
     assert ended["exact"]
     assert ended["ended"]
+
+
+@pytest.mark.parametrize("size", [100, 300_000])
+@each_method
+def test_a_handler_may_write_at_any_line_of_a_write(method: str, size: int) -> None:
+    with Collector(1, method) as collector:
+        lines, _, _ = collector.submit(interrupted_at, 0, size).result()
+        interrupted = 0
+        for line in range(1, lines + 1):
+            job = collector.submit(interrupted_at, line, size, raises=False)
+            assert job.result(60)[1:] == ([0, 1, 2], [])
+            read = job.output().read()
+            there = [read[at] for at in range(0, len(read), size)]
+            assert read == b"".join(bytes((number,)) * size for number in there)
+            assert [number for number in there if number != HANDLER] == [0, 1, 2]
+            interrupted += there.count(HANDLER)
+        assert interrupted
 
 
 def _outcome(job: Job[tuple[int, list[int], list[int]]], size: int) -> str:

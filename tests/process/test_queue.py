@@ -1,5 +1,6 @@
 """The chunk queue: exact, bounded, and right whenever its writer dies."""
 
+import contextlib
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from collector import settings
 from collector.errors import ClosedError, ProtocolError
 from collector.process.queue import EXIT_SINK_GONE, QueueReader, QueueWriter, make_queue
+from collector.process.stream import JobStream
 from collector.wire.frames import START, Frame, FrameEncoder, Kind, Outcome, Stream
 from tests.support.jobs import KIB, MIB, kill_self
 
@@ -131,6 +133,33 @@ def test_a_value_of_any_size_arrives_before_the_end(slots: bool, size: int) -> N
     assert b"".join(parts) + frames[-1][1] == value or b"".join(parts) == value
     assert output(frames) == (b"x", 1)
     assert frames[-1][0].kind == Kind.END
+
+
+@with_and_without_slots
+def test_what_is_written_while_a_job_ends_is_refused_or_there(
+    slots: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread of the job may write on while its function returns."""
+    take = JobStream.take
+
+    def take_while_another_thread_writes(stream: JobStream) -> list[bytes]:
+        chunks = take(stream)
+        with contextlib.suppress(ClosedError):
+            stream.append(b"late")
+            os.environ["LATE"] = "taken"
+        return chunks
+
+    def act(writer: QueueWriter) -> None:
+        stream = writer.start(7, START.pack(5))
+        stream.write(b"early")
+        monkeypatch.setattr(JobStream, "take", take_while_another_thread_writes)
+        writer.end(Outcome.RETURNED, b"")
+        os._exit(3 if "LATE" in os.environ else 0)
+
+    line = Line(act, slots=slots)
+    frames = list(line.frames())
+    assert output(frames) == (b"early", 1)
+    assert line.wait() == 0
 
 
 @with_and_without_slots
