@@ -1,7 +1,6 @@
 """The executor as a user meets it: futures, map, collect, options, threads, the end."""
 
 import asyncio
-import contextlib
 import enum
 import functools
 import os
@@ -34,6 +33,7 @@ from collector import (
     WorkerCrashError,
     current_job,
     list_runs,
+    settings,
 )
 from collector.process.pace import Pace
 from collector.process.supervisor import Supervisor
@@ -576,22 +576,25 @@ def note_and_wait(number: int, path: str) -> None:
         wait_for(f"{path}/go")
 
 
-@contextlib.contextmanager
-def brisk_worker(method: str) -> Iterator[tuple[Collector, Supervisor]]:
-    """One worker that gets many jobs ahead, as after many brisk ones."""
-    with Collector(1, method) as collector:
-        collector.submit(nothing).result()
-        supervisor = collector._core.pool._supervisor
-        supervisor.note(lambda: setattr(supervisor._scheduler, "_pace", Pace(0.0)))
-        yield collector, supervisor
+def set_pace(supervisor: Supervisor, job_s: float) -> None:
+    """After many brisk jobs, of 0 s, workers get many ahead; after others none."""
+    supervisor.note(lambda: setattr(supervisor._scheduler, "_pace", Pace(job_s)))
 
 
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No job is fetched back because another one takes long."""
+    monkeypatch.setattr(settings, "RECALL_AFTER_S", 1000.0)
+
+
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("how", ["collect", "map"])
 @each_method
 def test_leaving_a_loop_early_cancels_also_what_waits_at_a_worker(
     method: str, how: str, tmp_path: Path
 ) -> None:
-    with brisk_worker(method) as (collector, supervisor):
+    with Collector(1, method) as collector:
+        supervisor = collector._core.pool._supervisor
         act = functools.partial(note_and_wait, path=os.fspath(tmp_path))
         loop: Any = (
             collector.collect(act, range(100), buffersize=100, ordered=True)
@@ -600,6 +603,7 @@ def test_leaving_a_loop_early_cancels_also_what_waits_at_a_worker(
         )
         next(loop)
         wait_for(tmp_path / "ran")
+        set_pace(supervisor, 0.0)
         assert wait_until(lambda: len(supervisor._scheduler._dispatched) == 99)
         loop.close()
         assert wait_until(lambda: len(supervisor.jobs._work) == 1)
@@ -607,15 +611,19 @@ def test_leaving_a_loop_early_cancels_also_what_waits_at_a_worker(
     assert (tmp_path / "ran").read_text() == "1 "
 
 
+@pytest.mark.usefixtures("_patient")
 @each_method
 def test_a_job_that_waits_at_a_worker_can_be_killed_and_one_that_comes_back_be_cancelled(
     method: str, tmp_path: Path
 ) -> None:
-    with brisk_worker(method) as (collector, supervisor):
+    with Collector(1, method) as collector:
+        supervisor = collector._core.pool._supervisor
         path = os.fspath(tmp_path)
         first, *others = [collector.submit(note_and_wait, number, path) for number in (1, 2, 3)]
         wait_for(tmp_path / "ran")
+        set_pace(supervisor, 0.0)
         assert wait_until(lambda: len(supervisor._scheduler._dispatched) == 3)
+        set_pace(supervisor, 1.0)
         assert [job.running() for job in others] == [True, True]
         assert others[0].kill()
         assert wait_until(others[0].cancelled)

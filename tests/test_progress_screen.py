@@ -281,9 +281,11 @@ def test_names_cannot_move_the_cursor(tmp_path: Path) -> None:
 
 
 def test_long_names_hold_up_no_bar(tmp_path: Path) -> None:
+    (tmp_path / "quiet").touch()
     with Person(80, 24) as person:
         person.run(SCRIPT, "long_names", os.fspath(tmp_path))
         person.wait_for(lambda: any(row.startswith("  …語") for row in person.rows))
+        (tmp_path / "go").touch()
         assert person.wait() == 0
         last, end = [line for line in person.lines if line]
         assert last.startswith("names: 100%")

@@ -203,11 +203,11 @@ def odd_names(_: Path) -> None:
     print("<the end>")
 
 
-def long_names(_: Path) -> None:
+def long_names(directory: Path) -> None:
     """Names that are far wider than the screen."""
     with Collector(max_workers=2) as collector:
         long = collector.with_options(name="long" * 10_000 + "語" * 10_000)
-        list(long.collect(talk_less, range(8), desc="names"))
+        list(long.collect(hold, [directory] * 8, desc="names"))
     print("<the end>")
 
 
