@@ -187,9 +187,7 @@ class QueueWriter:
             self._begin()
             stream, ticket = self._stream, 0
             if stream is not None:
-                stream.close(
-                    _OVER
-                )  # first: what is taken until now is published, and no more taken
+                stream.close(_OVER)  # first: a thread of the job may still write
                 ticket = stream.ticket
             self._drain(last=True)
             self._publish_slot()

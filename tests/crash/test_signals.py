@@ -105,6 +105,9 @@ def interrupted_at(  # noqa: C901 - a job that traces itself
         if number == 1:
             current_job().flush()
 
+    writer = current_job()._flush.__self__  # type: ignore[attr-defined]
+    if not raises:
+        wait_until(writer.stale.empty)  # so that the first write has to wake the flushing thread
     taken, raised = [], []
     for number in range(3):
         sys.settrace(trace)
