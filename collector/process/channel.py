@@ -33,7 +33,7 @@ class Channel:
         self.fd = end if isinstance(end, int) else end.fileno()
         os.set_blocking(self.fd, False)
         self._decoder = MessageDecoder()
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: deque[bytes | memoryview] = deque()
         self._arrived: deque[int] = deque()
         self.backlog_bytes = 0
         self.closed = False
@@ -41,7 +41,7 @@ class Channel:
     def post(self, message: Message) -> None:
         """Queue a message; `flush` writes it."""
         for piece in encode(message):
-            self._waiting.append(memoryview(piece))
+            self._waiting.append(piece)
             self.backlog_bytes += len(piece)
 
     def post_with(self, message: Message, descriptors: Sequence[int]) -> None:
@@ -80,16 +80,19 @@ class Channel:
             if written == len(piece):
                 waiting.popleft()
             else:
-                waiting[0] = piece[written:]
+                waiting[0] = memoryview(piece)[written:]
         return True
 
     def _join(self) -> None:
         """Join small messages at the head of the line, so that one call writes them all."""
-        waiting, pieces, size = self._waiting, [], 0
+        waiting, pieces, size = self._waiting, list[bytes | memoryview](), 0
+        if self.backlog_bytes <= settings.JOIN_BYTES:
+            pieces.extend(waiting)
+            waiting.clear()
         while waiting and size + len(waiting[0]) <= settings.JOIN_BYTES:
             pieces.append(waiting.popleft())
             size += len(pieces[-1])
-        waiting.appendleft(memoryview(b"".join(pieces)))
+        waiting.appendleft(b"".join(pieces))
 
     def receive(self) -> list[Message] | None:
         """Return the messages that have come, none if nothing is there; None at the end.
