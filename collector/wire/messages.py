@@ -197,6 +197,7 @@ class _Layout:
             else lambda message: tuple(getattr(message, name) for name in names)
         )
         self.texts = [f.type is str for f in fields if f.type is not int]
+        self.empty: list[object] = ["" if is_text else b"" for is_text in self.texts]
         self.count = len(fields) - len(self.texts)
         if any(f.type is not int for f in fields[: self.count]):
             raise TypeError(f"the numbers of a {cls.__name__} are not its first fields")
@@ -219,12 +220,10 @@ def encode(message: Message) -> list[bytes]:
         value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         for value in values[layout.count :]
     ]
-    lengths = [len(blob) for blob in blobs]
+    lengths = [*map(len, blobs)]
     size = sum(lengths)
-    head = layout.whole.pack(*layout.header, layout.fixed.size + size, *numbers, *lengths)
-    if size <= _SMALL_BYTES:
-        return [b"".join((head, *blobs))]
-    return [head, *filter(None, blobs)]
+    blobs.insert(0, layout.whole.pack(*layout.header, layout.fixed.size + size, *numbers, *lengths))
+    return [b"".join(blobs)] if size <= _SMALL_BYTES else [*filter(None, blobs)]
 
 
 class MessageDecoder:
@@ -267,22 +266,21 @@ class MessageDecoder:
 
 def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Message:
     values = layout.fixed.unpack_from(buffer, start)
-    fields: list[object] = list(values[: layout.count])
+    fields = [*values[: layout.count], *layout.empty]
     at = start + layout.fixed.size
-    for is_text, size in zip(layout.texts, values[layout.count :], strict=True):
+    for index, size in enumerate(values[layout.count :]):
         if not size:
-            fields.append("" if is_text else b"")
             continue
         if size <= _SMALL_BYTES:
             blob = bytes(buffer[at : at + size])
         else:  # without a second copy
             with memoryview(buffer) as view:
                 blob = bytes(view[at : at + size])
-        fields.append(_text(blob) if is_text else blob)
+        fields[layout.count + index] = _text(blob) if layout.texts[index] else blob
         at += size
     if at != start + length:
         raise ProtocolError(f"a message of {length} bytes holds {at - start}")
-    return layout.cls(*fields)  # type: ignore[arg-type]
+    return layout.cls(*fields)
 
 
 def _text(blob: bytes) -> str:
