@@ -1,7 +1,7 @@
 """A job that has started and not ended, as the sink keeps it: its output, and its value if large.
 
 Runs in:    the sink.
-Owns:       a SpillManager for each of the two streams, until they are sealed.
+Owns:       a SpillManager for each of the two streams that has bytes, until they are sealed.
 States:     OPEN -> ENDED (sealed or failed, once)
 Invariants: I1  `end` and `fail` never raise: whatever has become of the bytes, there is a message.
             I2  a stream that failed has no file left.
@@ -48,12 +48,12 @@ class OpenJob:
         self.opened_s = time.monotonic()
         self.followed = False
         self.over = False
+        self._threshold = memory_threshold
         self._new_output = new_output
         self._budget = budget
-        self._output = new_output(memory_threshold)
+        self._output: SpillManager | None = None
         self._value: SpillManager | None = None
         self._reported = (0, 0, "")
-        budget.join(self._output)
 
     def store(self, stream: Stream, data: bytes | memoryview, chunks: int) -> None:
         """Take bytes of a stream.
@@ -61,15 +61,19 @@ class OpenJob:
         Raises:
             SpillError: They cannot be kept.
         """
-        output = self._output
         if stream is Stream.VALUE:
-            output = self._value or self._new_output(settings.MEMORY_THRESHOLD_BYTES)
-            if self._value is None:
-                self._value = output
-                self._budget.join(output)
+            output = self._value = self._value or self._open(settings.MEMORY_THRESHOLD_BYTES)
+        else:
+            output = self._output = self._output or self._open(self._threshold)
         if output.in_memory:
             self._budget.admit(output, len(data))
         output.write_joined(data, chunks)
+
+    def _open(self, threshold: int) -> SpillManager:
+        """Begin a stream: the first bytes have come. Most jobs have none, or only a small value."""
+        stream = self._new_output(threshold)
+        self._budget.join(stream)
+        return stream
 
     def follow(self) -> None:
         """Have the output in a file from now on.
@@ -78,10 +82,13 @@ class OpenJob:
             SpillError: It cannot be.
         """
         self.followed = True
+        self._output = self._output or self._open(self._threshold)
         self._output.spill()
 
     def progressed(self) -> JobProgressed | None:
         """Return how far the output is, if that is news."""
+        if self._output is None:
+            return None
         progress = self._output.progress
         path = progress.temp_file_path
         state = (progress.bytes_written, progress.chunks_processed, path.name if path else "")
@@ -98,7 +105,8 @@ class OpenJob:
         try:
             if self._value is not None:
                 kept = self._value.seal()
-            return self._ended(outcome, self._output.seal(), kept)
+            output = _NOTHING if self._output is None else self._output.seal()
+            return self._ended(outcome, output, kept)
         except (SpillError, OutputLostError) as error:
             return self.fail(error, kept)
         except (MemoryError, ValueError):  # a buffer that could not grow has lost what it held
@@ -108,10 +116,12 @@ class OpenJob:
 
     def fail(self, error: SpillError | OutputLostError, value: Sealed = _NOTHING) -> JobEnded:
         """Drop what is on disk, which makes room for others at once, and seal what is in memory."""
-        output = self._output.seal() if self._output.in_memory else _NOTHING
-        self._output.dispose()
-        if self._value is not None:
-            self._value.dispose()
+        output = _NOTHING
+        if self._output is not None and self._output.in_memory:
+            output = self._output.seal()
+        for stream in (self._output, self._value):
+            if stream is not None:
+                stream.dispose()
         lost = isinstance(error, OutputLostError)
         return self._ended(Outcome.LOST if lost else Outcome.SPILL_FAILED, output, value, error)
 
