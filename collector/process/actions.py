@@ -6,6 +6,7 @@ Nobody changes an action; frozen ones take three times as long to make.
 import enum
 import math
 from dataclasses import dataclass
+from typing import Final
 
 
 class Verdict(enum.Enum):
@@ -23,6 +24,10 @@ class Verdict(enum.Enum):
     """It was at a worker, had not started, and came back when nobody wanted it any more."""
     UNABLE = "unable"
     """The Collector broke before the job could run."""
+
+
+BY_ITS_FUNCTION: Final = (Verdict.RETURNED, Verdict.RAISED)
+"""The function came to its end. (Such a name is read in a tenth of the time of the two.)"""
 
 
 @dataclass(slots=True, eq=False)

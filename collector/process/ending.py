@@ -7,12 +7,12 @@ Owns:       nothing; the files and bytes it is given pass to the Output that it 
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, assert_never
+from typing import Any, Final, NamedTuple, Protocol, assert_never
 
 from collector import errors, settings
 from collector.errors import ClosedError, OutputLostError
 from collector.process import ship
-from collector.process.actions import Verdict
+from collector.process.actions import BY_ITS_FUNCTION, Verdict
 from collector.store.output import Output
 from collector.store.rundir import RunDirectory
 from collector.wire.frames import Outcome
@@ -28,11 +28,19 @@ VERDICTS: Final[Mapping[int, Verdict]] = {
 """What the sink's word for an end comes to."""
 
 
+class Named(Protocol):
+    """Something with a name, which costs a little to make."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
 class Ending(NamedTuple):
     """The facts of a job's end."""
 
     job_id: int
-    name: str
+    owner: Named
     attempt: int
     verdict: Verdict
     timeout: float | None
@@ -45,6 +53,11 @@ class Ending(NamedTuple):
     """The file of the captured prints, if they were captured."""
     reason: str
     """Why the Collector broke, if it did."""
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.owner.name
 
 
 def output_of(
@@ -128,7 +141,7 @@ def outcome_of(
     ending: Ending, log: Output | None, directory: RunDirectory
 ) -> tuple[Any, BaseException | None]:
     """Return the job's value, or its error."""
-    if ending.verdict not in (Verdict.RETURNED, Verdict.RAISED):
+    if ending.verdict not in BY_ITS_FUNCTION:
         if ending.said is not None and ending.said.value_name:
             directory.remove_file(ending.said.value_name)
         return None, _error(ending, _tail(log))

@@ -282,7 +282,7 @@ def _ending(work: Work, verdict: Verdict, facts: Facts, attempt: int) -> Ending:
     said, exitcode, reason = facts
     return Ending(
         work.job_id,
-        work.owner.name,
+        work.owner,
         attempt,
         verdict,
         work.timeout,

@@ -12,13 +12,15 @@ Invariants: I1  each job is settled exactly once.
             I4  a job that had not started when its worker died goes back to the head of the line.
 """
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import final
+from typing import Final, final
 
 from collector import settings
 from collector.process.actions import (
+    BY_ITS_FUNCTION,
     Action,
     Dispatch,
     Entry,
@@ -35,6 +37,8 @@ from collector.process.line import Line
 from collector.process.pace import Pace
 from collector.process.seat import Seat
 from collector.process.setbacks import Setbacks
+
+_FINAL: Final = (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)  # no further attempt follows
 
 
 @final
@@ -93,9 +97,9 @@ class Scheduler:
         """A job came after the end."""
         return iter((Settle(entry, Verdict.UNABLE),))
 
-    def withdrawn(self, job_id: int) -> Iterator[Action]:
+    def withdrawn(self, job_id: int) -> Iterable[Action]:
         """A waiting job was cancelled by its owner; it needs no settling."""
-        return self._leave_if_done() if self._waiting.pop(job_id, None) else iter(())
+        return self._leave_if_done() if self._waiting.pop(job_id, None) else ()
 
     def unclaimed(self, ticket: int) -> Iterator[Action]:
         """A job was cancelled while it was being dispatched: the worker has not seen it."""
@@ -203,7 +207,7 @@ class Scheduler:
         if seat is not None and entry in seat.entries:
             seat.entries.remove(entry)
             self._pace.took(seat.advance(self._clock()))
-        if verdict in (Verdict.RETURNED, Verdict.RAISED):
+        if verdict in BY_ITS_FUNCTION:
             self.setbacks.sink_deaths = 0
             self._hindered = False
         elif verdict is Verdict.CRASHED:
@@ -213,22 +217,14 @@ class Scheduler:
         elif verdict is Verdict.SPILL_FAILED and seat is not None and not seat.leaving:
             decided.append(self._end(seat))  # its function runs on
         decided.append(self._judge(entry, verdict))
-        decided += self._retire(seat)
         if hindered or not self._full or seat is None or seat.is_low(self._pace.refill_at):
             decided += self._assign()
         decided += self._leave_if_done()
         return decided
 
-    def _retire(self, seat: Seat | None) -> Iterator[Action]:
-        """Let a worker go that has done as many jobs as one may."""
-        if seat is not None and seat.used_up and not seat.entries and not seat.leaving:
-            seat.leaving = True
-            yield StopWorker(seat.worker)
-
     def _judge(self, entry: Entry, verdict: Verdict) -> Action:
         self._unwanted.discard(entry.job_id)
-        again = verdict not in (Verdict.RETURNED, Verdict.KILLED, Verdict.UNABLE)
-        if not again or not entry.retries or entry.sentence is Verdict.KILLED:
+        if not entry.retries or verdict in _FINAL or entry.sentence is Verdict.KILLED:
             return Settle(entry, verdict)
         entry.retries -= 1
         entry.attempt += 1
@@ -349,17 +345,20 @@ class Scheduler:
         for entry in entries:
             yield Settle(entry, entry.sentence or Verdict.UNABLE)
 
-    def _leave_if_done(self) -> Iterator[Action]:
-        if self._stopping and not self.unsettled:
-            for seat in self._seats.values():
-                if not seat.leaving:
-                    seat.leaving = True
-                    yield StopWorker(seat.worker)
+    def _leave_if_done(self) -> list[Action]:
+        if not self._stopping or self.unsettled:
+            return []
+        return [self._let_go(seat) for seat in self._seats.values() if not seat.leaving]
+
+    @staticmethod
+    def _let_go(seat: Seat) -> Action:
+        seat.leaving = True
+        return StopWorker(seat.worker)
 
     def _assign(self) -> list[Action]:
         """Give jobs to idle workers; start workers while more jobs wait than are coming up."""
+        decided = [self._let_go(s) for s in self._seats.values() if s.idle and s.used_up]
         idle = [seat for seat in self._seats.values() if seat.idle]
-        decided: list[Action] = []
         while idle and (entry := self._waiting.take_first()) is not None:
             decided.append(self._dispatch(idle.pop(), entry))
         if self._waiting and self._pace.brisk:
@@ -374,15 +373,20 @@ class Scheduler:
         return decided
 
     def _send_ahead(self, decided: list[Action]) -> None:
-        """While jobs are over in no time, let some wait at their worker, not here."""
+        """While jobs are over in no time, let some wait at the workers, not here: shared evenly."""
         now_s = self._clock()
         ahead = self._pace.ahead()
-        fit = [seat for seat in self._seats.values() if seat.has_room(ahead, now_s)]
+        seats = self._seats
+        fit = [(len(s.entries), s.worker) for s in seats.values() if s.has_room(ahead, now_s)]
+        heapq.heapify(fit)
         while fit and (entry := self._waiting.take_first()) is not None:
-            seat = min(fit, key=lambda seat: len(seat.entries))
+            count, worker = fit[0]
+            seat = seats[worker]
             decided.append(self._dispatch(seat, entry))
-            if not seat.has_room(ahead, now_s):
-                fit.remove(seat)
+            if count + 1 < ahead and not seat.used_up:
+                heapq.heapreplace(fit, (count + 1, worker))
+            else:
+                heapq.heappop(fit)
 
     def _dispatch(self, seat: Seat, entry: Entry) -> Dispatch:
         if not seat.entries:
