@@ -23,7 +23,6 @@ class SmallCondition(_Lock):
     __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
-        super().__init__()
         self._waiters: Any = ()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -199,21 +199,18 @@ class _Inbox:
             self._jobs.extend(m for m in messages if isinstance(m, RunJob))
 
 
-def _captured(directory: str, log_name: str) -> contextlib.AbstractContextManager[None]:
-    if not log_name:
-        return contextlib.nullcontext()
-    from collector.process.capture import captured  # noqa: PLC0415 - ctypes: 10 ms few jobs need
-
-    return captured(f"{directory}/{log_name}")
-
-
 def _run(job: RunJob, writer: QueueWriter, told: WorkerArguments) -> tuple[Outcome, bytes]:
     stream = writer.start(job.ticket, START.pack(job.memory_threshold))
     scratch = f"{told.run_directory}/{told.scratch_prefix}{job.ticket & 0xFFFFFFFF:08x}"
     current = CurrentJob(job, stream, writer, scratch)
     running.job = current
     try:
-        with _captured(told.run_directory, job.log_name):
+        if job.log_name:
+            from collector.process.capture import captured  # noqa: PLC0415 - ctypes: 10 ms, for few
+
+            with captured(f"{told.run_directory}/{job.log_name}"):
+                value = _call(job.call, current)
+        else:
             value = _call(job.call, current)
         outcome, pickled = Outcome.RETURNED, ship.dumps(value)
         del value

@@ -60,6 +60,8 @@ class Outcome(enum.IntEnum):
     LOST = 4
 
 
+_INLINE: Final = Place.INLINE
+_SLOT: Final = Place.SLOT
 _MOST_DETAIL: Final = {
     Kind.READY: 255,
     Kind.START: 255,
@@ -132,7 +134,7 @@ class FrameDecoder:
             while end - start >= HEADER_BYTES:
                 frame = self._header(data, start)
                 after = start + HEADER_BYTES
-                if frame.place == Place.INLINE and frame.length:
+                if frame.length and frame.place == _INLINE:
                     if end - after < frame.length:
                         break
                     payload = data[after : after + frame.length]
@@ -154,10 +156,10 @@ class FrameDecoder:
             raise ProtocolError(f"frame {sequence} came where {self._sequence} was due")
         if detail > _MOST_DETAIL.get(kind, -1):
             raise ProtocolError(_unknown(kind, detail))
-        if place == Place.SLOT:
+        if place == _SLOT:
             if slot >= self._slot_count or length > self._slot_bytes:
                 raise ProtocolError(f"a frame claims {length} bytes in slot {slot}")
-        elif place != Place.INLINE or length > self._inline_bytes:
+        elif place != _INLINE or length > self._inline_bytes:
             raise ProtocolError(f"a frame claims {length} bytes in place {place}")
         return Frame._make(fields[2:])
 
