@@ -12,6 +12,7 @@ import io
 import mmap
 import os
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
@@ -78,8 +79,9 @@ class _Reader(io.RawIOBase):
             raise ValueError(f"cannot seek to {position}, before the first byte")
         return self._move(position)
 
+    @abstractmethod
     def _move(self, position: int) -> int:
-        raise NotImplementedError
+        """Go there; returns where that is."""
 
 
 @final
