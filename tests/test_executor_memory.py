@@ -5,11 +5,22 @@ import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from collector import Collector, Mode
-from tests.support.jobs import METHODS, MIB, fail, kept_busy, numbered, sha256, single_bytes, square
+from collector import Collector, Job, JobError, Mode
+from tests.support.jobs import (
+    METHODS,
+    MIB,
+    fail,
+    kept_busy,
+    numbered,
+    return_that,
+    sha256,
+    single_bytes,
+    square,
+)
 from tests.support.leaks import wait_until
 
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -260,11 +271,21 @@ def test_queued_jobs_cost_2_kib_each(method: str, tmp_path: Path) -> None:
     assert [job.result() for job in jobs[::50]] == [number**2 for number in range(0, count, 50)]
 
 
-def test_the_exception_of_a_job_does_not_hold_the_job() -> None:
+@pytest.mark.parametrize(
+    ("submit", "kind"),
+    [
+        (lambda collector: collector.submit(fail, ValueError("no")), ValueError),
+        (lambda collector: collector.submit(return_that, at_unpickle=("raise",)), JobError),
+    ],
+    ids=["raised", "a value that explodes"],
+)
+def test_the_exception_of_a_job_does_not_hold_the_job(
+    submit: Callable[[Collector], Job[Any]], kind: type[BaseException]
+) -> None:
     with Collector(1) as collector:
-        job = collector.submit(fail, ValueError("no"))
+        job = submit(collector)
         error, held = job.exception(), weakref.ref(job)
         del job
         wait_until(lambda: gc.collect() == 0)
         assert is_gone(held)
-        assert isinstance(error, ValueError)
+        assert type(error) is kind

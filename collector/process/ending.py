@@ -157,7 +157,8 @@ def outcome_of(
             ending.name,
             ending.attempt,
         )
-        error.__cause__ = failure
+        # Without its traceback, whose frames hold the job; its text is in the message.
+        error.__cause__ = failure.with_traceback(None)
         return None, error
 
 
