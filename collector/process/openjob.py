@@ -7,6 +7,7 @@ Invariants: I1  `end` and `fail` never raise: whatever has become of the bytes, 
             I2  a stream that failed has no file left.
 """
 
+import contextlib
 import errno
 import time
 from collections.abc import Callable
@@ -118,7 +119,8 @@ class OpenJob:
         """Drop what is on disk, which makes room for others at once, and seal what is in memory."""
         output = _NOTHING
         if self._output is not None and self._output.in_memory:
-            output = self._output.seal()
+            with contextlib.suppress(MemoryError, ValueError):  # as in `end`: nothing is held
+                output = self._output.seal()
         for stream in (self._output, self._value):
             if stream is not None:
                 stream.dispose()

@@ -1,0 +1,47 @@
+"""A job that is open in the sink: whatever becomes of its bytes, its end is told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+LOSES_BOTH = """
+import os, resource, sys
+from pathlib import Path
+from collector.errors import SpillError
+from collector.process.openjob import OpenJob
+from collector.store.budget import Budget
+from collector.store.rundir import RunDirectory
+from collector.store.spill import SpillManager
+from collector.wire.frames import Outcome, Stream
+
+MIB = 1 << 20
+directory = RunDirectory.create(sys.argv[1])
+budget = Budget(1 << 40)
+job = OpenJob(
+    1, 1, 1 << 40, lambda most: SpillManager.in_directory(directory, memory_threshold=most), budget
+)
+job.store(Stream.VALUE, bytes(6 * MIB), 1)
+(value,) = directory.path.glob("*.spill")
+os.truncate(value, 0)
+job.store(Stream.OUTPUT, b"abc", 1)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+more = bytes(24 * MIB)
+_, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + 32 * MIB, hard))
+try:
+    job.store(Stream.OUTPUT, more, 1)
+except MemoryError:
+    print("no memory")
+said = job.end(Outcome.RETURNED, b"")
+print(Outcome(said.outcome).name, said.size, said.data, budget.held_bytes, len(budget._members))
+print(list(directory.path.glob("*.spill")))
+directory.dispose()
+"""
+
+
+def test_a_job_that_lost_its_value_and_its_buffer_ends_with_a_message(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES_BOTH, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["no memory", "LOST 0 b'' 0 0", "[]"]
