@@ -786,3 +786,18 @@ def test_a_name_may_be_a_member_of_an_enumeration() -> None:
     names = enum.StrEnum("names", ["FIRST"])
     with Collector(max_workers=1) as collector:
         assert collector.with_options(name=names.FIRST).submit(square, 3).result() == 9
+
+
+def test_a_program_whose_locks_are_written_in_python_can_use_a_collector() -> None:
+    """As after gevent's patches: such a lock needs its `__init__`."""
+    code = """
+import threading
+threading._CRLock = None
+from collector import Collector
+with Collector(1) as collector:
+    print(collector.submit(abs, -3).result())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")

@@ -23,6 +23,7 @@ class SmallCondition(_Lock):
     __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
+        super().__init__()  # not for C's lock, but for Python's own and gevent's
         self._waiters: Any = ()
 
     def wait(self, timeout: float | None = None) -> bool:
