@@ -19,7 +19,7 @@ from collector.integrations.gemini_errors import (
     GeminiStreamBrokenError,
     GeminiTruncatedError,
 )
-from collector.integrations.gemini_requests import GeminiRequests
+from collector.integrations.gemini_requests import GeminiRequests, let_interrupt_through
 from collector.integrations.gemini_service import GeminiService
 from collector.integrations.gemini_status import StatusReporter
 
@@ -116,6 +116,8 @@ def ask(service: GeminiService, question: Question, answer: Answer) -> None:
     requests = service.requests
     for attempt in itertools.count(1):
         failure = _listen(service, question, answer)
+        if failure is not None:
+            let_interrupt_through(failure)
         has_come = answer.written_bytes or answer.finish_reason or answer.blocked
         if not has_come and failure is not None:
             requests.pause_or_raise("the request for an answer", failure, attempt)

@@ -89,6 +89,7 @@ class GeminiRequests:
                 raise
             except Exception as error:  # noqa: BLE001 - the SDK lets errors of four libraries through; judged below, outside of the block (I2)
                 failure = error
+            let_interrupt_through(failure)
             self.pause_or_raise(what, failure, attempt)
         raise AssertionError  # pragma: no cover - count() does not end
 
@@ -160,6 +161,16 @@ def one_attempt(options: "types.HttpOptions | None") -> "types.HttpOptions":
 
     once = types.HttpRetryOptions(attempts=1)
     return (options or types.HttpOptions()).model_copy(update={"retry_options": once})
+
+
+def let_interrupt_through(failure: Exception) -> None:
+    """Raise the Ctrl-C that a failure was made of.
+
+    The SDK's models are built at their first use, and what interrupts pydantic there comes out of
+    it as a `SchemaError`, in its text alone.
+    """
+    if type(failure).__name__ == "SchemaError" and "KeyboardInterrupt" in str(failure):
+        raise KeyboardInterrupt
 
 
 def is_transient(failure: Exception) -> bool:

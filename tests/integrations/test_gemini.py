@@ -879,12 +879,51 @@ def test_ctrl_c_leaves_no_remote_file(gemini: FakeGemini, video: Path, where: st
     with interrupted(gemini, video, where) as (child, _):
         child.send_signal(signal.SIGINT)
         told, errors = child.communicate()
-    assert child.returncode == -signal.SIGINT
+    assert child.returncode == -signal.SIGINT, errors
     assert "KeyboardInterrupt" in errors
     assert told.split()[-1] == "cancelled"
     assert "delete" in gemini.calls
     assert gemini.files == {}
     assert KEY not in told + errors
+
+
+INTERRUPTED_WITHIN_PYDANTIC = """
+import signal
+
+def within_pydantic(frame, event, argument):
+    called_by = frame.f_back.f_code.co_name if frame.f_back else ""
+    if called_by == "create_schema_validator" and frame.f_code.co_filename.endswith("enum.py"):
+        sys.settrace(None)
+        print("interrupted", flush=True)
+        signal.raise_signal(signal.SIGINT)
+    return within_pydantic
+
+def told(status):
+    print(status.stage, flush=True)
+    if status.stage == STAGE:
+        sys.settrace(within_pydantic)
+"""
+
+
+@pytest.mark.parametrize("stage", ["uploading", "generating"])
+def test_ctrl_c_while_pydantic_builds_a_model_is_a_ctrl_c(
+    gemini: FakeGemini, video: Path, stage: str
+) -> None:
+    within = INTERRUPTED_WITHIN_PYDANTIC.replace("STAGE", repr(stage))
+    call = "run_gemini_media_task("
+    says(gemini, Say("text"), Finish())
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.replace(call, within + call), video],
+        env=in_this_tree(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "interrupted" in done.stdout.split(), done.stderr
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert done.stdout.split()[-1] == "cancelled"
+    assert gemini.files == {}
+    assert KEY not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
