@@ -103,6 +103,14 @@ def test_a_worker_leaves_after_its_share_of_jobs() -> None:
     assert list(schedule.worker_gone(1)) == [StartWorker(2)]
 
 
+def test_no_more_brisk_jobs_wait_at_a_worker_than_it_may_run() -> None:
+    schedule, _ = make(1, max_tasks_per_child=3)
+    schedule._pace = Pace(0.0)
+    jobs = [Entry(number) for number in range(5)]
+    submit(schedule, *jobs)
+    assert list(schedule.worker_ready(1)) == [Dispatch(1, job) for job in jobs[:3]]
+
+
 def test_workers_leave_when_the_last_job_is_over() -> None:
     schedule, _ = make(1)
     job = Entry(1)
