@@ -88,7 +88,7 @@ medians. `limit` is what nothing that collects can beat: workers that write thei
 `os.write`, `io.BytesIO` in one process, `rm -rf`, or, for memory, the bound itself. `ratio` is
 collector's figure to the one that the row names; rates and throughputs are to be at least the goal,
 times and bytes at most. How it is measured, and what to mistrust, is in
-[bench/README.md](../bench/README.md).
+`bench/README.md`.
 
 {markdown(rows)}
 {f"Not met: {', '.join(missed)}." if missed else "Every goal is met."}

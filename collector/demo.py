@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from collector import settings
-from collector.broken import BrokenCollectorError
+from collector.crash_errors import BrokenCollectorError
 from collector.executor.collector import Collector
 from collector.executor.job import Job
-from collector.process.running import current_job
-from collector.store.mode import Mode
-from collector.store.reclaim import list_runs
+from collector.process.worker.running import current_job
+from collector.store.output.progress import Mode
+from collector.store.rundir.reclaim import list_runs
 
 _WORKERS: Final = 2
 _MODULES: Final = 40

@@ -7,8 +7,10 @@ Invariants: I1  every error pickles: its constructor arguments are positional an
 """
 
 import errno
+import math
 import os
 import signal as signals
+from numbers import Real
 from typing import Final
 
 
@@ -50,6 +52,68 @@ class JobKilledError(JobError):
     """The job was ended by `job.kill()`; it is never run again."""
 
 
+class RetryLater(CollectorError):  # noqa: N818 - raised by a job to ask for something
+    """A job raises it to be run later: no failure, and none of its retries is used up.
+
+    The gate of the resource is closed for so long for every job of it, and opens for one job first.
+
+    Args:
+        after: Seconds.
+        resource: Whose gate; by default that of the job's own resource (`with_options(resource=)`),
+            and where it has none, only this job waits.
+        message: Why, for people.
+
+    Raises:
+        TypeError: An argument of a wrong type.
+        ValueError: A time that is below 0, or not finite.
+    """
+
+    def __init__(self, after: float = 60.0, resource: str | None = None, message: str = "") -> None:
+        self.after = _seconds(after)
+        self.resource = _resource(resource)
+        self.message = message
+        super().__init__(self.after, resource, message)
+
+    def __str__(self) -> str:
+        of = f" (resource {self.resource})" if self.resource else ""
+        why = f": {self.message}" if self.message else ""
+        return f"asks to be run again in {self.after:g} s{of}{why}"
+
+
+def _seconds(after: object) -> float:
+    if isinstance(after, bool) or not isinstance(after, Real):
+        raise TypeError(f"after must be a number of seconds, not {after!r}")
+    if not 0.0 <= float(after) < math.inf:
+        raise ValueError(f"after must be at least 0 seconds, and finite; it is {after!r}")
+    return float(after)
+
+
+def _resource(resource: object) -> str | None:
+    if resource is not None and not isinstance(resource, str):
+        raise TypeError(f"resource must be a str, not {resource!r}")
+    return resource
+
+
+class BatchHaltedError(CollectorError):
+    """`collect` has stopped before its last input: at `halt=` or `budget=`.
+
+    Attributes:
+        reason: Why, in a sentence.
+        done: Jobs that have ended and were yielded.
+        left: Jobs that were submitted and have not ended: their inputs are to be run again.
+    """
+
+    def __init__(self, message: str, reason: str = "", done: int = 0, left: int = 0) -> None:
+        super().__init__(message, reason, done, left)
+        self.message = message
+        self.reason = reason
+        self.done = done
+        self.left = left
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class ClosedError(CollectorError, ValueError):
     """You used something after you had finalized, disposed or closed it."""
 
@@ -76,12 +140,28 @@ class RunDirectoryError(_PathError):
     """The temp root cannot be created, trusted or locked."""
 
 
+class BatchError(_PathError):
+    """A batch directory cannot be used: it is none, or another's, or in use, or cannot be read."""
+
+
+SPARE_IT: Final = (
+    "have whatever cleans up temporary files spare that place, or give another temp_root"
+)
+"""What to do about a file or directory that something else than collector has removed."""
+
+
 class ProtocolError(CollectorError):
     """Two processes of a Collector disagree about what was said: a bug, never the user's fault."""
 
 
+EXIT_SINK_GONE: Final = 70
+"""Status of a worker that leaves because nobody reads its queue any more."""
+
 EXIT_BROKEN_OFF: Final = 113
 """Status of a worker that leaves because an exception broke off a write to the output."""
+
+EXIT_DESCRIPTOR_LOST: Final = 114
+"""Status of a worker that leaves because its job has closed or replaced a descriptor of ours."""
 
 
 def describe_exit(exitcode: int | None) -> str:
@@ -96,6 +176,12 @@ def describe_exit(exitcode: int | None) -> str:
         return (
             f"exited with status {exitcode}: as a worker does when an exception, of a signal "
             "handler for example, breaks off a write to the output, which is not exact any more"
+        )
+    if exitcode == EXIT_DESCRIPTOR_LOST:
+        return (
+            f"exited with status {exitcode}: as a worker does when its job has closed or replaced "
+            "the worker's own descriptors (os.closerange, os.dup2, a library that makes a daemon "
+            "of its process): close only what the job has opened, or do it in a subprocess"
         )
     if exitcode >= 0:
         return f"exited with status {exitcode}"

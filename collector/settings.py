@@ -2,6 +2,9 @@
 
 from typing import Final
 
+VERSION: Final = "0.2.0"
+"""Of collector: the build makes the package's metadata of this line; owner.json says it, too."""
+
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
@@ -19,124 +22,179 @@ READ_BLOCK_BYTES: Final = MIB
 # -- chunk queue ---------------------------------------------------------------------------------
 SLOT_BYTES: Final = 256 * KIB
 SLOT_COUNT: Final = 4
-"""4 x 256 KiB reached 7.2 GB/s, 8 x 128 KiB 6.2, 4 x 1 MiB 7.1 (docs/decisions/0002)."""
+"""Shared slots of one queue: 4 x 256 KiB moved 7.2 GB/s, 8 x 128 KiB 6.2, 4 x 1 MiB 7.1 (0002)."""
+
+EXTENT_BYTES: Final = 4 * MIB
+EXTENT_COUNT: Final = 4
+"""Parts of a job's file that its worker may fill before the sink has heard of the first: with 2 it
+waited for grants, with 8 it was no faster (0021)."""
+
+TOGETHER_BYTES: Final = 512 * KIB
+"""Write chunks to the job's file together, uncopied, to about this size: a large write takes large
+pages (0021)."""
+
+TOGETHER_CHUNKS: Final = 64
+"""Join them first, if they are more."""
 
 JOIN_BYTES: Final = 64 * KIB
-"""Small chunks travel joined to about this size; 256 KiB was no faster (0002)."""
+"""Join small chunks to about this size before they are sent; 256 KiB was no faster (0002)."""
 
 DIRECT_BYTES: Final = 16 * KIB
-"""A chunk of at least this size is copied into a slot at once, without joining."""
+"""Copy a chunk of at least this size straight into a slot, without joining."""
 
 FLUSH_DEADLINE_S: Final = 0.03
-"""No chunk waits longer than this in a worker while its job computes; design 2.1 allows 50 ms, of
-which a follower had too little left for its 100 on a busy machine."""
+"""Longest time that a chunk stays in a worker while its job computes. The design allows 50 ms; with
+that a follower on a busy machine missed its own goal of 100 ms."""
 
 INLINE_BYTES: Final = 3 * KIB
-"""Payloads up to this size travel behind their header; with it they stay under PIPE_BUF (4 KiB)."""
+"""Largest payload that is written together with its header: both stay under PIPE_BUF (4 KiB)."""
 
 PIPE_PAYLOAD_BYTES: Final = 64 * KIB
-"""Largest payload behind one header where no shared slots can be had."""
+"""Largest payload of one header on a system that has no shared slots."""
+
+JOB_PIPE_BYTES: Final = MIB
+"""What the pipe behind `current_job().fileno()` can hold, and the most that is read from it at
+once; Linux lets every user have that much."""
 
 # -- processes -----------------------------------------------------------------------------------
 JOBS_AHEAD: Final = 256
-"""At most so many jobs are at a worker at once, the running one included, while jobs are brisk
-(0009)."""
+"""Most jobs that a worker has at once, the running one included, while jobs are short (0009)."""
 
 AHEAD_S: Final = 0.01
-"""... and no more than are over in this time: as long as a thread of the user's can keep the
-supervising one waiting, twice `sys.getswitchinterval()`."""
+"""Queue at most this much work at a worker: 2 x sys.getswitchinterval(), the longest that a thread
+of the user's can delay the supervising thread. Where less than two jobs are so much, none waits."""
 
 PORTIONS: Final = 4
-"""A worker that has so many gets the next ones in portions of this part of them ..."""
+"""Refill a worker in batches of 1/PORTIONS of its target."""
 
 PORTION_BYTES: Final = 8 * KIB
-"""... written as soon as there is so much to write: it works on one while the next is made."""
+"""Flush a worker's job pipe once this many bytes are buffered, so that the worker starts while more
+jobs are encoded."""
 
 BRISK_S: Final = 0.002
-"""Jobs that take less on average are brisk: the way to the worker and back counts."""
+"""Jobs that take longer than this on average are called back as soon as those that wait at a worker
+would together need RECALL_AFTER_S."""
 
 PACE_WEIGHT: Final = 0.2
-"""How much the last job counts in that average."""
+"""Weight of the newest job in the moving average of the durations of jobs."""
 
 RECALL_AFTER_S: Final = 0.02
-"""After so long behind a running job, the ones that wait go to a worker that is idle."""
+"""Recall jobs that have waited this long behind a running one, when another worker is idle."""
 
 SPARE_OTHERS_S: Final = 0.5
-"""So long a worker that is to be killed with its job has to hand back the jobs behind it."""
+"""Time that a worker has, before it is killed with its job, to hand back the jobs behind that
+one."""
 
 PROGRESS_INTERVAL_S: Final = 0.1
-"""A job's progress is reported at most once in this time; design 3.3."""
+"""Shortest time between two progress reports of a job; design 3.3."""
 
 ANNOUNCE_AFTER_S: Final = 0.005
-"""The parent hears of a start only if the job is not over by then: a message less for tiny jobs."""
+"""Tell the parent of a start only if the job is not over by then: tiny jobs save a message."""
 
 FOLLOW_INTERVAL_S: Final = 0.01
-"""As above for a job that somebody follows: with the flush deadline a chunk is seen after at most
-45 ms (`python -m bench --case follow`)."""
+"""Shortest time between two progress reports of a job that is followed: with the flush deadline a
+chunk is seen after at most 45 ms (`python -m bench --case follow`)."""
 
 SINK_DEATHS_LIMIT: Final = 5
-"""So many deaths of the sink with no job finished in between break the Collector; design 5."""
+"""Deaths of the sink, with no job finished in between, that break the Collector; design 5."""
 
 WORKER_START_DEATHS_LIMIT: Final = 10
-"""So many workers in a row that die before their first message break the Collector; so do as many
-starts that fail while there is no worker at all."""
+"""Workers in a row that die before their first message, or starts that fail while there is no
+worker at all, that break the Collector."""
 
 START_AGAIN_S: Final = 0.05
-"""When no process was to be had, the next is tried after this time."""
+"""Pause before the next try after the system refused a process."""
 
 REPORT_BACKLOG_BYTES: Final = 8 * MIB
-"""While more than this waits for the parent to read, the sink reads no worker."""
+"""The sink reads no worker while more than this waits for the parent to read."""
+
+PROOF_S: Final = 30.0
+"""Longest time that another executable may take to show that it is the same Python."""
+
+COMMAND_LINE_BYTES: Final = 4 * KIB
+"""Longest command line that collector gives to a process."""
+
+ANSWER_LOOK_S: Final = 0.02
+"""Pause between two looks of a worker for the parent's answer where the run directory is now:
+another thread of the worker may have read it."""
 
 EXIT_CODE_WAIT_S: Final = 1.0
-"""How long the forkserver may take to tell the exit code of a child that is dead."""
+"""Longest wait for the forkserver's word on the exit code of a dead child."""
 
 WORKERS_GONE_S: Final = 1.0
-"""How long the sink, left alone, waits for killed workers, and for the parent's locks, before it
-leaves."""
+"""Longest wait of a sink whose parent is dead for killed workers and for the parent's locks, before
+it leaves."""
+
+PUMP_GONE_S: Final = 30.0
+"""Longest wait of a sink whose parent is dead for a pump, which cancels what runs elsewhere and, if
+it has started a Ray, ends that."""
 
 JUST_DIED_S: Final = 2.0
-"""A worker that died so shortly before its parent may have left processes of its group."""
+"""A worker that died within this time before its parent may have left processes of its group: the
+sink ends them."""
 
 STOP_DEADLINE_S: Final = 5.0
-"""How long shutdown waits for idle processes to leave before it kills them."""
+"""Longest wait of shutdown for idle processes to leave, before it kills them."""
 
 RECORD_CHARS: Final = 8 * KIB
-"""A job's log record is cut to so many characters of text and of traceback."""
+"""Most characters of the text, and of the traceback, of a job's log record."""
 
 RECORDS_WAITING: Final = 10_000
 """Most log records of jobs that wait for the parent's handlers; more are dropped and counted."""
 
 LOG_TAIL_BYTES: Final = 2 * KIB
-"""So much of the end of a job's log is shown in the message of its failure."""
+"""Bytes of the end of a job's log that the message of its failure shows."""
 
 SUSPENDED_S: Final = 2.0
-"""A wait that took so much longer than asked was a stopped process or machine, not a slow job."""
+"""A wait that took this much longer than asked: the process or the machine was stopped meanwhile,
+and no job is blamed for that time."""
 
 TRACEBACK_CHARS: Final = 64 * KIB
-"""A remote exception's text and traceback are cut to this length (the middle goes)."""
+"""Most characters of a remote exception's text and traceback; the middle is cut out."""
 
 # -- progress ------------------------------------------------------------------------------------
 DRAW_INTERVAL_S: Final = 0.2
-"""A picture of the bars stands so long; with 0.1 s, as tqdm has it, they cost 1 % of the throughput
-of two busy cores (docs/decisions/0008)."""
+"""Time between two drawings of the bars; with 0.1 s, as tqdm has it, they cost 1 % of the
+throughput of two busy cores (docs/decisions/0008)."""
 
 LOG_INTERVAL_S: Final = 10.0
-"""Where nothing is drawn, a batch has one line in the log in this time."""
+"""Time between two lines in the log of a batch for which nothing is drawn."""
 
 DRAW_PATIENCE_S: Final = 1.0
-"""How long the end of a batch waits for its last line: a terminal can be stopped (Ctrl-S)."""
+"""Longest wait of the end of a batch for its last line: a terminal can be stopped (Ctrl-S)."""
 
 TERMINAL_COLUMNS: Final = 80
-"""Width of a terminal that reports none."""
+"""Width that is assumed of a terminal that reports none."""
+
+SLOW_S: Final = 60.0
+"""A job that has run for so long is said to be slow; as nextest has it."""
+
+QUIET_S: Final = 60.0
+"""A running job from which no byte has come for so long is said to be quiet."""
+
+ROWS_OF_JOBS: Final = 8
+"""At most so many running jobs have a row on a terminal; as nextest has it."""
+
+DIGEST_JOBS: Final = 10
+"""At most so many jobs of a kind are told of at the end of a batch."""
+
+ENDS_WAITING: Final = 100
+"""So many lines about ends wait for the next picture of a batch; of further ones the number."""
+
+DIGEST_LINES: Final = 5
+"""So many last lines of its stderr are shown of each job that failed."""
+
+NAME_CHARS: Final = 1000
+"""A line shows no more of a name or a reason: an input may be a megabyte."""
 
 RATE_WINDOW_S: Final = 3.0
-"""The rate on a bar is that of so many seconds."""
+"""Window over which the rate on a bar is measured."""
 
 REPORT_PATIENCE_S: Final = 5.0
-"""How long shutdown waits for one call of a callback of the user's before it leaves it behind."""
+"""Longest wait of shutdown for one call of the user's callback, before it returns without it."""
 
 REPORT_BACKLOG: Final = 10_000
-"""So many calls are kept for a callback that does not return; about 20 MiB."""
+"""Most calls that are kept for a callback that does not return; about 20 MiB."""
 
 # -- integrations --------------------------------------------------------------------------------
 GEMINI_INLINE_BYTES: Final = 15 * MIB
@@ -147,7 +205,7 @@ GEMINI_FILE_BYTES: Final = 2048 * MIB
 """Largest file that the service's Files API takes; from its documentation."""
 
 GEMINI_SILENCE_S: Final = 600.0
-"""A connection to the service that says nothing for so long is given up; the SDK has no limit."""
+"""Longest silence of a connection to the service before it is given up; the SDK has no limit."""
 
 GEMINI_RETRY_S: Final = 1.0
 GEMINI_RETRY_LONGEST_S: Final = 60.0
@@ -157,14 +215,84 @@ GEMINI_POLL_S: Final = 0.5
 GEMINI_POLL_LONGEST_S: Final = 10.0
 """Wait between two looks at an uploaded file: half as long again each time, up to the longest."""
 
+RAY_PARCEL_BYTES: Final = MIB
+RAY_PARCEL_DEADLINE_S: Final = 0.1
+RAY_PARCEL_LEAST_BYTES: Final = 4 * KIB
+RAY_WINDOW: Final = 8
+"""Parcels of one job that may be on their way from a cluster: full, or so old; with 64 KiB each Ray
+carried 150 MiB/s, with 1 MiB 600. They shrink where many jobs share the budget."""
+
+RAY_LOOK_S: Final = 0.1
+"""Longest wait of a task on a cluster for its worker, before it looks whether it was cancelled."""
+
+RAY_START_S: Final = 120.0
+"""Longest wait for a Ray to be started or joined."""
+
+RAY_CANCEL_S: Final = 2.0
+"""A job on a cluster that was cancelled has this time to end its worker, before Ray kills its
+process; then the same again until nobody waits for it any more."""
+
+RAY_STORE_BYTES: Final = 80 * MIB
+"""What the object store of a Ray that is started here has beyond the budget; Ray's least is 75."""
+
+RAY_DESCRIPTORS: Final = 512
+"""Descriptors that this process may need beside one for each job on a cluster."""
+
+RAY_TEMP_PATH_BYTES: Final = 43
+"""Longest path of Ray's temp directory: it makes sockets below, whose paths are limited to 107
+bytes."""
+
 # -- run directories -----------------------------------------------------------------------------
-VERSION: Final = "0.1.0"
-"""Version of collector, written into owner.json; the same as in pyproject.toml."""
-
 RUN_NAME_TRIES: Final = 100
-"""So many times may sweepers take a run directory away between its making and its lock."""
+"""Tries to make a run directory that sweepers take away between its making and its lock."""
 
-DISPOSE_TRIES: Final = 4
+DIRECTORY_TRIES: Final = 3
+"""Tries to make a file in a run directory that others remove each time, before that job fails."""
+
+DISPOSE_PATIENCE_S: Final = 0.006
 DISPOSE_PAUSE_S: Final = 0.002
-"""How often a run directory that is held by another process is tried again when it is disposed of:
-`collector ls` holds each one for a few microseconds."""
+"""For how long, and how often, a run directory that another process holds is tried again when it is
+disposed of: `collector ls` holds each one for a few microseconds."""
+
+# -- asking --------------------------------------------------------------------------------------
+ASKING_BACKLOG: Final = 1024
+"""Most connections that wait to be taken; the kernel may allow fewer (somaxconn)."""
+
+ASKING_LIMIT: Final = 128
+"""Most connections that a Collector holds of those who ask: the one that has been silent longest
+makes room for the next."""
+
+ASKING_PORTION: Final = 10
+ASKING_PAUSE_S: Final = 0.02
+"""After so many acts for those who ask the answering thread rests so long: 500 a second cost the
+parent some hundredths of its time, and 1,000 who ask at once have their answers in 2 s."""
+
+ASKING_DEADLINE_S: Final = 5.0
+"""Longest time from a connection to its question, or for a reader to take some of an answer."""
+
+ASKING_PATIENCE_S: Final = 3.0
+"""Longest wait of the commands for one Collector, which may be stopped."""
+
+ASKING_NEWS: Final = 256
+"""Most pieces of news, each with a file that is open, that wait for one who follows."""
+
+# -- the script ------------------------------------------------------------------------------------
+SCRIPT_COMPARED_BYTES: Final = 64 * KIB
+"""Largest pickle of a global that is compared by content: it is sent again when that has changed, a
+larger one when it is another object. Design, section 7."""
+
+SCRIPT_CALLS_KNOWN: Final = 1000
+"""Most functions for which the parent remembers which parts of the script they need."""
+
+# -- batch directories -----------------------------------------------------------------------------
+PACKED_BYTES: Final = 64 * KIB
+"""An output, log or value of fewer bytes lies in a pack, a larger one in a file of its own."""
+
+PACK_BYTES: Final = 1024 * MIB
+"""Largest pack."""
+
+TOLD_AFTER_S: Final = 1.0
+"""Running time after which a job has a line in the journal before it ends."""
+
+DURABLE_GROUP: Final = 64
+"""Most jobs that are synced together; groups of 30 were 6 times as fast as each alone."""

@@ -4,6 +4,7 @@ Each test has a private system temp directory (TMPDIR) and a private root for ru
 (COLLECTOR_TMPDIR), both with a short path, for a Unix socket may lie in them (108 bytes at most).
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -15,6 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.leaks import Snapshot, adopt_orphans, end_processes, live_apart, settle
+from tests.support.processend import end_of_process
+from tests.support.sharedray import shared, start_if_needed
+from tests.support.tiers import is_in_two_tiers
 
 _CALL = pytest.StashKey[pytest.TestReport]()
 
@@ -44,8 +48,20 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Let `-n auto` be one process more than there are cores: tests wait, too."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def _ignore(_number: int, _frame: object) -> None:
     """Do with a signal what was asked for, without passing that on."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test that two tiers claim."""
+    if is_in_two_tiers(item):
+        pytest.fail("it is marked both slow and campaign", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,20 +75,40 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.fixture
+def temp_root(tmp_path: Path) -> Path:
+    """A root for run directories."""
+    path = tmp_path / "root"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def process_ends() -> Iterator[None]:
+    """After the test, do what the end of this process would."""
+    yield
+    end_of_process()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_base(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have pytest choose its own temp directory before the tests get one each."""
     tmp_path_factory.getbasetemp()
+    yield
+    shared.end()
 
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that passed but left something; end the processes of one that failed anyway."""
+    start_if_needed(request.node)
     temp = Path(tempfile.mkdtemp(prefix="ct-"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", os.fspath(temp))
         patch.setenv("COLLECTOR_TMPDIR", os.fspath(temp / "c"))
         patch.setattr(tempfile, "tempdir", None)
+        gc.collect()
+        gc.freeze()  # what is left is none of this test's garbage, which is found the sooner
         before = Snapshot.take(temp)
         yield
         report = request.node.stash.get(_CALL, None)

@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 import termios
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import collector
-from collector import cli
-from collector.cli import main
-from collector.store.reclaim import list_runs, reclaim
-from collector.store.rundir import RunDirectory
+from collector.cli import printing
+from collector.cli.program import main
+from collector.store.rundir.directory import RunDirectory
+from collector.store.rundir.reclaim import list_runs, reclaim
 from tests.support.rundirs import (
     NOBODY,
     REPOSITORY,
@@ -27,13 +28,6 @@ from tests.support.rundirs import (
 )
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def temp_root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    path.mkdir(mode=0o700)
-    return path
 
 
 @pytest.fixture
@@ -140,7 +134,10 @@ class TestGc:
     ) -> None:
         for delay, drawn in (("0", True), ("1000", False)):
             make_orphan(temp_root, files=30)
-            code = f"import collector.cli as cli; cli._BAR_DELAY_S = {delay}; cli.main()"
+            code = (
+                "import collector.cli.gc as gc, collector.cli.program as program; "
+                f"gc._BAR_DELAY_S = {delay}; program.main()"
+            )
             seen = _on_a_terminal([sys.executable, "-c", code, "gc", "--root", str(temp_root)])
             assert (b"collector gc" in seen) == drawn
             assert b"reclaimed 1" in seen
@@ -161,7 +158,8 @@ class TestLs:
             live = other.hear()
             assert main(["ls"]) == 0
             head, *rows = capsys.readouterr().out.splitlines()
-            assert head.split() == ["RUN", "STATE", "PID", "AGE", "FILES", "BYTES", "COMMAND"]
+            columns = ["RUN", "STATE", "PID", "AGE", "FILES", "BYTES", "DOING", "COMMAND"]
+            assert head.split() == columns
             by_path = {row.split()[0]: row.split()[1:] for row in rows}
             assert by_path[os.fspath(stale)][:2] == ["stale", "4194304"]
             assert by_path[live][:2] == ["live", str(other.pid)]
@@ -173,7 +171,10 @@ class TestLs:
                 live: "live",
             }
             for run in runs["runs"]:
-                assert list(run) == ["path", "state", "pid", "age_s", "files", "bytes", "command"]
+                assert list(run) == [
+                    *("path", "state", "pid", "age_s", "files", "bytes", "command", "doing")
+                ]
+                assert run["doing"] is None  # nobody is there to be asked
             other.tell()
             assert other.end() == 0
         assert main(["gc"]) == 0
@@ -230,6 +231,13 @@ class TestTheProgram:
         assert "gc" in told
         assert "ls" in told
 
+    def test_the_version_is_that_of_the_installed_package(self, capsys: Captured) -> None:
+        with pytest.raises(SystemExit) as caught:
+            main(["--version"])
+        assert caught.value.code == 0
+        assert capsys.readouterr().out == f"collector {metadata.version('collector')}\n"
+        assert collector.__version__ == metadata.version("collector")
+
     def test_python_m_collector_is_the_same_program(self, temp_root: Path) -> None:
         make_orphan(temp_root)
         assert json.loads(_run("gc", "--json", "--root", temp_root).stdout)["live"] == 0
@@ -268,6 +276,7 @@ class TestTheProgram:
         assert "kept: Operation not permitted" in line
         assert main(["gc", "--root", os.fspath(temp_root)]) == 0
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("closed", "status", "said", "complained"),
         [
@@ -303,7 +312,7 @@ class TestTheProgram:
         def interrupt(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("collector.cli.list_runs", interrupt)
+        monkeypatch.setattr("collector.cli.ls.list_runs", interrupt)
         assert main(["ls"]) == 130
         assert capsys.readouterr().err == ""
 
@@ -312,13 +321,13 @@ class TestTheProgram:
         [(0, "0 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (864000, "10 d")],
     )
     def test_ages_are_readable(self, age_s: float, said: str) -> None:
-        assert cli._age(age_s) == said
+        assert printing.age(age_s) == said
 
     @pytest.mark.parametrize(
         ("size", "said"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")]
     )
     def test_sizes_are_readable(self, size: int, said: str) -> None:
-        assert cli._size(size) == said
+        assert printing.size(size) == said
 
 
 def test_the_functions_are_exported() -> None:

@@ -32,6 +32,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_demo_tokenizes_the_library_survives_a_crash_and_compares_every_byte(
     tmp_path: Path,
 ) -> None:
@@ -61,7 +62,7 @@ def test_on_a_terminal_it_draws_a_bar(library: Path) -> None:
     place = os.fspath(library)
     script = (
         f"import sysconfig, sys; sysconfig.get_path = lambda _name: {place!r}\n"
-        "from collector.cli import main; sys.exit(main(['demo']))"
+        "from collector.cli.program import main; sys.exit(main(['demo']))"
     )
     ours, theirs = os.openpty()
     with open(ours, "rb", buffering=0) as screen:

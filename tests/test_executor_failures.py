@@ -1,12 +1,8 @@
-"""Jobs that raise, die or cannot be pickled: one job fails, with a clear error and its output."""
+"""Jobs that die or raise: one job fails, with a clear error and its output."""
 
 import functools
 import os
-import pickle
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,28 +14,24 @@ import pytest
 from collector import Collector, Job, JobError, WorkerCrashError, current_job
 from tests.support.jobs import (
     KIB,
-    METHODS,
     MIB,
     HasNoTextError,
     HoldsALockError,
     NeedsAKeywordError,
-    Refuses,
     act,
     die_during_write,
     die_within_write,
-    echo,
     fail,
     numbered,
     raise_error_that,
     random_chunks,
-    return_that,
     sha256,
     square,
     write_then_die,
     write_then_fail,
 )
+from tests.support.tiers import each_method, each_method_in_one_tier
 
-each_method = pytest.mark.parametrize("method", METHODS)
 SLOT = 256 * KIB
 WRITE = 50_000_000
 
@@ -75,13 +67,18 @@ def assert_killed(job: Job[Any], size: int) -> int:
     return kept
 
 
-@each_method
+IN_SLOTS = 100 * MIB
+"""The output stays in memory, and so comes through slots: in as many frames as were counted."""
+
+
+@pytest.mark.slow
+@each_method_in_one_tier
 @pytest.mark.parametrize("published", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("frames", [1, 2, 100, 190])
 def test_a_worker_killed_in_the_middle_of_a_write_costs_its_job_and_no_other(
     method: str, frames: int, published: bool
 ) -> None:
-    with Collector(2, method) as collector:
+    with Collector(2, method, memory_threshold=IN_SLOTS) as collector:
         doomed = seven_and_one(
             collector,
             lambda: collector.submit(die_within_write, WRITE, frames, published=published),
@@ -93,7 +90,7 @@ def test_a_worker_killed_in_the_middle_of_a_write_costs_its_job_and_no_other(
 
 def in_a_row(method: str, times: int) -> None:
     """Kill a worker at a random moment of a write, again and again in one Collector."""
-    with Collector(2, method) as collector:
+    with Collector(2, method, memory_threshold=IN_SLOTS) as collector:
         kept = set()
         for number in range(times):
             frames = 1 + number * 37 % 180
@@ -105,13 +102,14 @@ def in_a_row(method: str, times: int) -> None:
     assert kept - {0, WRITE}, "no kill met the middle of a write"
 
 
-@each_method
+@pytest.mark.slow
+@each_method_in_one_tier
 def test_workers_killed_again_and_again_at_any_moment_of_a_write(method: str) -> None:
     in_a_row(method, 5)
 
 
 @pytest.mark.campaign
-@each_method
+@each_method_in_one_tier
 def test_workers_killed_50_times_in_a_row(method: str) -> None:
     in_a_row(method, 50)
 
@@ -286,208 +284,7 @@ def test_a_traceback_of_any_length_is_cut_and_escaped(method: str) -> None:
         assert collector.submit(square, 2).result() == 4
 
 
-# -- what cannot be pickled ------------------------------------------------------------------------
-
-
-@each_method
-def test_an_argument_that_cannot_be_pickled_raises_in_submit(method: str) -> None:
-    with Collector(1, method) as collector:
-        with pytest.raises(TypeError, match="pickle"):
-            collector.submit(echo, threading.Lock())
-        with pytest.raises(ZeroDivisionError):
-            collector.submit(echo, Refuses(at_pickle=("raise",)))
-        with pytest.raises(TypeError, match="pickle"):
-            list(collector.map(echo, [threading.Lock()]))
-        with pytest.raises(TypeError, match="pickle"):
-            list(collector.collect(echo, [threading.Lock()]))
-        assert collector.submit(square, 2).id == 1
-
-
-@each_method
-def test_an_argument_that_explodes_in_the_worker_fails_its_job(method: str) -> None:
-    with Collector(1, method) as collector:
-        job = collector.submit(echo, Refuses(at_unpickle=("raise",)))
-        error = job.exception()
-        assert type(error) is ZeroDivisionError
-        assert "raised while pickling or unpickling" in str(error.__cause__)
-        crash = collector.submit(echo, Refuses(at_unpickle=("kill",)))
-        assert isinstance(crash.exception(), WorkerCrashError)
-        assert collector.submit(square, 2).result() == 4
-
-
-def write_and_return(value: Any) -> Any:
-    current_job().write("kept")
-    return value() if callable(value) else value
-
-
-@each_method
-def test_a_result_that_cannot_be_pickled_fails_its_job(method: str) -> None:
-    with Collector(1, method) as collector:
-        job = collector.submit(write_and_return, threading.Lock)
-        error = job.exception()
-        assert isinstance(error, TypeError | pickle.PicklingError)
-        assert "pickle" in str(error)
-        assert job.output().read() == b"kept"
-        assert not job.output().complete
-        exploding = collector.submit(return_that, at_pickle=("raise",))
-        assert type(exploding.exception()) is ZeroDivisionError
-        assert collector.submit(square, 2).result() == 4
-
-
-@each_method
-@pytest.mark.parametrize("how", [("raise",), ("exit", 3)], ids=str)
-def test_a_result_that_explodes_in_the_parent_fails_its_job(
-    method: str, how: tuple[Any, ...]
-) -> None:
-    with Collector(1, method) as collector:
-        job = collector.submit(return_that, at_unpickle=how)
-        error = job.exception()
-        assert type(error) is JobError
-        assert job.name in str(error)
-        assert "unpickled" in str(error)
-        assert type(error.__cause__) in (ZeroDivisionError, SystemExit)
-        assert not job.output().complete
-        assert collector.submit(square, 2).result() == 4
-
-
-@each_method
-def test_a_result_of_100_mb_travels(method: str) -> None:
-    with Collector(1, method) as collector:
-        value = collector.submit(bytes, 100_000_000).result()
-        assert value == bytes(100_000_000)
-
-
-# -- generators ------------------------------------------------------------------------------------
-
-
-def one_bad_chunk(caught: bool) -> Iterator[Any]:
-    yield b"good "
-    try:
-        yield 42
-    except TypeError as error:
-        if not caught:
-            raise
-        yield f"refused: {error}"
-
-
-def test_a_chunk_of_a_wrong_type_raises_where_it_was_yielded() -> None:
-    with Collector(1) as collector:
-        job = collector.submit(one_bad_chunk, False)
-        error = job.exception()
-        assert type(error) is TypeError
-        assert "in one_bad_chunk" in str(error.__cause__)
-        assert "yield 42" in str(error.__cause__)
-        assert job.output().read() == b"good "
-        handled = collector.submit(one_bad_chunk, True)
-        assert handled.output().text().startswith("good refused: a chunk must be bytes")
-
-
-def leaves_a_mark(path: str) -> Iterator[str]:
-    try:
-        yield "\ud800"  # a lone surrogate is no text
-    finally:
-        Path(path).write_text("cleaned up")
-
-
-def test_a_generator_whose_chunk_is_no_text_is_closed(tmp_path: Path) -> None:
-    with Collector(1) as collector:
-        job = collector.submit(leaves_a_mark, os.fspath(tmp_path / "mark"))
-        assert type(job.exception()) is UnicodeEncodeError
-        assert (tmp_path / "mark").read_text() == "cleaned up"
-
-
 # -- what a job leaves running ---------------------------------------------------------------------
-
-
-def leave_a_thread(begun: str, until: str) -> None:
-    """Leave a thread that writes to the job when it is over and another one runs."""
-    job = current_job()
-    job.write("mine ")
-
-    def late() -> None:
-        from tests.support.jobs import wait_for
-
-        wait_for(begun)
-        for chunk in ("late", b"x" * 100 * KIB):
-            try:
-                job.write(chunk)
-            except Exception as error:  # noqa: BLE001 - told by the file
-                Path(f"{until}.error").write_text(f"{type(error).__name__}: {error}")
-        Path(until).touch()
-
-    threading.Thread(target=late).start()
-
-
-def write_around(begun: str, until: str) -> None:
-    from tests.support.jobs import begun_then_wait
-
-    current_job().write("yours ")
-    begun_then_wait(begun, until)
-    current_job().write("alone")
-
-
-@each_method
-def test_a_thread_that_outlives_its_job_cannot_write_into_the_next_one(
-    method: str, tmp_path: Path
-) -> None:
-    begun, until = os.fspath(tmp_path / "begun"), os.fspath(tmp_path / "until")
-    with Collector(1, method) as collector:
-        first = collector.submit(leave_a_thread, begun, until)
-        second = collector.submit(write_around, begun, until)
-        assert first.output().read() == b"mine "
-        assert second.output().read() == b"yours alone"
-    assert (tmp_path / "until").exists()
-
-
-def fork_and_return() -> str:
-    scratch = current_job().scratch_dir
-    (scratch / "file").write_text("mine")
-    pid = os.fork()
-    if not pid:
-        raise RuntimeError("the child leaves by an exception, into our loop")
-    os.waitpid(pid, 0)
-    current_job().write("after the child")
-    return (scratch / "file").read_text()
-
-
-@each_method
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_that_a_job_forks_and_lets_go_harms_nothing(method: str) -> None:
-    with Collector(1, method) as collector:
-        job = collector.submit(fork_and_return)
-        assert job.result() == "mine"
-        assert job.output().read() == b"after the child"
-        assert collector.submit(square, 2).result() == 4
-
-
-def files_of_a_child(generations: int, told: str) -> None:
-    """Open files and fork, so many times; the last child tells which of its parent's it lacks."""
-    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(40)]
-    pid = os.fork()
-    if pid:
-        os.waitpid(pid, 0)
-        for fd in files:
-            os.close(fd)
-        return
-    if generations > 1:
-        files_of_a_child(generations - 1, told)
-    else:
-        there = {int(name) for name in os.listdir("/proc/self/fd")}
-        Path(told).write_text(f"lacks {sorted(set(files) - there)}")
-    os._exit(0)
-
-
-@each_method
-@pytest.mark.parametrize("generations", [1, 2])
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_child_that_a_job_forks_has_the_files_of_its_parent(
-    method: str, generations: int, tmp_path: Path
-) -> None:
-    """In the second generation too: so forks a program that becomes a daemon."""
-    told = tmp_path / "told"
-    with Collector(1, method) as collector:
-        collector.submit(files_of_a_child, generations, os.fspath(told)).result()
-    assert told.read_text() == "lacks []"
 
 
 @each_method
@@ -509,36 +306,3 @@ def test_a_failed_job_is_run_again_with_a_fresh_output(method: str, tmp_path: Pa
         hopeless = collector.with_options(retries=1).submit(fail, ValueError("always"))
         assert type(hopeless.exception()) is ValueError
         assert hopeless.attempt == 2
-
-
-IGNORES = """
-import os, signal, sys
-from collector import Collector, WorkerCrashError
-def reap(*_):
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-signal.signal(signal.SIGCHLD, {"ignore": signal.SIG_IGN, "reap": reap}[sys.argv[1]])
-with Collector(2, sys.argv[2]) as collector:
-    assert collector.submit(pow, 3, 2).result() == 9
-    assert isinstance(collector.submit(os._exit, 3).exception(), WorkerCrashError)
-    assert collector.submit(pow, 3, 2).result() == 9
-"""
-
-
-@each_method
-@pytest.mark.parametrize("way", ["ignore", "reap"])
-def test_a_program_that_ignores_sigchld_or_reaps_every_child_can_use_a_collector(
-    method: str, way: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IGNORES, way, method],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from collector import Collector, Job, JobError, Mode
+from tests.support.inside import sink_pid
 from tests.support.jobs import (
-    METHODS,
     MIB,
     fail,
     kept_busy,
@@ -22,8 +22,8 @@ from tests.support.jobs import (
     square,
 )
 from tests.support.leaks import wait_until
+from tests.support.tiers import each_method
 
-each_method = pytest.mark.parametrize("method", METHODS)
 FILES, FILE_BYTES = 60, 20 * MIB
 THRESHOLD = 5 * MIB
 SLOTS = MIB
@@ -55,12 +55,13 @@ def forget_peak(pid: int) -> int:
 
 
 def sink_of(collector: Collector) -> int:
-    """Process id of the sink."""
-    sink = collector._core.pool._supervisor._sink
+    """Process id of the sink, which is there."""
+    sink = sink_pid(collector)
     assert sink is not None
-    return sink.child.pid
+    return sink
 
 
+@pytest.mark.slow
 @each_method
 def test_60_outputs_of_20_mb_that_nobody_reads_stay_out_of_memory(
     method: str, tmp_path: Path
@@ -99,6 +100,7 @@ def test_60_outputs_of_20_mb_that_nobody_reads_stay_out_of_memory(
     assert len(list(tmp_path.iterdir())) == FILES
 
 
+@pytest.mark.slow
 def test_an_output_of_one_byte_chunks_costs_the_sink_no_more_than_its_threshold() -> None:
     with Collector(1) as collector:
         collector.submit(numbered, THRESHOLD - 1).output().close()
@@ -108,6 +110,7 @@ def test_an_output_of_one_byte_chunks_costs_the_sink_no_more_than_its_threshold(
         assert peak_bytes(sink) - start < THRESHOLD + 4 * MIB
 
 
+@pytest.mark.slow
 def test_finished_outputs_that_are_held_stay_within_the_budget() -> None:
     budget = 32 * MIB
     with Collector(2, memory_budget=budget) as collector:
@@ -225,6 +228,50 @@ def test_map_and_collect_hold_nothing_that_they_have_handed_over() -> None:
                 assert is_gone(argument)
 
 
+class Begins(Tracked):
+    """An initializer that can be referred to weakly."""
+
+    def __call__(self, given: Tracked) -> None:
+        if self.ballast:
+            raise ValueError("this one fails")
+
+
+class Watches:
+    """A listener that can be referred to weakly."""
+
+    def update(self, event: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def given_and_ended(begins: Begins, method: str, end: str) -> list[weakref.ref[Any]]:
+    """End a Collector in one of three ways; returns what it was given, which nobody else holds."""
+    given, watches = Tracked(), Watches()
+    collector = Collector(1, method, begins, (given,), progress=watches)
+    if end != "unused":
+        collector.submit(abs, 1).exception()
+    if end != "dropped":
+        collector.shutdown()
+    return [weakref.ref(thing) for thing in (begins, given, watches)]
+
+
+@each_method
+@pytest.mark.parametrize("fails", [False, True], ids=["it begins", "its initializer fails"])
+@pytest.mark.parametrize("end", ["shut down", "dropped", "unused"])
+def test_what_a_collector_was_given_is_let_go_of_at_its_end(
+    method: str, end: str, *, fails: bool
+) -> None:
+    """A lock among it is gone with its last reference: a collection may come too late for that."""
+    gc.disable()
+    try:
+        for reference in given_and_ended(Begins(fails), method, end):
+            assert is_gone(reference)
+    finally:
+        gc.enable()
+
+
 class Witness:
     """Tells through a file when its copy in the worker is gone."""
 
@@ -253,6 +300,7 @@ def test_an_idle_worker_keeps_neither_arguments_nor_results(method: str, tmp_pat
         assert job.result() is not here
 
 
+@pytest.mark.slow
 @each_method
 def test_queued_jobs_cost_2_kib_each(method: str, tmp_path: Path) -> None:
     count = 100_000

@@ -11,7 +11,6 @@ import pytest
 from collector import ClosedError, Collector, Mode, Output, current_job
 from tests.support.jobs import (
     KIB,
-    METHODS,
     MIB,
     changed_after_write,
     kept_busy,
@@ -23,17 +22,16 @@ from tests.support.jobs import (
     square,
     write_pieces,
 )
+from tests.support.tiers import each_method
 
-each_method = pytest.mark.parametrize("method", METHODS)
-
-SIZES = {
-    "0 B": 0,
-    "1 B": 1,
-    "5 MiB - 1": 5 * MIB - 1,
-    "5 MiB": 5 * MIB,
-    "5 MiB + 1": 5 * MIB + 1,
-    "1 GiB": 1024 * MIB,
-}
+ANY_SIZE = [
+    pytest.param(0, id="0 B"),
+    pytest.param(1, id="1 B"),
+    pytest.param(5 * MIB - 1, id="5 MiB - 1"),
+    pytest.param(5 * MIB, id="5 MiB"),
+    pytest.param(5 * MIB + 1, id="5 MiB + 1"),
+    pytest.param(1024 * MIB, id="1 GiB", marks=pytest.mark.slow),
+]
 
 
 def digest(output: Output) -> str:
@@ -42,7 +40,7 @@ def digest(output: Output) -> str:
 
 
 @each_method
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("size", ANY_SIZE)
 def test_an_output_of_any_size_arrives_exactly_and_in_the_right_mode(
     method: str, size: int
 ) -> None:
@@ -111,6 +109,7 @@ def test_a_character_that_straddles_the_switch_to_a_file_and_a_slot_is_whole() -
         assert job.output().mode is Mode.STREAMING
 
 
+@pytest.mark.slow
 @each_method
 def test_10_million_chunks_of_one_byte_arrive(method: str) -> None:
     count = 10_000_000
@@ -123,6 +122,7 @@ def test_10_million_chunks_of_one_byte_arrive(method: str) -> None:
     output.close()
 
 
+@pytest.mark.slow
 @each_method
 def test_a_million_empty_chunks_are_counted(method: str) -> None:
     with Collector(1, method) as collector:
@@ -211,6 +211,7 @@ def written_by(collector: Collector, seed: int) -> Callable[[], None]:
     return check
 
 
+@pytest.mark.slow
 @each_method
 def test_300_jobs_over_4_workers_with_random_chunks_and_pauses_are_all_exact(method: str) -> None:
     with Collector(4, method) as collector:

@@ -13,10 +13,10 @@ from typing import Any, Final
 import pytest
 
 from collector import Collector, current_job
-from tests.support.jobs import METHODS, square
+from tests.support.jobs import square
+from tests.support.tiers import each_method
 
 ROOT: Final = Path(__file__).parents[1]
-each_method = pytest.mark.parametrize("method", METHODS)
 
 # No `if __name__ == "__main__"` around anything: that is the point.
 PIPELINE: Final = '''

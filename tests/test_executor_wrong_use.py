@@ -17,9 +17,8 @@ from collector import (
     SpillManager,
     current_job,
 )
-from tests.support.jobs import METHODS, MIB, echo, kept_busy, nothing, numbered, square
-
-each_method = pytest.mark.parametrize("method", METHODS)
+from tests.support.jobs import MIB, echo, kept_busy, nothing, numbered, square
+from tests.support.tiers import each_method
 
 
 @pytest.mark.parametrize(
@@ -38,7 +37,7 @@ each_method = pytest.mark.parametrize("method", METHODS)
         ({"timeout": float("nan")}, ValueError, "timeout must be more than 0 seconds"),
         ({"timeout": "1"}, TypeError, "timeout must be a number"),
         ({"retries": -1}, ValueError, "retries must be at least 0; it is -1"),
-        ({"retries": None}, TypeError, "retries must be a whole number, not None"),
+        ({"retries": None}, TypeError, "retries must be a whole number or a Retry, not None"),
         ({"initializer": 42}, TypeError, "initializer must be a callable"),
         ({"on_progress": 42}, TypeError, "on_progress must be callable"),
         ({"mp_context": "thread"}, ValueError, "mp_context must be one of forkserver, spawn, fork"),
@@ -146,7 +145,7 @@ def test_submit_after_shutdown_says_so(method: str) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: 42, "a chunk must be bytes, bytearray, a C-contiguous memoryview or str, not int"),
+        (lambda: 42, "a chunk must be bytes, another C-contiguous buffer or str, not int"),
         (lambda: None, "not NoneType"),
         (lambda: [b"x"], "not list"),
         (lambda: memoryview(b"abcdef")[::2], "must be C-contiguous .* write bytes"),

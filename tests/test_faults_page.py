@@ -15,7 +15,9 @@ ROWS: Final = re.findall(
 
 
 def test_every_fault_has_its_row() -> None:
-    assert [int(number) for number, _ in ROWS] == list(range(1, 77))
+    numbers = [int(number) for number, _ in ROWS]
+    assert numbers == sorted(set(numbers))
+    assert set(range(1, 77)) < set(numbers)  # of the later ones, those that can happen already
 
 
 def test_a_row_names_tests_that_exist_or_says_why_there_are_none() -> None:
@@ -27,11 +29,12 @@ def test_a_row_names_tests_that_exist_or_says_why_there_are_none() -> None:
 
 
 def test_a_fault_of_processes_is_met_under_each_start_method() -> None:
-    """But the death of a forkserver: only the method of that name has one."""
+    """But the death of a forkserver, which one method has, and what is Ray's, which has none."""
     one_method = [
         name
         for _, cell in ROWS
         for path, name in named_in(cell)
+        if not path.startswith("tests/integrations/test_ray")
         if has_processes(functions(path)[name])
         if "method" not in {argument.arg for argument in functions(path)[name].args.args}
     ]

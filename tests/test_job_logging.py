@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 
 from collector import Collector, WorkerCrashError, current_job, settings
-from tests.support.jobs import METHODS, begun_then_wait, kill_self, nothing, numbered, pid, wait_for
-
-each_method = pytest.mark.parametrize("method", METHODS)
+from tests.support.inside import jobs_not_over
+from tests.support.jobs import (
+    begun_then_wait,
+    kill_self,
+    nothing,
+    numbered,
+    pid,
+    raise_value_error,
+    wait_for,
+)
+from tests.support.tiers import each_method
 
 
 class Kept(logging.Handler):
@@ -137,10 +145,6 @@ def logs_in_finalizers(count: int) -> int:
         current_job().write(b"x" * 20_000)
     gc.set_threshold(700)
     return count
-
-
-def raise_value_error() -> None:
-    raise ValueError("as it was told")
 
 
 def initialize(fail: bool) -> None:
@@ -302,6 +306,7 @@ def test_records_arrive_while_the_job_runs(tmp_path: Path) -> None:
 # -- much, large, strange --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_flood_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path) -> None:
     most, count = settings.RECORDS_WAITING, 3 * settings.RECORDS_WAITING
     begun, go = threading.Event(), threading.Event()
@@ -323,7 +328,7 @@ def test_a_flood_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path) -> No
             assert begun.wait(60)
             wait_for(tmp_path / "logged")  # the job did not wait for the handler
             (tmp_path / "go").touch()
-            while collector._core.pool._supervisor.jobs._work:  # all was heard of by then
+            while jobs_not_over(collector):  # all was heard of by then
                 threading.Event().wait(0.01)
             go.set()
             job.result()

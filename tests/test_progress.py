@@ -15,9 +15,8 @@ from collector import Collector, Job, Mode, Progress, ProgressEvent, settings
 from collector.progress.event import Happening
 from collector.progress.report import Call, Reporter
 from tests.support.batches import wait_for
-from tests.support.jobs import METHODS
+from tests.support.tiers import each_method
 
-each_method = pytest.mark.parametrize("method", METHODS)
 MIB = 1024 * 1024
 PATIENCE_S = 60.0
 

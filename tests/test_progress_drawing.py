@@ -14,15 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector import Collector, Mode, Progress, settings
+from collector import Collector, Mode, settings
 from collector.progress import draw, screen
-from collector.progress.batch import Batch, RunningJob, View
+from collector.progress.batch import Batch
 from collector.progress.lines import BatchLines, Plain
 from collector.progress.outlet import Outlet
+from collector.progress.tally import Said
 from collector.progress.terminal import Terminal
 from collector.progress.text import BatchLine, columns_of, facts, job_line, printable, size_text
-from tests.support.jobs import METHODS
+from collector.progress.view import RunningJob, View
 from tests.support.leaks import wait_until
+from tests.support.tiers import each_method
 
 NAMES = st.text(max_size=40)
 COLUMNS = st.integers(8, 200)
@@ -31,9 +33,8 @@ SIZES = st.integers(0, 10**15)
 
 def job(number: int = 1, name: str = "job", size: int = 0, **changes: Any) -> RunningJob:
     """A running job."""
-    progress = Progress(Mode.MEMORY, size, 1, None, threshold_exceeded=False)
-    told: dict[str, Any] = {"attempt": 1, "progress": progress, "elapsed_s": 1.0} | changes
-    return RunningJob(batch=1, id=number, name=name, **told)
+    told: dict[str, Any] = {"attempt": 1, "mode": Mode.MEMORY, "elapsed_s": 1.0} | changes
+    return RunningJob(batch=1, id=number, name=name, size_bytes=size, **told)
 
 
 def view(**changes: Any) -> View:
@@ -326,21 +327,23 @@ def test_plain_lines_come_at_growing_intervals() -> None:
     assert stream.getvalue().count("\n") == 10
 
 
-def test_jobs_keep_their_seats_and_the_next_takes_a_free_one() -> None:
+def test_the_jobs_that_have_run_for_longest_have_the_rows() -> None:
     _, side = os.openpty()
     with open(side, "w", encoding="utf-8") as stream:
         terminal = Terminal(stream)
 
         def seated(room: int, *numbers: int) -> Sequence[str]:
-            running = tuple(job(number, name=f"j{number}") for number in numbers)
-            lines = terminal._picture([view(running=running)], 80, room)
+            running = tuple(
+                job(number, name=f"j{number}", elapsed_s=100.0 - number) for number in numbers
+            )
+            lines = terminal._picture([view(running=running[::-1])], 80, room)
             return [line.split(":")[0].strip() for line in lines[1:]]
 
         assert seated(5, 1, 2, 3) == ["j1", "j2", "j3"]
-        assert seated(5, 1, 3) == ["j1", "", "j3"]
-        assert seated(5, 1, 3, 4, 5, 6) == ["j1", "j4", "j3", "j5"]
-        assert seated(3, 1, 3, 4, 5, 6) == ["j1", "j4"]
+        assert seated(5, 1, 3) == ["j1", "j3", ""], "the region keeps its height"
+        assert seated(5, 1, 3, 4, 5, 6) == ["j1", "j3", "j4", "j5"]
         assert seated(1, 1, 3, 4, 5, 6) == []
+        assert seated(50, *range(20)) == [f"j{number}" for number in range(8)]
     os.close(_)
 
 
@@ -351,6 +354,9 @@ class Broken:
 
     def __init__(self) -> None:
         self.abandoned = 0
+
+    def say(self, view: View, news: Sequence[Said]) -> None:
+        """Say nothing."""
 
     def paint(self, views: Sequence[View]) -> None:
         raise ZeroDivisionError
@@ -393,7 +399,7 @@ def test_a_place_that_takes_nothing_more_holds_nobody_up(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("stream", [None, "closed"])
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 def test_jobs_run_where_stderr_is_closed_or_missing(
     method: str, stream: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,29 +30,30 @@ JOB = re.compile(
 )
 
 
+FAIL = re.compile(rf" +FAIL \[ *[\d.]+s\] +{SIZE}  (?P<said>.*)")
 LOOP = re.compile(r"loop: .* 1/12 .*")
 
 
 class Watch:
-    """Checks every picture of the bars: whole, at the end of the screen, each in its row."""
+    """Checks every picture of the bars: whole, at the end of the screen, the longest first."""
 
     def __init__(self) -> None:
         self.pictures = 0
         self.most = 0
-        self._seats: dict[str, int] = {}
+        self._order: list[str] = []
 
     def __call__(self, person: Person) -> None:
         margins = person.screen.margins
         assert margins is not None
         first, *rest = person.rows[margins.bottom + 1 :]
         assert BATCH.fullmatch(first), first
-        jobs = {row.split(":")[0].split(" 0")[0]: seat for seat, row in enumerate(rest) if row}
+        jobs = [row.split(":")[0].split(" 0")[0] for row in rest if row]
         for row in rest:
             assert not row or JOB.fullmatch(row), row
         if person.screen.columns == 80:
-            for name, seat in jobs.items():
-                assert self._seats.get(name, seat) == seat, "a job has moved"
-            self._seats = jobs
+            stayed = [name for name in self._order if name in jobs]
+            assert jobs[: len(stayed)] == stayed, "a job has overtaken another"
+            self._order = jobs
         self.most = max(self.most, len(jobs))
         self.pictures += 1
 
@@ -69,6 +70,7 @@ def assert_tidy(person: Person) -> None:
     assert not any(person.rows[person.screen.cursor.y :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("columns", "rows"), SIZES)
 def test_no_line_is_torn_while_everybody_talks(columns: int, rows: int, tmp_path: Path) -> None:
     watch = Watch()
@@ -94,7 +96,11 @@ def test_failed_jobs_are_counted_and_the_last_line_is_clean(tmp_path: Path) -> N
     with Person(80, 24, Watch()) as person:
         person.run(SCRIPT, "fail_now_and_then", os.fspath(tmp_path))
         assert person.wait() == 0
-        last, end = [line for line in person.lines if line]
+        *said, last, end = [line for line in person.lines if line]
+        two, killed = sorted(match["said"] for match in map(FAIL.fullmatch, said) if match)
+        assert two == "fail-3: ValueError: two"
+        assert killed.startswith("fail-5: WorkerCrashError: ")
+        assert len(said) == 2
         assert LAST.fullmatch(last)
         assert last.endswith("0 spilled, 2 failed]")
         assert end == "<the end>"
@@ -131,7 +137,8 @@ def test_a_killed_worker_leaves_a_clean_screen(tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         (tmp_path / "leave").touch()
         assert person.wait() == 0
-        last, end = [line for line in person.lines if line and not held.fullmatch(line)]
+        fail, last, end = [line for line in person.lines if line and not held.fullmatch(line)]
+        assert FAIL.fullmatch(fail)
         assert LAST.fullmatch(last)
         assert last.endswith("1 failed]")
         assert end == "<the end>"
@@ -210,7 +217,8 @@ def test_a_worker_that_dies_with_the_lock_of_tqdm_stops_nobody(tmp_path: Path) -
     with Person(80, 24, Watch()) as person:
         person.run(SCRIPT, "share_a_lock", os.fspath(tmp_path))
         assert person.wait() == 0
-        lock, after, end = [line for line in person.lines if line]
+        fail, lock, after, end = [line for line in person.lines if line]
+        assert FAIL.fullmatch(fail)
         assert lock.startswith("lock: 100%")
         assert lock.endswith("1 failed]")
         assert after.startswith("after: 100%")

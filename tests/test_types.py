@@ -28,6 +28,7 @@ def test_the_face_has_the_types_it_promises(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong", "reported"),
     [

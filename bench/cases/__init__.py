@@ -7,17 +7,22 @@ from bench.case import Case, Scale
 
 FILES = (
     "chunks",
+    "direct_writers",
     "small_chunks",
     "chunk_sizes",
     "big_outputs",
     "commands",
+    "run",
     "tiny_jobs",
     "latency",
     "follow",
     "bars",
+    "asked",
     "startup",
     "orphans",
+    "batches",
     "memory",
+    "on_ray",
 )
 
 

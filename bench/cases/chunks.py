@@ -19,7 +19,7 @@ CONTENDERS = {
     "Queue": "bench.peers.queue:collecting",
 }
 # least ratio to (direct with one worker, direct with four, Queue)
-_GOALS = {False: (0.9, 0.7, 4.0), True: (0.6, 0.5, 7.0)}
+_GOALS = {False: (0.85, 0.85, 4.0), True: (0.85, 0.85, 7.0)}
 
 
 def contenders(

@@ -6,48 +6,67 @@ Owns:       nothing that must be closed: the pool owns the processes, an `Output
 
 import contextlib
 import functools
+import importlib
 import itertools
 import os
-import queue
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from concurrent.futures import Executor, Future
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Executor
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ParamSpec,
+    Self,
+    TypeVar,
+    overload,
+)
 
-from collector import hooks, settings
-from collector.executor.options import Options, PoolOptions, ProgressCallback, seconds, text, whole
-from collector.process import ship
-from collector.process.birth import hold_standard_descriptors, method_of
-from collector.process.launcher import launcher_for
-from collector.store.chunk import Chunk
-from collector.store.lease import loading
+from collector import interpreter, settings
+from collector.executor.collecting import JustRun, Stopping, Submitting, collected
+from collector.executor.cpus import usable_cpus
+from collector.executor.halting import Halt, checked_budget
+from collector.executor.options import (
+    BatchOptions,
+    Options,
+    PoolOptions,
+    ProgressCallback,
+    seconds,
+    text,
+    whole,
+)
+from collector.process.start.child import hold_standard_descriptors, method_of
+from collector.process.start.methods import launcher_for
+from collector.store.output.chunk import Chunk
+from collector.store.rundir.locks import loading
 
 if TYPE_CHECKING:
     import collector
     from collector.executor.job import Job
-    from collector.progress.board import OpenBatch
+    from collector.process.pool.pool import Pool
 else:  # `typing.get_type_hints` has what a signature names loaded by the face, when it asks
     collector = sys.modules["collector"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Collector(Executor):
     """Runs jobs in worker processes and collects what they write while they run.
 
     Args:
-        max_workers: The most workers at a time; None for the number of usable CPUs.
+        max_workers: The most workers at a time; None for the number of usable CPUs: those that this
+            process may run on, but no more than the quota of its control groups, rounded up.
         mp_context: A context of `multiprocess` or `multiprocessing`, or "forkserver" (the default),
             "spawn" or "fork".
         initializer: Called in each worker before its first job; if it raises, the Collector is
             broken.
-        initargs: Its arguments.
+        initargs: Its arguments. Locks, queues, shared values, connections and the like of
+            `multiprocessing` and `multiprocess` may be among them, of a context of the same start
+            method.
         max_tasks_per_child: A worker is replaced after so many jobs; None for never.
         memory_threshold: Bytes; an output of so many or more lies in a file.
         memory_budget: Bytes; all outputs together hold no more in memory, running ones and those
@@ -58,21 +77,47 @@ class Collector(Executor):
         on_progress: Called in this process with a job and its `Progress`, at most ten times a
             second and job, and once at its end.
         capture: Keep what jobs and their subprocesses print as `job.log()`, on descriptor level.
-        timeout: Seconds that a job may run.
-        retries: Further attempts after a crash, a time-out or an exception.
+        timeout: Seconds that a job may run, from when its call is loaded: the import of its module
+            and the unpickling of its arguments do not count (`job.kill()` ends what hangs there).
+        retries: Further attempts after a crash, a time-out or an exception, at once; or a `Retry`,
+            which counts each cause by itself, and waits.
+        resources: How many jobs `with_options(resource=)` of a name may run at once, by that name.
         temp_root: Where the run directory is made; None for `$COLLECTOR_TMPDIR` or else a private
             directory in the system's temp directory.
         temp_file_base_name: Names of spilled files begin with it.
         verbose: Log at INFO what becomes of workers, and of outputs: run again, in a file, sealed.
+        ask: Answer other processes of the same user: `collector top`, `follow` and `kill`.
+        engine: "local" runs the jobs in worker processes here, "ray" in those of a Ray cluster
+            (`pip install 'collector[ray]'`).
+        address: Of a Ray cluster: "host:port", or "auto" for the one that this machine belongs to;
+            None starts a Ray on this machine that ends with the Collector.
+        ray_options: What each job asks of Ray: `num_cpus`, `num_gpus`, `memory`, `resources`,
+            `accelerator_type`, `label_selector`, `scheduling_strategy`; and `runtime_env`, which
+            the cluster is joined with.
 
     Raises:
         ValueError: A number that makes no sense, or an empty `temp_root`.
         TypeError: An argument of a wrong type.
         RunDirectoryError: The temp root cannot be used.
-        RuntimeError: The program is ending, and this is its first Collector.
+        OSError: There is no Python to start processes with, or its environment is too large.
+        RuntimeError: The program is ending, and this is its first Collector; or something of
+            another start method is among the initargs.
+        ImportError: Ray is not installed, or in a version that was not tested.
+        ConnectionError: There is no Ray at that address, or it cannot be joined or started.
 
     Guarantees: a worker's death fails the job that it was running and no other; memory is bounded
         by the budget; no process outlives this one, however it ends.
+
+    Example:
+        >>> from collector import Collector
+        >>> def squares(count):
+        ...     for number in range(count):
+        ...         yield f"{number * number} "
+        ...     return count
+        >>> with Collector(max_workers=2) as collector:
+        ...     job = collector.submit(squares, 4)
+        ...     print(job.result(), job.output().text().split())
+        4 ['0', '1', '4', '9']
     """
 
     def __init__(  # noqa: PLR0913 - the settings of the contract
@@ -89,21 +134,31 @@ class Collector(Executor):
         on_progress: ProgressCallback | None = None,
         capture: bool = False,
         timeout: float | None = None,
-        retries: int = 0,
+        retries: "int | collector.Retry" = 0,
+        resources: Mapping[str, int] | None = None,
         temp_root: str | os.PathLike[str] | None = None,
         temp_file_base_name: str = settings.TEMP_FILE_BASE_NAME,
         verbose: bool = False,
+        ask: bool = True,
+        engine: str = "local",
+        address: str | None = None,
+        ray_options: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         pool_options = PoolOptions(
-            max_workers=_usable_cpus() if max_workers is None else max_workers,
+            max_workers=_workers(max_workers, engine, address),
             max_tasks_per_child=max_tasks_per_child,
             memory_budget=memory_budget,
             temp_root=temp_root,
             temp_file_base_name=temp_file_base_name,
             progress=progress,
             verbose=verbose,
+            ask=ask,
+            resources={} if resources is None else resources,
+            engine=engine,
+            address=address,
+            ray_options=ray_options,
         ).checked()
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -114,20 +169,23 @@ class Collector(Executor):
             on_progress=on_progress,
             capture=capture,
         ).checked()
-        start = b"" if initializer is None else ship.dumps((initializer, tuple(initargs)))
+        method = method_of(mp_context)
+        call = None if initializer is None else (initializer, tuple(initargs))
         hold_standard_descriptors()
         with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
-            launcher = undo.enter_context(contextlib.closing(launcher_for(method_of(mp_context))))
+            launcher = undo.enter_context(contextlib.closing(launcher_for(method)))
             launcher.prepare()
             try:
                 with loading("collector.executor.core"):
                     from collector.executor.core import open_core  # noqa: PLC0415 - 45 ms, meanwhile
             except RuntimeError as error:  # at the end of the program nobody can load the pool
-                hooks.explain_refusal(error)
+                interpreter.explain_refusal(error)
                 raise
 
-            self._core = open_core(launcher, pool_options, start)
+            self._core = open_core(launcher, pool_options, call)
             undo.pop_all()
+        # Both standard executors have it, and dask, pipefunc and others read it.
+        self._max_workers = self._core.max_workers
 
     @overload
     def submit(  # type: ignore[overload-overlap]
@@ -151,6 +209,11 @@ class Collector(Executor):
             RuntimeError: After `shutdown`.
             BrokenCollectorError: The Collector cannot run anything any more; the message says why.
             Exception: The call cannot be pickled (whatever pickling it raises).
+
+        Example:
+            >>> with Collector(max_workers=1) as collector:
+            ...     print(collector.submit(pow, 2, 10).result())
+            1024
         """
         if not callable(fn):
             raise TypeError(f"submit needs a function to run, not {fn!r}")
@@ -184,35 +247,20 @@ class Collector(Executor):
         seconds("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + float(timeout)
         groups = _batched(zip(*iterables, strict=False), chunksize)
-        from collector.process.worker import run_group  # noqa: PLC0415 - is loaded by now
+        from collector.process.worker.main import run_group  # noqa: PLC0415 - is loaded by now
 
         call = functools.partial(run_group, fn)
-        vars(call)["__name__"] = ship.call_name(fn)  # jobs are named after it
+        from collector.process.pickling.calls import call_name  # noqa: PLC0415 - is loaded by now
+
+        vars(call)["__name__"] = call_name(fn)  # jobs are named after it
         ahead = groups if buffersize is None else itertools.islice(groups, buffersize)
-        jobs = deque(self.submit(call, group) for group in ahead)
-        return self._values(jobs, call, groups, deadline)
+        submit = functools.partial(self.submit, call)
+        jobs = deque(map(submit, ahead))
+        # Once all is submitted the iterator holds no Collector: dropped, that lets its workers go.
+        further = iter(()) if buffersize is None else map(submit, groups)
+        return _values(jobs, further, self._core.pool, deadline)
 
-    def _values(
-        self,
-        jobs: "deque[Job[Any]]",
-        call: Callable[..., Any],
-        groups: Iterator[list[Any]],
-        deadline: float | None,
-    ) -> Iterator[Any]:
-        try:
-            while jobs:
-                left = None if deadline is None else deadline - time.monotonic()
-                jobs[0].exception(left)
-                values = jobs.popleft().result()
-                values.reverse()
-                for group in itertools.islice(groups, 1):
-                    jobs.append(self.submit(call, group))
-                while values:
-                    yield values.pop()
-        finally:
-            self._core.cancel(jobs)
-
-    def collect(
+    def collect(  # noqa: PLR0913 - the options of the contract
         self,
         fn: Callable[[T], Any],
         iterable: Iterable[T],
@@ -221,11 +269,21 @@ class Collector(Executor):
         buffersize: int | None = None,
         total: int | None = None,
         desc: str | None = None,
+        batch: str | os.PathLike[str] | None = None,
+        key: Callable[[T], object] | None = None,
+        save: str | Callable[[T], str | os.PathLike[str]] | None = None,
+        resume: str = "failed",
+        durable: bool = False,
+        keep_failed: bool = False,
+        shard: tuple[int, int] | None = None,
+        halt: str | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> "Iterator[collector.Job[Any]]":
         """Run `fn(item)` for each item and yield the jobs as they finish, failed ones too.
 
         Items are taken as they are needed, and no job is held here that was yielded. Leaving the
-        loop early cancels what has not started.
+        loop early cancels what has not started. When an item cannot be had or submitted, the jobs
+        before it are yielded first, then that is raised; a Ctrl-C and the like is raised at once.
 
         Args:
             fn: The function to run.
@@ -235,10 +293,39 @@ class Collector(Executor):
                 workers.
             total: How many inputs there are, for the bar; None asks `len`.
             desc: A text before the bar.
+            batch: A directory in which everything is kept: it is made, or continued. What it has
+                the result of is yielded without being run, with `job.resumed`. The rest are options
+                of it.
+            key: Returns what makes an item itself, where the item is no text, bytes, number, None
+                or path, nor a tuple, list or dict of these.
+            save: A name for the output of each item that succeeds: a template of `str.format` with
+                the fields `input`, `key`, `seq` and `name`, or a function of the item.
+            resume: "failed" runs what has not succeeded, "new" what has no result at all, "all"
+                everything again; "never" refuses a directory that has results.
+            durable: Have everything on the disk before its job is yielded.
+            keep_failed: Keep outputs and logs of failed attempts of jobs that succeed.
+            halt: When to stop before the last input: "soon,fail=10%" starts nothing further once
+                that many have failed, and lets what runs go on; "now,..." ends that too. Counted
+                are "fail", "success", "done", and "same": equal failures in a row.
+            budget: Bounds of meters (`current_job().count`), by name: once one is reached, stop as
+                with "soon". In a batch directory what earlier runs have spent counts too.
+            shard: `(i, n)`: run only those items whose key falls into the i-th of n parts, from 1.
 
         Raises:
             ValueError: A buffersize below 1, or a total below 0.
-            TypeError: An argument of a wrong type.
+            TypeError: An argument of a wrong type; or an item that has no key, after the last job.
+            BatchHaltedError: It has stopped at `halt` or `budget`, after the last job.
+            BatchError: The directory cannot be used; when the first job is asked for.
+            Exception: Whatever the iterable, or submitting an item, raises; after the last job.
+
+        Example:
+            >>> def inverse(number):
+            ...     return 1 / number
+            >>> with Collector(max_workers=1) as collector:
+            ...     for job in collector.collect(inverse, [4, 0], ordered=True):
+            ...         print(job.args[0], job.exception() or job.result())
+            4 0.25
+            0 division by zero
         """
         ahead = 2 * self._core.max_workers if buffersize is None else buffersize
         whole("buffersize", ahead, least=1)
@@ -250,57 +337,61 @@ class Collector(Executor):
             whole("total", total, least=0)
         if total is None and isinstance(iterable, Sized):
             total = len(iterable)
-        items = iter(iterable)
-        batch = functools.partial(self._core.board.open, desc or "", total)
-        return self._collect(fn, items, ahead, batch, ordered=ordered)
+        keeping = BatchOptions(batch, key, save, resume, durable, keep_failed, shard).checked()
+        if halt is not None:
+            text("halt", halt)
+        condition = None if halt is None else Halt.parse(halt)
+        limits = checked_budget({} if budget is None else budget)
+        open_batch = functools.partial(self._core.board.open, desc or "", total)
+        submitting: Submitting[T] = functools.partial(JustRun, self._core, self._options, fn)
+        if keeping.batch is not None:
+            # By name: the room of batch directories stands on this one.
+            room = importlib.import_module("collector.batch.collecting")
+            submitting = room.submitting(self._core, self._options, fn, keeping, total)
+        label = desc or "" if keeping.batch is None else os.path.abspath(keeping.batch)
+        items = self._core.coming(label, total, iter(iterable))
+        stopping = None if halt is None and not limits else Stopping(condition, limits, total)
+        return collected(
+            self._core.pool,
+            submitting,
+            items,
+            ahead,
+            open_batch,
+            ordered=ordered,
+            stopping=stopping,
+        )
 
-    def _collect(
-        self,
-        fn: Callable[[T], Any],
-        items: Iterator[T],
-        ahead: int,
-        open_batch: Callable[[], "OpenBatch"],
-        *,
-        ordered: bool,
-    ) -> "Iterator[collector.Job[Any]]":
-        finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        open_jobs: deque[Job[Any]] = deque()
-        batch = open_batch()
-        try:
-            while True:
-                for item in itertools.islice(items, ahead - len(open_jobs)):
-                    job = self._core.submit((fn, (item,), {}), self._options, batch.belonging)
-                    open_jobs.append(job)
-                    if not ordered:
-                        job.add_done_callback(finished.put)
-                    del job, item
-                if not open_jobs:
-                    batch.complete()
-                    return
-                if ordered:
-                    _settled(open_jobs[0])
-                    yield open_jobs.popleft()
-                else:
-                    yield _taken(finished.get(), open_jobs)
-        finally:
-            self._core.cancel(open_jobs)
-            batch.leave()
+    def statistics(self) -> "collector.Statistics":
+        """Return what is going on now: a snapshot, which never waits, whatever else does.
 
-    def with_options(
+        The numbers are those of the pool, whichever of the Collectors of `with_options` is asked.
+        """
+        return self._core.pool.statistics()
+
+    def with_options(  # noqa: PLR0913 - the settings of the contract
         self,
         *,
         name: str | None = None,
         timeout: float | None = None,
-        retries: int | None = None,
+        retries: "int | collector.Retry | None" = None,
+        resource: str | None = None,
         memory_threshold: int | None = None,
         on_progress: ProgressCallback | None = None,
         capture: bool | None = None,
     ) -> Self:
-        """Return a Collector of the same pool with other settings; None leaves one as it is."""
+        """Return a Collector of the same pool with other settings; None leaves one as it is.
+
+        Example:
+            >>> with Collector(max_workers=1) as collector:
+            ...     careful = collector.with_options(timeout=60, capture=True, name="greeting")
+            ...     print(careful.submit(print, "hello").log().text(), end="")
+            hello
+        """
         given: dict[str, Any] = {
             "name": name,
             "timeout": timeout,
             "retries": retries,
+            "resource": resource,
             "memory_threshold": memory_threshold,
             "on_progress": on_progress,
             "capture": capture,
@@ -320,51 +411,82 @@ class Collector(Executor):
         """
         self._shut(wait=wait, cancel=cancel_futures, kill=False)
 
+    def terminate_workers(self) -> None:
+        """End now, by SIGTERM; as `ProcessPoolExecutor.terminate_workers` of Python 3.14.
+
+        Jobs that have not started are cancelled, those that run fail with `WorkerCrashError` and
+        are not run again; a job that does not let itself be terminated goes on to its end. Returns
+        at once: `shutdown` waits for what is left.
+        """
+        self._end_workers(kill=False)
+
+    def kill_workers(self) -> None:
+        """End now, by SIGKILL; as `ProcessPoolExecutor.kill_workers` of Python 3.14.
+
+        Jobs that have not started are cancelled; those that run are killed with all processes of
+        their groups, fail with `WorkerCrashError`, and are not run again. Returns at once:
+        `shutdown` waits for what is left.
+        """
+        self._end_workers(kill=True)
+
+    def _end_workers(self, *, kill: bool) -> None:
+        pool = self._core.pool
+        self._shut(wait=False, cancel=True, kill=False)
+        if not pool.over and pool.owner_pid == os.getpid():
+            pool.end_workers(kill=kill)
+
     def _shut(self, *, wait: bool, cancel: bool, kill: bool) -> None:
         core = self._core
-        if core.pool.owner_pid != os.getpid():
+        if core.pool.over or core.pool.owner_pid != os.getpid():
             return
-        with core.lock:
-            core.closed = True
+        core.closed = True
         core.pool.stop(cancel=cancel or kill, kill=kill)
         if wait:
             core.pool.join()
+            core.wait_for_recorders()
             core.board.wait()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         """Shut down and wait; a Ctrl-C or `sys.exit` cancels waiting jobs and ends running ones."""
         leaving = kind is not None and not issubclass(kind, Exception)
         self._shut(wait=True, cancel=leaving, kill=leaving)
 
 
-def _usable_cpus() -> int:
+def _workers(given: int | None, engine: str, address: str | None) -> int:
+    """Return how many workers there are at most; 0 for as many as the cluster has room for."""
+    if given is not None:
+        return given
+    return 0 if engine == "ray" and address is not None else usable_cpus()
+
+
+def _values(
+    jobs: "deque[Job[Any]]",
+    further: "Iterator[Job[Any]]",
+    pool: "Pool",
+    deadline: float | None,
+) -> Iterator[Any]:
+    """Yield the values of the jobs; take one of the `further` ones, as it comes, for each."""
     try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
+        while jobs:
+            left = None if deadline is None else deadline - time.monotonic()
+            jobs[0].exception(left)
+            values = jobs.popleft().result()
+            values.reverse()
+            job = next(further, None)
+            if job is None:
+                further = iter(())
+            else:
+                jobs.append(job)
+            del job
+            while values:
+                yield values.pop()
+    finally:
+        pool.cancel(jobs)
 
 
 def _batched(items: Iterator[T], size: int) -> Iterator[list[T]]:
     while group := list(itertools.islice(items, size)):
         yield group
-
-
-def _settled(job: "collector.Job[Any]") -> None:
-    """Wait for the end, whatever it is."""
-    done = threading.Event()
-    job.add_done_callback(lambda _job: done.set())
-    done.wait()
-
-
-def _taken(job: Any, open_jobs: "deque[Job[Any]]") -> "collector.Job[Any]":
-    open_jobs.remove(job)
-    taken: Job[Any] = job
-    return taken

@@ -2,21 +2,33 @@
 
 Runs in:    the parent: what is public in threads of the user's, the rest as `jobs.Owner` says.
 Owns:       once it has ended, its output and its log.
+Invariants: I1  nothing of ours holds the job's lock while code of the user's may run in the same
+                thread (a signal handler, a finalizer) that waits for the pool: the pool needs it.
+            I2  one call on a dict, which nothing interrupts, decides whether a job is cancelled or
+                runs (`_fate`); whoever has cancelled it tells that to all, and nobody else does.
 """
 
-from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from typing import Any, Final, Generic, NoReturn, TypeVar, cast
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from collector.executor.condition import SmallCondition
-from collector.process.following import Following
-from collector.process.pool import Pool
+from collector.process.pool.ending import Ending
+from collector.process.pool.follow import Following, as_bytes, as_text
+from collector.process.pool.pool import Pool
 from collector.progress.batch import Watcher
-from collector.store.mode import Mode
-from collector.store.output import Output
-from collector.store.spill import Progress
+from collector.store.output.output import Output
+from collector.store.output.progress import Mode, Progress
 
 R = TypeVar("R")
+
+_RUNS: Final = "runs"
+_CANCELLED: Final = "CANCELLED_AND_NOTIFIED"
+_logger = logging.getLogger("concurrent.futures")
 
 
 class Job(Future[R], Generic[R]):
@@ -25,17 +37,39 @@ class Job(Future[R], Generic[R]):
     Attributes:
         id: Number of the job in its Collector, from 1.
         args: Positional arguments, as given to `submit`.
+        resumed: Whether it was taken from a batch directory: then no process has run it now.
+
+    Example:
+        >>> def careless():
+        ...     yield "half of it"
+        ...     raise ValueError("enough")
+        >>> with Collector(max_workers=1) as collector:
+        ...     job = collector.submit(careless)
+        ...     print(repr(job.exception()), job.output().text(), job.output().complete)
+        ValueError('enough') half of it False
     """
 
+    resumed = False
+    keeps_attempts = False
+    known_as = 0
+    """The number by which those know it who ask; 0 if that is its own."""
+    earlier_attempts = 0
+    """Attempts that were jobs of their own, before this one."""
+    at_count: Callable[[Mapping[str, float]], object] | None = None
+    """Hears of what the job counts, in a thread of the pool's."""
     # What most jobs that wait have alike stands here: 100,000 of them are kept in memory.
     _numbered = True
     _kwargs: dict[str, Any] | None = None
     _observers: tuple[Watcher, ...] = ()
     _attempt = 1
     _written: tuple[int, int, str] = (0, 0, "")
+    _meters: Mapping[str, float] = MappingProxyType({})
     _output: Output | None = None
     _log: Output | None = None
     _watchers: list[Callable[[], None]] | None = None
+    _waiting: "list[threading.Lock] | None" = None
+    _fate: object = None
+    """None while nothing is decided, `_RUNS`, or what stands for one call of `cancel`."""
 
     def __init__(  # noqa: PLR0913 - what a job is
         self,
@@ -83,10 +117,15 @@ class Job(Future[R], Generic[R]):
         return self._attempt
 
     @property
+    def meters(self) -> Mapping[str, float]:
+        """What it has counted (`current_job().count`), by name: over all attempts so far."""
+        return MappingProxyType(dict(self._meters))
+
+    @property
     def progress(self) -> Progress:
         """How far the output has come, as of 0.1 s ago; exact once the job has ended."""
         size, chunks, name = self._written
-        path = self._pool.directory.path / name if name else None
+        path = self._pool.directory.holding(name).path / name if name else None
         mode = Mode.STREAMING if path else Mode.MEMORY
         return Progress(mode, size, chunks, path, path is not None)
 
@@ -104,7 +143,7 @@ class Job(Future[R], Generic[R]):
         """
         self.exception(timeout)
         if self._output is None:
-            from collector.broken import BrokenCollectorError  # noqa: PLC0415 - is loaded by now
+            from collector.crash_errors import BrokenCollectorError  # noqa: PLC0415 - is loaded by now
 
             raise BrokenCollectorError(f"job {self.name} has ended without an output")
         return self._output
@@ -124,14 +163,27 @@ class Job(Future[R], Generic[R]):
             self._log = Output.in_memory(b"", chunks=0, complete=complete)
         return self._log
 
-    def follow(self) -> Following:
-        """Return the bytes of the output as they come: for `for`, and for `async for`.
+    @overload
+    def follow(self, *, text: Literal[False] = False) -> Following[bytes]: ...
+    @overload
+    def follow(self, *, text: Literal[True]) -> Following[str]: ...
+    @overload
+    def follow(self, *, text: bool) -> Following[bytes] | Following[str]: ...
+    def follow(self, *, text: bool = False) -> Following[bytes] | Following[str]:
+        """Return the output as it comes: for `for`, and for `async for`.
 
         May be asked at any time and any number of times; each begins with the first byte. A slow
         reader holds back nobody: asking makes the output go to a file early.
+
+        Args:
+            text: Give str, decoded as UTF-8, never half a character; not bytes. Where the output is
+                none, also where a job that has not failed ends within a character, that raises
+                `UnicodeDecodeError`.
         """
         self._pool.follow(self.id)
-        return Following(self, self._pool.directory)
+        if text:
+            return Following(self, self._pool.directory, as_text)
+        return Following(self, self._pool.directory, as_bytes)
 
     def kill(self) -> bool:
         """End the job now: cancel it if it waits, else kill its worker and its subprocesses.
@@ -152,87 +204,178 @@ class Job(Future[R], Generic[R]):
         While jobs take next to no time up to 256 of them are at each worker: they count as running.
         `kill` cancels those too, as long as they have not started.
         """
-        if not super().cancel():
-            return False
-        if not self.claim():  # whoever waits for this job in `wait` or `as_completed` is told now
-            self._pool.withdraw(self.id)
+        ours = object()
+        fate = vars(self).setdefault("_fate", ours)
+        if fate is not ours:
+            return fate is not _RUNS
+        with self._condition:
+            self._state = _CANCELLED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
+        self._pool.withdraw(self.id)
         return True
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled; as `Future.cancelled`."""
+        return self._fate not in (None, _RUNS)
+
+    def running(self) -> bool:
+        """Whether it runs, or is at a worker; as `Future.running`."""
+        return self._state == "RUNNING"
+
+    def done(self) -> bool:
+        """Whether it has ended, or was cancelled; as `Future.done`."""
+        return self._state == "FINISHED" or self.cancelled()
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the end and return the value, or raise the error; as `Future.result`."""
+        try:
+            error = self.exception(timeout)
+            if error is not None:
+                raise error
+            return cast("R", self._result)
+        finally:
+            self = error = None  # type: ignore[assignment]  # noqa: PLW0642 - or both live as long as the traceback
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the end and return the error, if there is one; as `Future.exception`."""
+        if not self.done():
+            self._wait(timeout)
+        if self.cancelled():
+            raise CancelledError
+        return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for the end; a lock of C's is all that is held meanwhile (I1)."""
+        gate = threading.Lock()
+        gate.acquire()
+        waiting = vars(self).setdefault("_waiting", [])
+        waiting.append(gate)
+        try:
+            # Look again: it may have ended before anybody could know of the gate.
+            if not self.done() and not gate.acquire(timeout=_seconds(timeout)):
+                raise TimeoutError
+        finally:
+            with suppress(ValueError):  # it was opened
+                waiting.remove(gate)
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Have this called with the job at its end, or now; as `Future.add_done_callback`."""
+        self._done_callbacks.append(fn)
+        if self.done():
+            self._invoke_callbacks()
+
+    def _invoke_callbacks(self) -> None:
+        """It is over: wake who waits for that, and call what is to be called, each once."""
+        gates = self._waiting
+        while gates:
+            with suppress(IndexError):  # whoever waited has gone, or somebody else does this
+                gates.pop().release()
+        _wake_watchers(self)
+        while self._done_callbacks:
+            try:
+                callback = self._done_callbacks.pop(0)
+            except IndexError:
+                return
+            try:
+                callback(self)
+            except Exception:  # of the user's; as `Future` does
+                _logger.exception("exception calling callback for %r", self)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Job cannot be pickled; pass its value, job.result(), instead")
 
     def written(self) -> tuple[int, str]:
-        """See `Followed.written`."""
+        """See `Watched.written`."""
         size, _, name = self._written
         return size, name
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """See `Followed.watch`."""
-        with self._condition:
-            first = self._watchers is None
-            watchers = [] if self._watchers is None else self._watchers
-            self._watchers = watchers
-            watchers.append(wake)
-        if first:  # a Future keeps every callback: all watchers share one
-            self.add_done_callback(_wake_watchers)
-        elif self.done():
+        """See `Watched.watch`."""
+        watchers: list[Callable[[], None]] = vars(self).setdefault("_watchers", [])
+        watchers.append(wake)
+        if self.done():
             wake()
         return lambda: watchers.remove(wake)
 
     def claim(self) -> bool:
-        """See `Owner.claim`. Once is enough: the standard takes a second time for a bug."""
-        with self._condition:
-            if self._state == "PENDING":  # as `set_running_or_notify_cancel`, which locks again
-                self._state = "RUNNING"
-                return True
-            told = self._state == "CANCELLED_AND_NOTIFIED"
-            return not told and self.set_running_or_notify_cancel()
+        """See `JobOwner.claim`."""
+        if vars(self).setdefault("_fate", _RUNS) is not _RUNS:
+            return False
+        self._state = "RUNNING"
+        return True
 
     def unclaim(self) -> None:
-        """See `Owner.unclaim`."""
-        with self._condition:
-            if self._state == "RUNNING":
-                self._state = "PENDING"
+        """See `JobOwner.unclaim`."""
+        if self._fate is _RUNS:
+            self._state = "PENDING"
+            del self._fate  # not before: from now on somebody may cancel it
 
     def come_back(self) -> None:
-        """See `Owner.come_back`."""
+        """See `JobOwner.come_back`."""
         self.unclaim()
         self.cancel()
 
     def attempted(self, attempt: int) -> None:
-        """See `Owner.attempted`."""
+        """See `JobOwner.attempted`."""
         self._attempt = attempt
         self._written = (0, 0, "")
         _wake_watchers(self)
 
     def started(self) -> None:
-        """See `Owner.started`."""
+        """See `JobOwner.started`."""
         for observer in self._observers:
             observer.started(self)
 
     def progressed(self, bytes_written: int, chunks: int, name: str) -> None:
-        """See `Owner.progressed`."""
+        """See `JobOwner.progressed`."""
         self._written = (bytes_written, chunks, name)
         for observer in self._observers:
             observer.progressed(self)
         _wake_watchers(self)
 
+    def counted(self, meters: Mapping[str, float]) -> None:
+        """See `JobOwner.counted`."""
+        sums = dict(self._meters)
+        for name, value in meters.items():
+            sums[name] = sums.get(name, 0) + value
+        self._meters = sums
+        if self.at_count is not None:
+            self.at_count(meters)
+        for observer in self._observers:
+            observer.progressed(self)
+
+    def attempt_failed(
+        self, ending: Ending, error: BaseException | None, output: Output, log: Output | None
+    ) -> None:
+        """See `JobOwner.attempt_failed`."""
+
+    def ran(self, ending: Ending) -> None:
+        """See `JobOwner.ran`."""
+
     def settle(
         self, value: R, error: BaseException | None, output: Output, log: Output | None
     ) -> None:
-        """See `Owner.settle`."""
+        """See `JobOwner.settle`."""
         self._output, self._log = output, log
+        if not self.claim():  # cancelled in this moment, and it had not run
+            output.close()
+            return
         path = output.path
         written = (output.size, output.chunks, path.name if path else "")
         if written != self._written:
             self._written = written
-        try:
-            if error is None:
-                self.set_result(value)
-            else:
-                self.set_exception(error)
-        except InvalidStateError:  # cancelled in this moment, and it had not run
-            output.close()
+        if error is None:
+            self.set_result(value)
+        else:
+            self.set_exception(error)
+
+
+def _seconds(timeout: float | None) -> float:
+    """Return a time-out as locks take it."""
+    return -1 if timeout is None else max(0.0, timeout)
 
 
 def _wake_watchers(job: Any) -> None:

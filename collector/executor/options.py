@@ -5,14 +5,18 @@ Invariants: I1  what is wrong is said before any process is started, so this loa
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, SupportsIndex, final
 
 from collector import settings
+from collector.process.scheduler.retries import Retry
+from collector.wire.capture import Capture
 
 if TYPE_CHECKING:
     import collector
+
+ENGINES: Final = ("local", "ray")
 
 ProgressCallback = Callable[["collector.Job[Any]", "collector.Progress"], object]
 
@@ -29,6 +33,11 @@ class PoolOptions(NamedTuple):
     temp_file_base_name: str
     progress: "bool | collector.ProgressSink | None"
     verbose: bool
+    ask: bool
+    engine: str = "local"
+    address: str | None = None
+    ray_options: Mapping[str, Any] | None = None
+    resources: Mapping[str, int] = {}
 
     def checked(self) -> Self:
         """Return these, if they make sense.
@@ -37,17 +46,38 @@ class PoolOptions(NamedTuple):
             ValueError: A number that makes none.
             TypeError: One of a wrong type.
         """
-        whole("max_workers", self.max_workers, least=1)
+        on_a_cluster = self.engine != "local" and self.address is not None
+        whole("max_workers", self.max_workers, least=0 if on_a_cluster else 1)
         if self.max_tasks_per_child is not None:
             whole("max_tasks_per_child", self.max_tasks_per_child, least=1)
         whole("memory_budget", self.memory_budget, least=0)
         text("temp_file_base_name", self.temp_file_base_name)
+        self._check_engine()
+        if not isinstance(self.ask, bool):
+            raise TypeError(f"ask must be True or False, not {self.ask!r}")
+        if not isinstance(self.resources, Mapping):
+            raise TypeError(f"resources must be a mapping of names, not {self.resources!r}")
+        for name, limit in self.resources.items():
+            _check_resource(name)
+            whole(f"the limit of resource {name!r}", limit, least=1)
         if not _is_progress(self.progress):
             raise TypeError(
                 "progress must be None, a bool, or have update(event) and close(): "
                 f"{self.progress!r}"
             )
         return self
+
+    def _check_engine(self) -> None:
+        text("engine", self.engine)
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
+        for name in ("address", "ray_options"):
+            if self.engine == "local" and getattr(self, name) is not None:
+                raise TypeError(f'{name}= is about a cluster: give engine="ray" too')
+        if self.address is not None:
+            text("address", self.address)
+        if self.ray_options is not None and not isinstance(self.ray_options, Mapping):
+            raise TypeError(f"ray_options must be a dict, not {self.ray_options!r}")
 
 
 @final
@@ -56,10 +86,11 @@ class Options(NamedTuple):
 
     name: str | None = None
     timeout: float | None = None
-    retries: int = 0
+    retries: int | Retry = 0
     memory_threshold: int = settings.MEMORY_THRESHOLD_BYTES
     on_progress: ProgressCallback | None = None
-    capture: bool = False
+    capture: bool | Capture = Capture.NOTHING
+    resource: str | None = None
 
     def checked(self) -> Self:
         """Return these, if they make sense.
@@ -73,13 +104,72 @@ class Options(NamedTuple):
         seconds("timeout", self.timeout)
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds: {self.timeout!r}")
-        whole("retries", self.retries, least=0)
+        if not isinstance(self.retries, Retry):
+            if not isinstance(self.retries, SupportsIndex):
+                raise TypeError(f"retries must be a whole number or a Retry, not {self.retries!r}")
+            whole("retries", self.retries, least=0)
+        if self.resource is not None:
+            _check_resource(self.resource)
         whole("memory_threshold", self.memory_threshold, least=0)
         if self.on_progress is not None and not callable(self.on_progress):
             raise TypeError(f"on_progress must be callable, not {self.on_progress!r}")
-        if not isinstance(self.capture, bool):
+        if not isinstance(self.capture, bool | Capture):
             raise TypeError(f"capture must be True or False, not {self.capture!r}")
         return self
+
+
+@final
+class BatchOptions(NamedTuple):
+    """How `collect` keeps a batch in a directory."""
+
+    batch: str | os.PathLike[str] | None = None
+    key: Callable[[Any], object] | None = None
+    save: str | Callable[[Any], str | os.PathLike[str]] | None = None
+    resume: str = "failed"
+    durable: bool = False
+    keep_failed: bool = False
+    shard: tuple[int, int] | None = None
+
+    def checked(self) -> Self:
+        """Return these, if they make sense.
+
+        Raises:
+            ValueError: A value that makes none.
+            TypeError: One of a wrong type, or an option of a batch directory without one.
+        """
+        if self.batch is None:
+            for name, value in self._asdict().items():
+                if value != self._field_defaults[name]:
+                    raise TypeError(f"{name}= is about a batch directory: give batch= too")
+            return self
+        for name, right, kinds in (
+            ("batch", isinstance(self.batch, str | os.PathLike), "the path of a directory"),
+            ("key", self.key is None or callable(self.key), "callable"),
+            (
+                "save",
+                self.save is None or isinstance(self.save, str) or callable(self.save),
+                "a template or callable",
+            ),
+            ("resume", isinstance(self.resume, str), "a str"),
+            ("durable", isinstance(self.durable, bool), "True or False"),
+            ("keep_failed", isinstance(self.keep_failed, bool), "True or False"),
+            ("shard", self.shard is None or isinstance(self.shard, tuple), "(i, n)"),
+        ):
+            if not right:
+                raise TypeError(f"{name} must be {kinds}, not {getattr(self, name)!r}")
+        self._check_shard()
+        return self
+
+    def _check_shard(self) -> None:
+        if self.shard is None:
+            return
+        if len(self.shard) != 2:  # noqa: PLR2004 - one of how many
+            raise ValueError(f"shard must be (i, n), not {self.shard!r}")
+        part, parts = self.shard
+        whole("the first number of shard", part, least=1)
+        whole("the second number of shard", parts, least=1)
+        if part > parts:
+            raise ValueError(f"shard must be (i, n) with i from 1 to n, not {self.shard!r}")
 
 
 def whole(name: str, value: object, *, least: int) -> None:
@@ -94,6 +184,12 @@ def seconds(name: str, value: object) -> None:
     """Check that an argument is a time, or None."""
     if value is not None and not _is_number(value):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+
+
+def _check_resource(name: object) -> None:
+    text("the name of a resource", name)
+    if not name:
+        raise ValueError("the name of a resource must not be empty")
 
 
 def text(name: str, value: object) -> None:

@@ -1,145 +1,159 @@
-"""The seam between the pool and the operating system: a started process, and what starts one.
+"""The seam between the pool and what runs its jobs: an engine, and the handles of what it starts.
 
-Runs in:    the parent.
-Owns:       of each child: one descriptor that becomes readable when it is dead.
-Invariants: I1  a death is read from a pidfd where the kernel has them; else from the end of a pipe
-                that only the process holds open (a grandchild may hold it too: noticed later, never
-                wrongly).
-            I2  no signal is sent to a process, or a group, that is known to be dead and reaped.
+Runs in:    the parent, in the supervising thread.
+Invariants: I1  nothing behind the seam decides anything: it does what it is told, and a death is
+                told by a descriptor.
+            I2  only `reap` waits for a living process, and not for ever.
+            I3  a call on the handle of a dead process harms no other process, and does not raise
+                because that one is dead.
 """
 
-import contextlib
-import errno
-import os
-import select
-import signal
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
-Role = Callable[[Sequence[int], bytes], None]
-"""What a child runs: a module-level function of its descriptors and its encoded arguments."""
+from collector.errors import describe_exit
+from collector.process.pickling.script import Parts
+from collector.wire.messages import Farewell, Message, RunJob
 
 
-class Launcher(Protocol):
-    """Starts processes by one start method."""
+class Exit(NamedTuple):
+    """How a process ended."""
 
-    method: str
+    code: int | None = None
+    """As of `subprocess`: negative for a signal; None where it is not known."""
+    begun: int | None = None
+    """Ticket of the last attempt that a worker had begun; None where workers cannot note that."""
+    why: str = ""
+    """What is known of the end beyond the exit code, such as "was ended for want of memory"."""
+    unheard: bool = False
+    """Whether attempts up to `begun` may have run though the sink has heard nothing of them.
 
-    def prepare(self) -> None:
-        """Begin with what starting a process will need, if that can be had; waits for nothing."""
+    They count as crashed then: put back into the line, they would run a second time.
+    """
 
-    def start(
-        self, role: Role, descriptors: Sequence[int], arguments: bytes, not_for_it: Sequence[int]
-    ) -> "Child":
-        """Start a process that runs `role`.
+    out_of_memory: bool = False
+    """Whether it was ended for want of memory, as far as the engine can tell."""
 
-        Args:
-            role: What it runs.
-            descriptors: What it gets; they stay the caller's to close.
-            arguments: What it is told.
-            not_for_it: Descriptors of the caller's that a child must not inherit, by fork either.
+    @property
+    def how(self) -> str:
+        """The end in words, after the name of the process."""
+        return self.why or describe_exit(self.code)
 
-        Raises:
-            OSError: No process, descriptor or memory is to be had.
+
+class Handle(Protocol):
+    """A process, or what stands for one."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, for what is logged."""
+
+    @property
+    def death_fd(self) -> int:
+        """A descriptor that becomes readable when it is dead."""
+
+    @property
+    def room_fd(self) -> int | None:
+        """A descriptor that becomes writable when `flush` can go on; None once it is stopped."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How much `flush` has to write."""
+
+    def tell(self, message: Message) -> None:
+        """Queue a message, which `flush` writes; drop it if the process was stopped."""
+
+    def flush(self) -> bool:
+        """Write what can be written now; True when nothing waits any more."""
+
+    def stop(self) -> None:
+        """Let the process leave once it has done what it was sent."""
+
+    def kill(self) -> None:
+        """End the process at once, with all that it has started."""
+
+    def reap(self) -> Exit:
+        """Wait for the end of the process, at most `STOP_DEADLINE_S`, and say how it ended.
+
+        What the process has started and left behind is ended. May be called again.
         """
 
     def close(self) -> None:
-        """Let go of what starting needed; the children live on."""
-
-    def abandon(self) -> list[int]:
-        """In a forked child of the parent: return the descriptors to be closed there."""
-
-
-def open_pidfd(pid: int) -> int | None:
-    """Return a pidfd of ourselves or of a child; None where there are none, or it is collected.
-
-    Raises:
-        OSError: No descriptor is to be had.
-    """
-    opener = getattr(os, "pidfd_open", None)
-    if opener is None:
-        return None
-    try:
-        return int(opener(pid))
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
-        return None
-
-
-def has_pidfds() -> bool:
-    """Whether there are pidfds here: neither every system nor every sandbox has them.
-
-    Raises:
-        OSError: No descriptor is to be had.
-    """
-    pidfd = open_pidfd(os.getpid())
-    if pidfd is not None:
-        os.close(pidfd)
-    return pidfd is not None
-
-
-class Life:
-    """A descriptor that becomes readable when this process dies, to be handed to others."""
-
-    def __init__(self) -> None:
-        self._held: int | None = None
-        pidfd = open_pidfd(os.getpid())
-        if pidfd is None:
-            pidfd, self._held = os.pipe()
-        self.fd = pidfd
+        """Close the parent's ends, after `reap`."""
 
     def descriptors(self) -> list[int]:
-        """Return every descriptor this holds."""
-        return [self.fd] if self._held is None else [self.fd, self._held]
+        """Return the parent's ends: a forked child closes them."""
+
+
+class WorkerHandle(Handle, Protocol):
+    """A worker."""
+
+    @property
+    def number(self) -> int:
+        """Its number, never used again by this Collector."""
+
+    @property
+    def scratch_prefix(self) -> str:
+        """How the names of its jobs' scratch directories begin."""
+
+    @property
+    def sink_sees_death(self) -> bool:
+        """Whether the sink is sure to see its death by itself; else the parent tells the sink."""
+
+    def send(self, job: RunJob, parts: Parts) -> None:
+        """Queue a job, and before it what the worker lacks of the script; `flush` writes both."""
+
+    def recall(self) -> None:
+        """Ask for the jobs that it has not started."""
+
+    def terminate(self) -> None:
+        """Ask it to end, as SIGTERM does."""
+
+    def signal(self, number: int, *, itself: bool) -> None:
+        """Send a signal to the process group that its job has begun, and to its own if asked."""
+
+    def loaded_s(self, ticket: int, started_s: float) -> float | None:
+        """Return when it had loaded the call of a job that was started then; None: not yet."""
+
+
+class SinkHandle(Handle, Protocol):
+    """The sink."""
+
+    @property
+    def control_fd(self) -> int:
+        """A descriptor that becomes readable when `receive` has something to return."""
+
+    def receive(self) -> list[Message] | None:
+        """Return the messages that have come, none if nothing is there; None at the end."""
+
+
+class Engine(Protocol):
+    """Starts the sink and the workers of one Collector."""
+
+    @property
+    def forks(self) -> bool:
+        """Whether its workers are forked from this very process."""
+
+    def start_sink(self, held_bytes: int, farewell: Farewell) -> SinkHandle:
+        """Start a sink, to which the workers that are started from now on will write.
+
+        Args:
+            held_bytes: What finished outputs hold in the memory of this process.
+            farewell: What gives the terminal back if this process dies.
+
+        Raises:
+            OSError: No process or descriptor is to be had.
+        """
+
+    def start_worker(self, number: int) -> WorkerHandle:
+        """Start a worker whose chunks the sink reads; it lives no longer than this process.
+
+        Raises:
+            OSError: No process or descriptor is to be had now.
+            NoPythonError: No process can be started, now or later.
+        """
+
+    def abandon(self, others: Iterable[int]) -> None:
+        """In a forked child of the parent: close what is the parent's, also these descriptors."""
 
     def close(self) -> None:
-        """Close them: without pidfds this looks like a death to those who watch."""
-        for fd in self.descriptors():
-            with contextlib.suppress(OSError):
-                os.close(fd)
-
-
-class Child:
-    """A process that this one started."""
-
-    def __init__(self, pid: int, death_fd: int, exitcode: Callable[[], int | None]) -> None:
-        self.pid = pid
-        self.death_fd = death_fd
-        self._exitcode = exitcode
-        self._code: int | None = None
-        self._reaped = False
-
-    def dead(self, timeout_s: float = 0) -> bool:
-        """Tell whether it is dead; wait for that at most so long."""
-        if self._reaped:
-            return True
-        poller = select.poll()
-        poller.register(self.death_fd, select.POLLIN)
-        return bool(poller.poll(timeout_s * 1000))
-
-    def reap(self) -> int | None:
-        """Kill what is left of its group, collect it, return its exit code (None: unknown)."""
-        if not self._reaped:
-            self._kill_group()
-            self._reaped = True
-            self._code = self._exitcode()
-        return self._code
-
-    def kill(self) -> None:
-        """End it and all processes of its group at once."""
-        if self._reaped:
-            return
-        self._kill_group()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        """Close the descriptor; for a child that was reaped."""
-        os.close(self.death_fd)
-
-    def _kill_group(self) -> None:
-        # A child leads a group of its own from its first lines on; before them there is no such
-        # group.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """Let go of what starting needed; no process is left, or none was ever started."""

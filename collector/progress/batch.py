@@ -2,24 +2,31 @@
 
 Runs in:    the parent; its methods may be called from any thread and never wait.
 Owns:       the numbers of the batch, and the jobs of it that run.
-Invariants: I1  no code of the user's runs under its lock: events go to the reporter.
+Invariants: I1  no code of the user's runs while something is counted: events go to the reporter.
             I2  a job is held from its start to its end, not longer.
+            I3  what is counted is counted in order, under no lock that a signal handler could keep
+                from the thread that ends jobs (`InOrder`).
 """
 
+import dataclasses
 import itertools
 import os
-import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
+from collector import settings
+from collector.progress.ends import Ended, How, Level, level_of, why
 from collector.progress.event import Happening, ProgressEvent, ProgressSink
+from collector.progress.in_order import InOrder
 from collector.progress.report import Call, Reporter
-from collector.store.mode import Mode, Progress
+from collector.progress.tally import Late, LeftOut, Said, Tally
+from collector.progress.view import View
+from collector.store.output.progress import Mode, Progress
 
-_numbers: Final = itertools.count(1)
+batch_numbers: Final = itertools.count(1)
 _NOTHING: Final = Progress(Mode.MEMORY, 0, 0, None, threshold_exceeded=False)
 
 
@@ -42,6 +49,10 @@ class Watched(Protocol):
     def progress(self) -> Progress:
         """How far its output is."""
 
+    @property
+    def meters(self) -> Mapping[str, float]:
+        """What it has counted."""
+
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Its error, once it is over."""
 
@@ -60,35 +71,6 @@ class Watcher(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RunningJob:
-    """A job that runs, as of now."""
-
-    batch: int
-    id: int
-    name: str
-    attempt: int
-    progress: Progress
-    elapsed_s: float
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class View:
-    """A batch, as of now."""
-
-    batch: int
-    desc: str
-    done: int
-    total: int | None
-    failed: int
-    spilled: int
-    bytes_total: int
-    elapsed_s: float
-    running: tuple[RunningJob, ...]
-
-
-@final
 class Batch:
     """The jobs of one `collect`, or all that come through `submit` and `map`.
 
@@ -97,6 +79,7 @@ class Batch:
         total: How many jobs there will be; None while that is not known.
         sink: Is told of each event, if given.
         reporter: Calls it.
+        happened: Counts in order; shared by what is to be told in one order.
     """
 
     def __init__(
@@ -105,89 +88,158 @@ class Batch:
         total: int | None,
         sink: ProgressSink | None = None,
         reporter: Reporter | None = None,
+        happened: InOrder | None = None,
     ) -> None:
-        self.number: Final = next(_numbers)
+        self.number: Final = next(batch_numbers)
         self.owner_pid: Final = os.getpid()
         self._desc = desc
         self._total = total
         self._sink = sink
         self._reporter = reporter
-        self._lock = threading.RLock()
-        self._submitted = self._cancelled = self._done = 0
-        self._failed = self._spilled = self._bytes = 0
-        self._running: dict[int, tuple[Watched, float]] = {}
-        self._complete = self._left = False
+        self._happened = happened or InOrder()
+        self._tally = Tally()
+        self._submitted = self._cancelled = self._spilled = 0
+        self._running: dict[int, Watched] = {}
+        self._ends: deque[Ended] = deque()
+        self._left_out = 0
+        self._waiting = ""
+        self.ask_waiting: Callable[[], str] = str
+        """Says what the batch waits for, if it does."""
+        self._opened = self._complete = self._left = False
         self._begun_s = time.monotonic()
-        self._tell(Happening.OPENED)
+
+    def open(self) -> None:
+        """It begins; or with its first job, should somebody be faster than whoever begins it."""
+        self._happened.do(self._open)
 
     def submitted(self) -> None:
         """One more job belongs to it."""
-        with self._lock:
-            self._submitted += 1
+        self._happened.do(self._count_submitted)
 
     def complete(self) -> None:
         """Those that were submitted are all there are, so far as anybody knows."""
         self._complete = True
 
+    def waiting(self, text: str) -> None:
+        """The batch waits: for what, and why; with "" no longer."""
+        self._waiting = text
+
     def leave(self) -> None:
         """No further job will belong to it."""
         if os.getpid() == self.owner_pid:
-            with self._lock:
-                self._left = True
-                self._tell_if_closed()
+            self._happened.do(self._leave)
 
     def started(self, job: Watched) -> None:
         """See `Watcher.started`."""
-        with self._lock:
-            self._running[job.id] = job, time.monotonic()
-            self._tell(Happening.STARTED, job)
+        attempt, now_s = job.attempt, time.monotonic()
+        self._happened.do(lambda: self._count_started(job, attempt, now_s))
 
     def progressed(self, job: Watched) -> None:
         """See `Watcher.progressed`."""
         if self._sink is not None:
-            with self._lock:
-                self._tell(Happening.PROGRESSED, job)
+            self._happened.do(lambda: self._tell(Happening.PROGRESSED, job))
 
     def ended(self, job: Watched) -> None:
         """See `Watcher.ended`."""
         if os.getpid() != self.owner_pid:
             return
-        failed = _has_failed(job)
-        progress = job.progress
-        with self._lock:
-            self._running.pop(job.id, None)
-            self._cancelled += failed is None
-            self._done += failed is not None
-            self._failed += bool(failed)
-            self._bytes += progress.bytes_written
-            self._spilled += progress.mode is Mode.STREAMING
-            self._tell(Happening.ENDED, job, failed=bool(failed))
-            self._tell_if_closed()
+        ended, progress = _end_of(job), job.progress
+        self._happened.do(lambda: self._count_ended(job, ended, progress))
 
     def view(self) -> View:
-        """Return the numbers as they are now."""
-        with self._lock:
-            now_s = time.monotonic()
-            running = tuple(
-                RunningJob(
-                    self.number, job.id, job.name, job.attempt, job.progress, now_s - started_s
-                )
-                for job, started_s in self._running.values()
+        """Return the numbers as they are now, and what the batch waits for."""
+        return self._view(self._waiting or self.ask_waiting())
+
+    def _view(self, waiting: str = "") -> View:
+        now_s = time.monotonic()
+        self._ask_how_far(now_s)
+        running = self._tally.running(self.number, now_s)
+        return View(
+            batch=self.number,
+            desc=self._desc,
+            total=self._submitted - self._cancelled if self._complete else self._total,
+            spilled=self._spilled + sum(job.mode is Mode.STREAMING for job in running),
+            elapsed_s=now_s - self._begun_s,
+            running=running,
+            waiting=waiting,
+            **self._tally.totals(running),
+        )
+
+    def news(self) -> list[Said]:
+        """See `Drawn.news`."""
+        now_s = time.monotonic()
+        self._ask_how_far(now_s)
+        said: list[Said] = [late for late in self._tally.late(now_s) if late.what is Late.SLOW]
+        while self._ends:
+            said.append(self._ends.popleft())
+        left_out, self._left_out = self._left_out, 0
+        return [*said, LeftOut(left_out, "ends of attempts")] if left_out else said
+
+    def _open(self) -> None:
+        if not self._opened:
+            self._opened = True
+            self._tell(Happening.OPENED)
+
+    def _count_submitted(self) -> None:
+        self._open()
+        self._submitted += 1
+
+    def _leave(self) -> None:
+        self._left = True
+        self._tell_if_closed()
+
+    def _count_started(self, job: Watched, attempt: int, now_s: float) -> None:
+        self._catch_up(job, attempt)
+        self._running[job.id] = job
+        self._tally.started(job.id, job.name, attempt, now_s)
+        self._tell(Happening.STARTED, job)
+
+    def _count_ended(self, job: Watched, ended: Ended | None, progress: Progress) -> None:
+        self._running.pop(job.id, None)
+        if ended is None:
+            self._cancelled += 1
+            self._tally.gone(job.id)
+        else:
+            self._catch_up(job, ended.attempt)
+            seconds, _ = self._tally.so_far(job.id, time.monotonic())
+            ended = dataclasses.replace(ended, seconds=seconds)
+            self._tally.ended(ended)
+            self._say(ended)
+            self._spilled += progress.mode is Mode.STREAMING
+        self._tell(Happening.ENDED, job, failed=ended is not None and ended.how is How.FAILED)
+        self._tell_if_closed()
+
+    def _catch_up(self, job: Watched, attempt: int) -> None:
+        """Count the attempts that must have failed, if this one runs or ran."""
+        for failed in range(self._tally.attempt(job.id), attempt):
+            seconds, size_bytes = self._tally.so_far(job.id, time.monotonic())
+            ended = Ended(
+                job=job.id,
+                name=job.name,
+                how=How.FAILED,
+                attempt=failed,
+                again=True,
+                seconds=seconds,
+                size_bytes=size_bytes,
             )
-            return View(
-                batch=self.number,
-                desc=self._desc,
-                done=self._done,
-                total=self._submitted - self._cancelled if self._complete else self._total,
-                failed=self._failed,
-                spilled=self._spilled + sum(r.progress.mode is Mode.STREAMING for r in running),
-                bytes_total=self._bytes + sum(r.progress.bytes_written for r in running),
-                elapsed_s=now_s - self._begun_s,
-                running=running,
-            )
+            self._tally.ended(dataclasses.replace(ended, size_bytes=0))  # what it wrote is dropped
+            self._say(ended)
+
+    def _say(self, ended: Ended) -> None:
+        if not Level.SLOW.has(level_of(ended)):
+            return
+        if len(self._ends) < settings.ENDS_WAITING:
+            self._ends.append(ended)
+        else:
+            self._left_out += 1
+
+    def _ask_how_far(self, now_s: float) -> None:
+        for job in list(self._running.values()):  # one step: others may count meanwhile
+            progress = job.progress
+            self._tally.wrote(job.id, progress.bytes_written, now_s, progress.mode)
 
     def _tell_if_closed(self) -> None:
-        if self._left and self._done + self._cancelled == self._submitted:
+        if self._left and self._tally.done + self._cancelled == self._submitted:
             self._tell(Happening.CLOSED)
 
     def _tell(
@@ -196,7 +248,7 @@ class Batch:
         sink, reporter = self._sink, self._reporter
         if sink is None or reporter is None:
             return
-        view = self.view()
+        view = self._view()
         progress = _NOTHING if job is None else job.progress
         event = ProgressEvent(
             happened=happened,
@@ -212,7 +264,8 @@ class Batch:
             jobs_total=view.total,
             jobs_failed=view.failed,
             bytes_total=view.bytes_total,
-            spilled=view.spilled,
+            spilled=view.spilled or 0,
+            meters={} if job is None else job.meters,
         )
         call = Call(sink, event.job_id or 0, lambda: sink.update(event))
         if happened is Happening.PROGRESSED:
@@ -245,9 +298,19 @@ class Callback:
         return Call(call, job.id, lambda: call(job, progress))
 
 
-def _has_failed(job: Watched) -> bool | None:
+def _end_of(job: Watched) -> Ended | None:
     """Tell how a job has ended; None if it was cancelled."""
     try:
-        return job.exception(0) is not None
+        error = job.exception(0)
     except CancelledError:
         return None
+    how = How.PASSED if error is None else How.FAILED
+    size_bytes = job.progress.bytes_written
+    return Ended(
+        job=job.id,
+        name=job.name,
+        how=how,
+        attempt=job.attempt,
+        size_bytes=size_bytes,
+        why="" if error is None else why(error),
+    )

@@ -4,17 +4,19 @@ Runs in:    the parent, in threads of the user's and, at the end, in the settlin
 Owns:       the reporter, and the batch of what comes through `submit` and `map`.
 """
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, final
 
-from collector import hooks
+from collector import interpreter
 from collector.progress.batch import Batch, Callback, Watcher
 from collector.progress.draw import draw, last_words
 from collector.progress.event import ProgressSink
+from collector.progress.in_order import InOrder
+from collector.progress.keys import changed_mode
 from collector.progress.report import Call, Reporter
-from collector.store.mode import Progress
+from collector.store.output.progress import Progress
+from collector.wire.messages import Farewell
 
 
 @final
@@ -45,7 +47,9 @@ class OpenBatch:
         if self._batch is not None and not self._left:
             self._left = True
             self._batch.leave()
-            self._stop_drawing()
+            # It leads to the board, which leads here, and to the sink of the user's.
+            stop_drawing, self._stop_drawing = self._stop_drawing, _nothing
+            stop_drawing()
 
 
 @final
@@ -65,30 +69,35 @@ class Board:
         else:
             self._sink = progress
         self._reporter = Reporter()
-        self._lock = threading.Lock()
-        self._standing: OpenBatch | None = None
+        self._happened = InOrder()
+        self._begun: OpenBatch | None = None
         self._open: weakref.WeakSet[OpenBatch] = weakref.WeakSet()
-        self._said = b""
+        self._said = Farewell()
         self.say_at_the_end = _ignore
-        """Is given what has to be written to stderr should this process die."""
+        """Is given what gives the terminal back should this process die."""
+        self.ask_waiting: Callable[[], str] = str
+        """Says what jobs wait for, beside workers; nothing, if none does."""
         _boards.add(self)
 
     def open(self, desc: str, total: int | None) -> OpenBatch:
         """Open a batch for a `collect`."""
         if self._sink is None and self._drawing is False:
             return OpenBatch(None, _nothing)
-        return self._begin(Batch(desc, total, self._sink, self._reporter))
+        return self._begin(Batch(desc, total, self._sink, self._reporter, self._happened))
 
     def standing(self) -> Batch | None:
         """Return the batch of what is submitted one by one; None if nobody looks at it."""
         if self._sink is None and not self._drawing:
             return None
-        with self._lock:
-            if self._standing is None:
-                batch = Batch("", None, self._sink, self._reporter)
-                batch.complete()
-                self._standing = self._begin(batch)
-            return self._standing.belonging()
+        found: Batch | None = vars(self).get("_standing")
+        if found is None:
+            batch = Batch("", None, self._sink, self._reporter, self._happened)
+            batch.complete()
+            # One step decides whose it is: a signal handler that submits may interrupt us here.
+            found = vars(self).setdefault("_standing", batch)
+            if found is batch:
+                self._begun = self._begin(batch)
+        return found
 
     def watchers(
         self, batch: Batch | None, on_progress: Callable[[Any, Progress], object] | None
@@ -106,21 +115,28 @@ class Board:
         """The last job is over. Waits for a last line, but for nobody's callback."""
         for batch in list(self._open):
             batch.leave()
-        if self._sink is not None:
-            self._reporter.must(Call(self._sink, 0, self._sink.close))
-        self._reporter.finish()
+        self._happened.do(self._end)  # behind what else is to be told
 
     def wait(self) -> None:
         """Wait until the user's code has heard everything, unless it does not return."""
         self._reporter.wait()
 
+    def _end(self) -> None:
+        if self._sink is not None:
+            self._reporter.must(Call(self._sink, 0, self._sink.close))
+        self._reporter.finish()
+
     def _begin(self, batch: Batch) -> OpenBatch:
-        found = OpenBatch(batch, self._draw(batch) if self._sink is None else _nothing)
+        batch.ask_waiting = self.ask_waiting
+        batch.open()
+        found = OpenBatch(batch, self._draw(batch))
         self._open.add(found)
         return found
 
     def _draw(self, batch: Batch) -> Callable[[], None]:
-        stop_drawing = draw(batch, always=bool(self._drawing))
+        stop_drawing = _nothing  # an object of the user's may draw, and one of ours
+        if self._sink is None:
+            stop_drawing = draw(batch, always=bool(self._drawing))
         self._say_last_words()
 
         def stop() -> None:
@@ -130,17 +146,17 @@ class Board:
         return stop
 
     def _say_last_words(self) -> None:
-        words = last_words()
-        if words != self._said:
-            self._said = words
-            self.say_at_the_end(words)
+        farewell = Farewell(last_words(), changed_mode())
+        if farewell != self._said:
+            self._said = farewell
+            self.say_at_the_end(farewell)
 
 
 def _nothing() -> None:
     """Nothing is drawn."""
 
 
-def _ignore(farewell: bytes) -> None:
+def _ignore(farewell: Farewell) -> None:
     """Nobody is there to say it."""
     del farewell
 
@@ -148,7 +164,7 @@ def _ignore(farewell: bytes) -> None:
 _boards: Final[weakref.WeakSet[Board]] = weakref.WeakSet()
 
 
-@hooks.at_exit
+@interpreter.at_exit
 def _wait_at_exit() -> None:
     for board in list(_boards):
         board.wait()

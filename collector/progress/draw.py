@@ -8,19 +8,20 @@ Invariants: I1  nobody waits for a place that takes nothing more longer than `DR
             I3  a forked child of the parent draws nothing.
 """
 
+import contextlib
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TextIO, final
 
-from collector import hooks, settings
+from collector import interpreter, settings
 from collector.progress import screen
-from collector.progress.batch import Batch
 from collector.progress.lines import BatchLines, Log, Painter, Plain
 from collector.progress.notebook import Notebook
 from collector.progress.outlet import Outlet, descriptor_of
+from collector.progress.tally import Drawn
 from collector.progress.terminal import Terminal
 
 _logger: Final = logging.getLogger("collector")
@@ -28,17 +29,20 @@ _STDERR: Final = 2
 _DUMB: Final = ("", "dumb", "unknown")
 
 
-def draw(batch: Batch, *, always: bool = False) -> Callable[[], None]:
+def draw(
+    batch: Drawn, *, always: bool = False, patience_s: float | None = settings.DRAW_PATIENCE_S
+) -> Callable[[], None]:
     """Draw a batch from now on, on a terminal or in a notebook; else tell the log, if it listens.
 
     Args:
         batch: What to draw.
         always: Also where stderr is no terminal: as plain lines.
+        patience_s: How long such a line may wait for room; None for as long as it takes.
 
     Returns:
         What ends it, when the batch is over: then its last line is there.
     """
-    key, make = _painter_for(batch, always=always)
+    key, make = _painter_for(batch, always=always, patience_s=patience_s)
     if make is Log and not _logger.isEnabledFor(logging.INFO):
         return _nothing  # nobody listens: a thread would cost a small batch as much as its jobs
     return _places.draw(batch, key, make)
@@ -53,7 +57,17 @@ def last_words() -> bytes:
     return screen.clear().encode() if _places.drawn_on(("terminal", _STDERR)) else b""
 
 
-def _painter_for(batch: Batch, *, always: bool) -> tuple[object, Callable[[], Painter]]:
+def screen_of(stream: TextIO) -> int | None:
+    """Return the descriptor of a stream that is a terminal on which a cursor can be moved."""
+    fd = descriptor_of(stream)
+    if fd is None or not os.isatty(fd) or os.environ.get("TERM", "") in _DUMB:
+        return None
+    return fd
+
+
+def _painter_for(
+    batch: Drawn, *, always: bool, patience_s: float | None
+) -> tuple[object, Callable[[], Painter]]:
     """Return the place to draw in, and what makes its painter, in the thread that draws."""
     stream: TextIO | None = sys.stderr
     if "ipykernel.zmqshell" in sys.modules:
@@ -61,12 +75,12 @@ def _painter_for(batch: Batch, *, always: bool) -> tuple[object, Callable[[], Pa
         return ("notebook", batch.number), lambda: notebook
     if stream is None:
         return "log", Log
-    fd = descriptor_of(stream)
-    terminal = fd is not None and os.isatty(fd)
-    if terminal and os.environ.get("TERM", "") not in _DUMB:
+    fd = screen_of(stream)
+    if fd is not None:
         return ("terminal", fd), lambda: Terminal(stream)
-    if terminal or always:
-        outlet = Outlet(stream, settings.DRAW_PATIENCE_S)
+    fd = descriptor_of(stream)
+    if always or (fd is not None and os.isatty(fd)):
+        outlet = Outlet(stream, patience_s)
         return ("lines", id(stream)), lambda: Plain(outlet, BatchLines(stream))
     return "log", Log
 
@@ -76,7 +90,7 @@ class _Place:
     """What is drawn in one place."""
 
     def __init__(self) -> None:
-        self.batches: list[Batch] = []
+        self.batches: list[Drawn] = []
         self.ended: set[int] = set()
 
 
@@ -88,9 +102,11 @@ class _Places:
         self._changed = threading.Condition()
         self._places: dict[object, _Place] = {}
 
-    def draw(self, batch: Batch, key: object, make: Callable[[], Painter]) -> Callable[[], None]:
+    def draw(self, batch: Drawn, key: object, make: Callable[[], Painter]) -> Callable[[], None]:
         """Draw a batch in the place of that key; `make` makes its painter if it is a new one."""
-        with self._changed:
+        with self._held() as held:
+            if not held:
+                return _nothing
             place = self._places.get(key)
             if place is None:
                 place = _Place()
@@ -122,13 +138,24 @@ class _Places:
         self._changed = threading.Condition()
         self._places = {}
 
-    def _end(self, place: _Place, batch: Batch) -> None:
+    def _end(self, place: _Place, batch: Drawn) -> None:
         if os.getpid() != batch.owner_pid:
             return
-        with self._changed:
-            place.ended.add(batch.number)
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: batch not in place.batches, settings.DRAW_PATIENCE_S)
+        place.ended.add(batch.number)
+        with self._held() as held:
+            if held:
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: batch not in place.batches, settings.DRAW_PATIENCE_S)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[bool]:
+        """Hold the lock; False where one who has it does not go on: a handler interrupted it."""
+        held = self._changed.acquire(timeout=settings.DRAW_PATIENCE_S)
+        try:
+            yield held
+        finally:
+            if held:
+                self._changed.release()
 
     def _run(self, key: object, place: _Place, make: Callable[[], Painter]) -> None:
         try:
@@ -155,9 +182,14 @@ class _Places:
             ended = [batch for batch in place.batches if batch.number in place.ended]
             live = [batch for batch in place.batches if batch not in ended]
         for number, batch in enumerate(ended, 1):
-            painter.finish(batch.view(), last=not live and number == len(ended))
+            view = batch.view()
+            painter.say(view, batch.news())
+            painter.finish(view, last=not live and number == len(ended))
+        views = [batch.view() for batch in live]
+        for view, batch in zip(views, live, strict=True):
+            painter.say(view, batch.news())
         if live:
-            painter.paint([batch.view() for batch in live])
+            painter.paint(views)
         with self._changed:
             for batch in ended:
                 place.batches.remove(batch)
@@ -173,5 +205,5 @@ class _Places:
 
 
 _places: Final = _Places()
-hooks.at_exit(_places.end_all)
-hooks.in_forked_child(_places.forget)
+interpreter.at_exit(_places.end_all)
+interpreter.in_forked_child(_places.forget)

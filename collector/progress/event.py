@@ -4,10 +4,11 @@ Runs in:    the parent.
 """
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, final
 
-from collector.store.mode import Mode
+from collector.store.output.progress import Mode
 
 
 @final
@@ -52,6 +53,7 @@ class ProgressEvent:
         jobs_failed: Jobs that have failed.
         bytes_total: Bytes that all jobs have written.
         spilled: Outputs that went to a file.
+        meters: What the job has counted by now, over all its attempts.
     """
 
     happened: Happening
@@ -68,6 +70,7 @@ class ProgressEvent:
     jobs_failed: int
     bytes_total: int
     spilled: int
+    meters: Mapping[str, float] = field(default_factory=dict)
 
 
 class ProgressSink(Protocol):

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TextIO, final
 
 from collector import settings
-from collector.progress.batch import View
-from collector.progress.outlet import Outlet
+from collector.progress.line_texts import for_workflow, said_text
+from collector.progress.outlet import Outlet, reader_folds
+from collector.progress.tally import Said
 from collector.progress.text import BatchLine, facts
+from collector.progress.view import View
 
 _logger: Final = logging.getLogger("collector")
 _FIRST_S: Final = 1.0
@@ -21,6 +23,9 @@ class Painter(Protocol):
 
     pause_s: float
     """How long a picture stands."""
+
+    def say(self, view: View, news: Sequence[Said]) -> None:
+        """Leave lines of what has happened in a batch, unless the user wants nothing of tqdm's."""
 
     def paint(self, views: Sequence[View]) -> None:
         """Draw the batches that run."""
@@ -42,15 +47,28 @@ class BatchLines:
 
     def text(self, view: View, columns: int) -> str | None:
         """Return the line of a batch; None if the user wants none."""
+        line = self._line(view)
+        return None if line.disabled else line.text(view, columns)
+
+    def has_lines(self, view: View) -> bool:
+        """Tell whether events of a batch have lines: of a command's always, its options say."""
+        return not view.stays or not self._line(view).disabled
+
+    def _line(self, view: View) -> BatchLine:
         line = self._lines.get(view.batch)
         if line is None:
             line = self._lines[view.batch] = BatchLine(view, self._stream)
-        return None if line.disabled else line.text(view, columns)
+        return line
 
     def last_text(self, view: View, columns: int) -> str | None:
-        """Return the last line of a batch, and forget it."""
-        line = self._lines.pop(view.batch, None) or BatchLine(view, self._stream)
-        text = None if line.disabled else line.text(view, columns, final=True)
+        """Return the last line of a batch, if one stays, and forget it."""
+        line = self._lines.pop(view.batch, None)
+        if line is None:
+            if not view.stays:  # nor is tqdm loaded for nothing
+                return None
+            line = BatchLine(view, self._stream)
+        wanted = view.stays and not line.disabled
+        text = line.text(view, columns, final=True) if wanted else None
         line.close()
         return text
 
@@ -74,9 +92,18 @@ class Plain:
         self._ended = ended
         self._next_s: dict[int, float] = {}
 
+    def say(self, view: View, news: Sequence[Said]) -> None:
+        """See `Painter.say`."""
+        columns = self._columns() if self._outlet.is_terminal else None
+        for said in news if self._lines.has_lines(view) else ():
+            text = said_text(said, columns)
+            self._write(for_workflow(text) if reader_folds() else text, wait=True)
+
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""
         for view in views:
+            if not view.stays:  # it has lines of its own
+                continue
             next_s = self._next_s.setdefault(view.batch, _FIRST_S)
             if view.elapsed_s >= next_s:
                 self._next_s[view.batch] = next_s + min(next_s, settings.LOG_INTERVAL_S)
@@ -86,7 +113,8 @@ class Plain:
         """See `Painter.finish`."""
         del last
         self._next_s.pop(view.batch, None)
-        self._write(self._lines.last_text(view, self._columns()), wait=True)
+        if view.stays:
+            self._write(self._lines.last_text(view, self._columns()), wait=True)
 
     def abandon(self) -> None:
         """See `Painter.abandon`: whole lines need nothing."""
@@ -106,6 +134,9 @@ class Log:
     def __init__(self) -> None:
         self.pause_s = min(1.0, settings.LOG_INTERVAL_S)
         self._next_s: dict[int, float] = {}
+
+    def say(self, view: View, news: Sequence[Said]) -> None:
+        """See `Painter.say`: the log hears of batches alone."""
 
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""

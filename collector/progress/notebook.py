@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import final
 
 from collector import settings
-from collector.progress.batch import View
+from collector.progress.tally import Said
 from collector.progress.text import facts, private_tqdm
+from collector.progress.view import View
 
 
 @final
@@ -19,6 +20,9 @@ class Notebook:
     def __init__(self, view: View) -> None:
         self.pause_s = settings.DRAW_INTERVAL_S
         self._bar = private_tqdm(auto=True)(desc=view.desc, total=view.total, unit="job")
+
+    def say(self, view: View, news: Sequence[Said]) -> None:
+        """See `Painter.say`: a widget has no lines above it."""
 
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""

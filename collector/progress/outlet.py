@@ -39,6 +39,8 @@ class Outlet:
                 self._fd = os.dup(self._fd)
                 weakref.finalize(self, os.close, self._fd).atexit = False
         self._file = None if self._fd is None else _identity(self._fd)
+        self.is_terminal: Final = self._fd is not None and os.isatty(self._fd)
+        self.coloured: Final = self.is_terminal and not os.environ.get("NO_COLOR")
         self.gone = False
 
     def size(self) -> os.terminal_size:
@@ -86,6 +88,11 @@ class Outlet:
                 self.gone = True
                 return False
         return True
+
+
+def reader_folds() -> bool:
+    """Tell whether GitHub Actions reads what is written: it folds groups, and obeys commands."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def descriptor_of(stream: TextIO) -> int | None:

@@ -50,11 +50,15 @@ def clear(room: int = 1) -> str:
     return f"{whole}{_DOWN * room}\x1b[{room}A{_ERASE_BELOW}"
 
 
-def line_above(text: str) -> str:
+def line_above(text: str, rows: int = 1) -> str:
     """Return what puts a line above the one that the cursor is in, wherever in it that is.
 
     So a bar of the user's, or a line that somebody has not ended, stays in one piece. Nothing here
     needs to know the size of the screen.
+
+    Args:
+        text: If it has but one row, it is cut at the end of that.
+        rows: As many as it takes.
     """
-    room = f"{_DOWN}\x1b[A"
-    return f"{room}{_SAVE}\x1b[L\r{_NO_WRAP}{text}{_RESTORE}{_WRAP}\x1b[B"
+    room, wraps = f"{_DOWN * rows}\x1b[{rows}A", "" if rows > 1 else _NO_WRAP
+    return f"{room}{_SAVE}\x1b[{rows}L\r{wraps}{text}{_RESTORE}{_WRAP}\x1b[{rows}B"

@@ -3,7 +3,7 @@
 Runs in:    the drawing thread of the parent.
 Owns:       the last rows of the terminal while batches run.
 States:     AWAY -> DRAWN (`paint`) -> AWAY (`finish` of the last batch, or a screen too small)
-Invariants: I1  a job keeps its row as long as it runs.
+Invariants: I1  the jobs that have run for longest have a row, at most `ROWS_OF_JOBS` of them.
             I2  AWAY means that the whole screen is everybody's again.
 """
 
@@ -13,10 +13,12 @@ from typing import Final, TextIO, final
 
 from collector import settings
 from collector.progress import screen
-from collector.progress.batch import RunningJob, View
+from collector.progress.line_texts import said_text
 from collector.progress.lines import BatchLines, Plain
 from collector.progress.outlet import Outlet
-from collector.progress.text import job_line
+from collector.progress.tally import Said
+from collector.progress.text import job_line, waiting_line
+from collector.progress.view import View
 
 _AFRESH_S: Final = 1.0
 """So often a picture trusts nothing that should be on the screen: half of `SUSPENDED_S`."""
@@ -31,12 +33,22 @@ class Terminal:
         self._outlet = Outlet(stream, patience_s=None, keeps=True)
         self._lines = BatchLines(stream)
         self._plain = Plain(self._outlet, self._lines, screen.line_above)
-        self._seats: list[tuple[int, int] | None] = []
+        self._most = 0
         self._drawn: tuple[int, tuple[int, int]] | None = None
         self._afresh_s = 0.0
 
+    def say(self, view: View, news: Sequence[Said]) -> None:
+        """See `Painter.say`."""
+        for said in news if self._lines.has_lines(view) else ():
+            text = said_text(said, self._outlet.size().columns, colour=self._outlet.coloured)
+            self._outlet.write(screen.line_above(text))
+
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""
+        views = [view for view in views if not view.hidden]
+        if not views:
+            self.abandon()
+            return
         size = self._outlet.size()
         room = size.lines - screen.TEXT_ROWS
         if room < 1:
@@ -58,8 +70,9 @@ class Terminal:
         before = ""
         if last and self._drawn is not None:
             before, self._drawn = screen.clear(), None
-        if text is not None:
-            self._outlet.write(before + screen.line_above(text))
+        above = "" if text is None else screen.line_above(text)
+        if before or above:
+            self._outlet.write(before + above)
 
     def abandon(self) -> None:
         """See `Painter.abandon`; also the way out when the screen becomes too small."""
@@ -68,20 +81,16 @@ class Terminal:
             self._drawn = None
 
     def _picture(self, views: Sequence[View], columns: int, room: int) -> list[str]:
-        texts = [self._lines.text(view, columns) for view in views]
-        lines = [text for text in texts if text is not None]
+        lines: list[str] = []
+        for view in views:
+            text = self._lines.text(view, columns)
+            if text is not None:
+                lines += [text, waiting_line(view, columns)] if view.waiting else [text]
         if not lines:
             return []
-        running = {(job.batch, job.id): job for view in views for job in view.running}
-        self._seat(running, room - len(lines))
-        lines += [job_line(running[key], columns) if key else "" for key in self._seats]
-        return lines[:room]
-
-    def _seat(self, running: dict[tuple[int, int], RunningJob], room: int) -> None:
-        """Give the jobs that run a row each, as far as there are rows (I1)."""
-        seats = [key if key in running else None for key in self._seats[: max(0, room)]]
-        waiting = [key for key in running if key not in seats]
-        for number, key in enumerate(seats):
-            if key is None and waiting:
-                seats[number] = waiting.pop(0)
-        self._seats = seats + waiting[: max(0, room - len(seats))]  # type: ignore[operator]
+        running = sorted(
+            (job for view in views for job in view.running), key=lambda j: -j.elapsed_s
+        )
+        lines += [job_line(job, columns) for job in running[: settings.ROWS_OF_JOBS]]
+        self._most = max(self._most, len(lines))
+        return (lines + [""] * (self._most - len(lines)))[:room]

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO, final
 
 from collector import settings
-from collector.progress.batch import RunningJob, View
-from collector.store.lease import loading
+from collector.progress.view import RunningJob, View
+from collector.store.rundir.locks import loading
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
@@ -76,6 +76,7 @@ class BatchLine:
                 view.done,
                 view.total,  # type: ignore[arg-type]  # None is how tqdm is told of no total
                 view.elapsed_s,
+                initial=view.resumed,
                 ncols=columns,
                 prefix=bar.desc,
                 ascii=bar.ascii,
@@ -96,22 +97,39 @@ class BatchLine:
 
 def job_line(job: RunningJob, columns: int) -> str:
     """Return the line of a running job; with less room first less of the rest, then of its name."""
-    size, mode = size_text(job.progress.bytes_written), job.progress.mode
-    rate = size_text(job.progress.bytes_written / max(job.elapsed_s, 0.001))
+    size, mode = size_text(job.size_bytes), "" if job.mode is None else f" {job.mode}"
+    rate = size_text(job.size_bytes / max(job.elapsed_s, 0.001))
     minutes, seconds = divmod(int(job.elapsed_s), 60)
     name = printable(job.name)
     if job.attempt > 1:
         name += f" (attempt {job.attempt})"
-    rests = (f": {size} [{minutes:02d}:{seconds:02d}, {rate}/s, {mode}]", f": {size} {mode}")
+    rates = f"{minutes:02d}:{seconds:02d}, {rate}/s{mode and f',{mode}'}"
+    marks = f" {_marks(job)}" if job.slow or job.quiet else ""
+    mark = marks and f" {marks.split(maxsplit=1)[0]}"
+    rests = (f": {size} [{rates}]{marks}", f": {size} [{rates}]{mark}", f": {size}{mode}{mark}")
     for rest in rests:
         room = columns - 2 - columns_of(rest)
         if room >= min(columns_of(name), _NAME_COLUMNS):
-            return f"  {_shortened(name, room)}{rest}"
-    for rest in (f" {size} {mode}", f" {size}"):
+            return f"  {shortened(name, room)}{rest}"
+    for rest in (f" {size}{mode}", f" {size}"):
         room = columns - columns_of(rest)
         if room >= min(columns_of(name), _SHORT_NAME_COLUMNS):
-            return f"{_shortened(name, room)}{rest}"
+            return f"{shortened(name, room)}{rest}"
     return ""
+
+
+def waiting_line(view: View, columns: int) -> str:
+    """Return the line that says what a batch waits for; with less room less of its end."""
+    return beginning(f"  waiting: {printable(view.waiting)}", columns)
+
+
+def _marks(job: RunningJob) -> str:
+    slow = "SLOW " if job.slow else ""
+    return f"{slow}QUIET [> {_whole(job.quiet_s)}]" if job.quiet else slow.strip()
+
+
+def _whole(seconds: float) -> str:
+    return f"{int(seconds)} s" if seconds < 600 else f"{int(seconds / 60)} min"  # noqa: PLR2004
 
 
 def facts(view: View) -> list[str]:
@@ -120,13 +138,15 @@ def facts(view: View) -> list[str]:
     return [
         size_text(view.bytes_total),
         f"{rate}/s",
-        f"{view.spilled} spilled",
+        f"{view.spilled or 0} spilled",
         f"{view.failed} failed",
     ]
 
 
 def columns_of(text: str) -> int:
     """Return how many columns a text takes on a terminal, as tqdm reckons."""
+    if text.isascii() and "\x1b" not in text:  # without tqdm, which takes longer than a small job
+        return len(text)
     from tqdm.utils import disp_len
 
     return int(disp_len(text))
@@ -148,7 +168,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _shortened(name: str, columns: int) -> str:
+def shortened(name: str, columns: int) -> str:
     """Return a name with as much of its end as there is room for: there are the numbers."""
     if columns_of(name) <= columns:
         return name
@@ -157,10 +177,21 @@ def _shortened(name: str, columns: int) -> str:
     return f"…{name}"
 
 
+def beginning(text: str, columns: int) -> str:
+    """Return as much of the beginning of a text as there is room for."""
+    if columns_of(text) <= columns:
+        return text
+    text = text[: max(0, columns - 1)]
+    while text and columns_of(text) > columns - 1:
+        text = text[:-1]
+    return f"{text}…" if columns > 0 else ""
+
+
 def _layouts(view: View, size: str, rate: str) -> Iterator[str]:
     """Yield formats for the line of a batch, each with less in it than the one before."""
-    counts = [(view.spilled, "spilled"), (view.failed, "failed")]
-    every = [f"{count} {what}" for count, what in counts]
+    counts = [(view.spilled, "spilled"), (view.retried, "retried"), (view.failed, "failed")]
+    always = ("failed",) if view.spilled is None else ("spilled", "failed")
+    every = [f"{count} {what}" for count, what in counts if count or what in always]
     some = [f"{count} {what}" for count, what in counts if count]
     if view.total:
         bar, done = "{l_bar}{bar}| {n_fmt}/{total_fmt}", "{n_fmt}/{total_fmt}"
@@ -169,6 +200,9 @@ def _layouts(view: View, size: str, rate: str) -> Iterator[str]:
         bar = "{desc}: {n_fmt} jobs" if view.desc else "{n_fmt} jobs"
         done = short = "{n_fmt} jobs"
         times = "{elapsed}"
+    if view.spilled is None:
+        jobs = (view.done - view.resumed) / max(view.elapsed_s, 0.001)
+        yield f"{bar} [{', '.join([times, f'{jobs:.3g} jobs/s', size, rate, *every])}]"
     for parts in ([times, size, rate, *every], [times, size, rate, *some], [size, rate, *some]):
         yield f"{bar} [{', '.join(parts)}]"
     yield f"{bar} [{', '.join([size, *some])}]"

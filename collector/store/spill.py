@@ -3,7 +3,7 @@
 Runs in:    the sink, for each output of a job; usable alone in any process, by one thread at a
             time.
 Owns:       one buffer, or one file in a run directory. Never both.
-States:     MEMORY -> FILE (`write`, `spill`), each -> CLOSED (`finalize`, `seal`, `dispose`)
+States:     as the table of `collector.store.output.growing` says: MEMORY, FILE, CLOSED.
 Invariants: I1  `bytes_written` equals the bytes that a reader will get: a write that raised has
                 added nothing.
             I2  after `dispose` no file of ours exists that was not handed over.
@@ -20,28 +20,18 @@ import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self, final
 
 from collector.settings import MEMORY_THRESHOLD_BYTES, TEMP_FILE_BASE_NAME
-from collector.store.chunk import Buffer, Chunk, chunk_buffer
-from collector.store.mode import Mode, Progress
-from collector.store.output import Output
-from collector.store.phase import Closed, InFile, InMemory, Phase
-from collector.store.root import absolute
-from collector.store.rundir import RunDirectory
-from collector.store.spillfile import SpillFile, cleanup_temp_files, temp_file_count
-
-__all__ = [
-    "Chunk",
-    "Mode",
-    "Progress",
-    "Sealed",
-    "SpillManager",
-    "chunk_buffer",
-    "cleanup_temp_files",
-    "temp_file_count",
-]
+from collector.states import move
+from collector.store.output.binary_file import BinaryFile
+from collector.store.output.chunk import Buffer, Chunk, chunk_buffer
+from collector.store.output.growing import TABLE, Ended, Event, InFile, InMemory, Phase
+from collector.store.output.output import Output
+from collector.store.output.progress import Progress
+from collector.store.output.spill_file import SpillFile
+from collector.store.rundir.directory import RunDirectory
+from collector.store.rundir.root import absolute
 
 _logger = logging.getLogger("collector")
 
@@ -65,11 +55,14 @@ class Sealed:
 
 
 @final
-class SpillManager:
+class SpillManager(BinaryFile):
     """Takes the chunks of one output, in memory up to a threshold and beyond it in a file.
 
     Use it as a context manager, or call `dispose` in the end: what was not finalized then goes.
     One thread at a time may use it.
+
+    It is a binary file, opened for writing: an `io.BufferedIOBase` that cannot seek. Give it to
+    whatever writes to a file; that may close it, too: only `finalize` and `dispose` end it.
 
     Args:
         memory_threshold: Bytes; the write that reaches it moves everything to a file.
@@ -84,12 +77,20 @@ class SpillManager:
         TypeError: An argument of a wrong type.
         ValueError: A negative threshold, or an empty `temp_root`.
         RunDirectoryError: `temp_root` is relative, and the working directory is gone.
+
+    Example:
+        >>> from collector import SpillManager
+        >>> with SpillManager(memory_threshold=10) as manager:
+        ...     for chunk in (b"0123", b"4567", b"89ab"):
+        ...         count = manager.write(chunk)
+        ...     output = manager.finalize()
+        >>> output.read(), str(output.mode)
+        (b'0123456789ab', 'streaming')
     """
 
     __slots__ = (
-        "__weakref__",
         "_base_name",
-        "_directory",
+        "_find_directory",
         "_log_level",
         "_on_progress",
         "_phase",
@@ -116,19 +117,19 @@ class SpillManager:
         self._base_name = temp_file_base_name
         self._log_level = logging.INFO if verbose else logging.DEBUG
         self._temp_root = None if temp_root is None else absolute(temp_root)
-        self._directory: RunDirectory | None = None
+        self._find_directory: Callable[[], RunDirectory] | None = None
 
     @classmethod
     def in_directory(
         cls,
-        directory: RunDirectory,
+        find: Callable[[], RunDirectory],
         *,
         memory_threshold: int = MEMORY_THRESHOLD_BYTES,
         temp_file_base_name: str = TEMP_FILE_BASE_NAME,
     ) -> Self:
-        """Make one whose file will lie in `directory`, rather than in this process's own."""
+        """Make one whose file will lie in the directory that `find` returns when it is needed."""
         manager = cls(memory_threshold, temp_file_base_name=temp_file_base_name)
-        manager._directory = directory
+        manager._find_directory = find
         return manager
 
     def write(self, chunk: Chunk) -> int:
@@ -138,7 +139,8 @@ class SpillManager:
         file by then, where other processes see them.
 
         Args:
-            chunk: bytes, bytearray, a C-contiguous memoryview, or a str, which goes as UTF-8.
+            chunk: Any C-contiguous buffer (bytes, a bytearray, memoryview, array, mmap, a numpy
+                array, a buffer of pyarrow or pickle), or a str, which goes as UTF-8.
 
         Returns:
             The number of bytes taken: all of them.
@@ -178,13 +180,63 @@ class SpillManager:
         phase = self._phase
         if isinstance(phase, InFile):
             phase.write(data, chunks)
-        elif isinstance(phase, Closed):
+        elif isinstance(phase, Ended):
             raise phase.error("write to")
         elif len(data) < phase.room:
             phase.write(data, chunks)
         else:
             self._switch(phase, data, chunks)
         return len(data)
+
+    def grown(self, more_bytes: int, chunks: int) -> None:
+        """Count what another process has appended to the file, in streaming mode.
+
+        Raises:
+            ClosedError: After `finalize` or `dispose`.
+        """
+        phase = self._open_phase("write to")
+        if isinstance(phase, InMemory):
+            raise TypeError("an output in memory has no file that could have grown")
+        phase.grown(more_bytes, chunks)
+
+    def identify_file(self) -> tuple[bytes, int, int] | None:
+        """Return path, device and inode of the file; None in memory mode.
+
+        Raises:
+            ClosedError: After `finalize` or `dispose`.
+        """
+        phase = self._open_phase("look at")
+        if isinstance(phase, InMemory):
+            return None
+        return os.fsencode(phase.path), *phase.file.device_and_inode()
+
+    def cut(self) -> None:
+        """Take off the file what was not counted: another process was killed while it appended."""
+        phase = self._phase
+        if isinstance(phase, InFile):
+            phase.file.cut(phase.size)
+
+    def flush(self) -> None:
+        """Do nothing: what was written is where it belongs.
+
+        Raises:
+            ClosedError: After `finalize` or `dispose`; so `tell`.
+        """
+        self._open_phase("flush")
+
+    def tell(self) -> int:
+        """Return the number of bytes written so far."""
+        return self._open_phase("tell the position of").size
+
+    @property
+    def name(self) -> str:
+        """What its file's name begins with."""
+        return self._base_name
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was finalized or disposed; `close` does neither."""
+        return isinstance(self._phase, Ended)
 
     def spill(self) -> None:
         """Switch to streaming mode now, however little is held; once is enough.
@@ -193,9 +245,7 @@ class SpillManager:
             ClosedError: After `finalize` or `dispose`.
             SpillError: The file cannot be made or written; what is held stays as it is.
         """
-        phase = self._phase
-        if isinstance(phase, Closed):
-            raise phase.error("spill")
+        phase = self._open_phase("spill")
         if isinstance(phase, InMemory):
             self._switch(phase, b"", 0)
 
@@ -207,16 +257,14 @@ class SpillManager:
             SpillError: The system reports a failed write only now.
             OutputLostError: Somebody removed or truncated the file while it was written.
         """
-        phase = self._phase
-        if isinstance(phase, Closed):
-            raise phase.error("finalize")
+        phase = self._open_phase("finalize")
         if isinstance(phase, InMemory):
             data = phase.buffer.getvalue()
             output = Output.in_memory(data, chunks=phase.chunks, temp_root=self._temp_root)
         else:
             phase.seal()
             output = Output.from_file(phase.file, size=phase.size, chunks=phase.chunks)
-        self._close("finalized", phase.progress)
+        self._close(Event.FINALIZED, phase.progress)
         return output
 
     def seal(self) -> Sealed:
@@ -227,24 +275,22 @@ class SpillManager:
             SpillError: As `finalize`.
             OutputLostError: As `finalize`.
         """
-        phase = self._phase
-        if isinstance(phase, Closed):
-            raise phase.error("finalize")
+        phase = self._open_phase("finalize")
         if isinstance(phase, InMemory):
             sealed = Sealed(phase.buffer.getvalue(), None, phase.size, phase.chunks)
         else:
             phase.seal()
             sealed = Sealed(None, phase.file.name, phase.size, phase.chunks)
             phase.file.release()
-        self._close("finalized", phase.progress)
+        self._close(Event.FINALIZED, phase.progress)
         return sealed
 
     def dispose(self) -> None:
         """Drop what was not finalized, and its file; any number of times."""
         phase = self._phase
-        if isinstance(phase, Closed):
+        if isinstance(phase, Ended):
             return
-        self._close("disposed", dataclasses.replace(phase.progress, temp_file_path=None))
+        self._close(Event.DISPOSED, dataclasses.replace(phase.progress, temp_file_path=None))
         if isinstance(phase, InFile):
             phase.file.remove()
 
@@ -266,29 +312,32 @@ class SpillManager:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.dispose()
+
+    def _open_phase(self, wish: str) -> InMemory | InFile:
+        phase = self._phase
+        if isinstance(phase, Ended):
+            raise phase.error(wish)
+        return phase
 
     def _switch(self, memory: InMemory, more: Buffer, chunks: int) -> None:
         """Move what is held to a new file, and `more` behind it: all of it or nothing (I4)."""
-        new = SpillFile.create(self._directory, self._temp_root, self._base_name)
+        new = SpillFile.create(self._find_directory, self._temp_root, self._base_name)
         file = memory.move(new, more, chunks)
+        move(TABLE, memory.state, Event.SPILLED)
         self._phase = file
         _logger.log(self._log_level, "an output of %d bytes goes on in %s", file.size, file.path)
 
-    def _close(self, how: str, progress: Progress) -> None:
-        self._phase = Closed(how, progress)
+    def _close(self, event: Event, progress: Progress) -> None:
+        move(TABLE, self._phase.state, event)
+        self._phase = Ended(event.value, progress)
         _logger.log(
             self._log_level,
             "an output of %d bytes in %d chunks is %s",
             progress.bytes_written,
             progress.chunks_processed,
-            how,
+            event.value,
         )
 
     def _report(self, on_progress: Callable[[Progress], object]) -> None:

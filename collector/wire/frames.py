@@ -1,8 +1,8 @@
 """The frames that a worker says to the sink through its chunk queue, and their decoder.
 
 A frame is a header of 32 bytes and, if its place is INLINE, a payload of `length` bytes behind it.
-A payload in a SLOT lies in memory that both ends share. `docs/reference/wire-format.md` has the
-bytes.
+A payload in a SLOT lies in memory that both ends share, one in an EXTENT in the job's file, behind
+what that had before. `docs/reference/wire-format.md` has the bytes.
 
 Invariants: I1  a frame that is not whole is not delivered.
             I2  every length is checked before anything is allocated for it.
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from collector.errors import ProtocolError
+from collector.wire.outcome import Outcome
 
 MAGIC: Final = 0xC07C
 VERSION: Final = 1
@@ -22,6 +23,8 @@ _HEADER: Final = struct.Struct("<HBBBBHIIQQ")
 HEADER_BYTES: Final = _HEADER.size
 START: Final = struct.Struct("<Q")
 """Payload of a START frame: the memory threshold of the job's output, in bytes."""
+START_OF: Final = struct.Struct("<QQ")
+"""The same where a pump carries it: then the number of the worker that has started the job."""
 
 
 class Kind(enum.IntEnum):
@@ -33,6 +36,7 @@ class Kind(enum.IntEnum):
     END = 4
     HANDED_BACK = 5
     REFUSED = 6
+    WHERE = 7
 
 
 class Stream(enum.IntEnum):
@@ -41,34 +45,33 @@ class Stream(enum.IntEnum):
     OUTPUT = 0
     VALUE = 1
     RECORD = 2
+    REMARK = 3
+    """What is said of the job beside its output (`collector.wire.remarks`)."""
 
 
-class Place(enum.IntEnum):
+class PayloadPlace(enum.IntEnum):
     """Where the payload of a frame lies."""
 
     INLINE = 0
     SLOT = 1
+    EXTENT = 2
 
 
-class Outcome(enum.IntEnum):
-    """How a job ended, as `detail` of its END frame; the others are the sink's words."""
-
-    RETURNED = 0
-    RAISED = 1
-    DIED = 2
-    SPILL_FAILED = 3
-    LOST = 4
+ASTRAY: Final = 1
+"""As the slot of an EXTENT: the file had not the size that its worker had given it."""
 
 
-_INLINE: Final = Place.INLINE
-_SLOT: Final = Place.SLOT
+_INLINE: Final = PayloadPlace.INLINE
+_SLOT: Final = PayloadPlace.SLOT
+_EXTENT: Final = PayloadPlace.EXTENT
 _MOST_DETAIL: Final = {
     Kind.READY: 255,
     Kind.START: 255,
-    Kind.DATA: Stream.RECORD,
+    Kind.DATA: Stream.REMARK,
     Kind.END: Outcome.RAISED,
     Kind.HANDED_BACK: 255,
     Kind.REFUSED: 255,
+    Kind.WHERE: 255,
 }
 """What a worker may say: each kind, and the highest detail of it."""
 
@@ -103,18 +106,38 @@ class FrameEncoder:
         length: int = 0,
     ) -> bytes:
         """Return a header; an INLINE payload of `length` bytes is to follow it."""
-        place = Place.INLINE if slot is None else Place.SLOT
+        place = _INLINE if slot is None else _SLOT
         number = self._sequence
         self._sequence = number + 1
         return _HEADER.pack(
             MAGIC, VERSION, kind, detail, place, slot or 0, length, chunks, number, ticket
         )
 
+    def encode_extent(self, ticket: int, length: int, chunks: int, *, astray: bool) -> bytes:
+        """Return a header that publishes what was appended to the job's file."""
+        number = self._sequence
+        self._sequence = number + 1
+        return _HEADER.pack(
+            MAGIC,
+            VERSION,
+            Kind.DATA,
+            Stream.OUTPUT,
+            _EXTENT,
+            ASTRAY if astray else 0,
+            length,
+            chunks,
+            number,
+            ticket,
+        )
+
 
 class FrameDecoder:
     """Turns the bytes of one queue back into frames; anything that cannot be is a ProtocolError."""
 
-    def __init__(self, *, slot_bytes: int, slot_count: int, inline_bytes: int) -> None:
+    def __init__(
+        self, *, slot_bytes: int, slot_count: int, inline_bytes: int, extent_bytes: int = 0
+    ) -> None:
+        self._extent_bytes = extent_bytes
         self._slot_bytes = slot_bytes
         self._slot_count = slot_count
         self._inline_bytes = inline_bytes
@@ -159,9 +182,14 @@ class FrameDecoder:
         if place == _SLOT:
             if slot >= self._slot_count or length > self._slot_bytes:
                 raise ProtocolError(f"a frame claims {length} bytes in slot {slot}")
-        elif place != _INLINE or length > self._inline_bytes:
+        elif length > (self._inline_bytes if place == _INLINE else self._most_in_extents(fields)):
             raise ProtocolError(f"a frame claims {length} bytes in place {place}")
         return Frame._make(fields[2:])
+
+    def _most_in_extents(self, fields: tuple[int, ...]) -> int:
+        _, _, kind, detail, place, slot, *_ = fields
+        known = place == _EXTENT and kind == Kind.DATA and detail == Stream.OUTPUT
+        return self._extent_bytes if known and slot <= ASTRAY and self._extent_bytes else -1
 
 
 def _unknown(kind: int, detail: int) -> str:

@@ -18,6 +18,10 @@ from typing import Any, Final
 from collector.errors import ProtocolError
 
 _HEADER: Final = struct.Struct("<BBHQ")
+PUMP: Final = 0
+"""As the number of a worker that joins: it carries what many workers say, each START with the
+number of its own. No worker has this number."""
+
 _SMALL_BYTES: Final = 4096
 """Texts and bytes of a message up to this size are one piece with its header."""
 
@@ -30,9 +34,34 @@ class RunJob:
     job_id: int
     attempt: int
     memory_threshold: int
+    capture: int
+    """A `Capture`."""
     log_name: str
     name: str
     call: bytes
+    parts: bytes
+
+
+@dataclasses.dataclass(slots=True)
+class LoadPart:
+    """Parent to worker: have these names of a part of the script when this attempt is run.
+
+    Starts and wanted are numbers of eight bytes each.
+    """
+
+    before: int
+    number: int
+    starts: bytes
+    wanted: bytes
+    blob: bytes
+
+
+@dataclasses.dataclass(slots=True)
+class AuthKeys:
+    """Parent to worker: the keys of these libraries are new here; an empty one is not loaded."""
+
+    multiprocessing: bytes
+    multiprocess: bytes
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,7 +75,10 @@ class WorkerJoined:
 
 @dataclasses.dataclass(slots=True)
 class WorkerLeft:
-    """Parent to sink: this worker is dead, whatever its descriptors say."""
+    """Parent to sink: this worker is dead; said only where no pidfd tells the sink so.
+
+    What a pump had carried of it is in the pump's queue by then.
+    """
 
     worker: int
 
@@ -67,9 +99,28 @@ class MemoryHeld:
 
 @dataclasses.dataclass(slots=True)
 class Farewell:
-    """Parent to sink: should the parent die, write this to stderr; it gives the terminal back."""
+    """Parent to sink: should the parent die, write this to stderr; it gives the terminal back.
 
-    text: bytes
+    `mode` is JSON: the two modes of that terminal, as `termios` has them, that it is to have and
+    that it has if nobody has changed it since; empty if its mode is as it was.
+    """
+
+    text: bytes = b""
+    mode: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class RunDirectoryAt:
+    """Parent to sink or worker: where to make files now; or, with a text, why nowhere.
+
+    It answers the question of that number; 0 if nobody has asked. `identity` is device and inode.
+    """
+
+    question: int
+    error_number: int
+    path: str
+    identity: str
+    error: str
 
 
 @dataclasses.dataclass(slots=True)
@@ -112,11 +163,20 @@ class LogRecord:
 
 
 @dataclasses.dataclass(slots=True)
+class JobRemarked:
+    """Sink to parent: the worker says something of its job (`collector.wire.remarks`)."""
+
+    worker: int
+    ticket: int
+    text: bytes
+
+
+@dataclasses.dataclass(slots=True)
 class JobEnded:
     """Sink to parent: the job is over and its streams are sealed.
 
     A sealed stream is `size` bytes in `chunks` chunks: in the file `name` of the run directory, or
-    in `data`.
+    in `data`; so is the value, of `value_size` bytes.
     """
 
     worker: int
@@ -124,12 +184,21 @@ class JobEnded:
     outcome: int
     size: int
     chunks: int
+    value_size: int
     error_number: int
     name: str
     data: bytes
     value_name: str
     value: bytes
     error: str
+
+
+@dataclasses.dataclass(slots=True)
+class RunDirectoryWanted:
+    """Sink to parent: others removed the run directory; it asks itself, or for this worker."""
+
+    worker: int
+    question: int
 
 
 @dataclasses.dataclass(slots=True)
@@ -150,36 +219,46 @@ class WorkerDrained:
 
 Message = (
     RunJob
+    | LoadPart
     | WorkerJoined
     | WorkerLeft
     | FollowJob
     | MemoryHeld
     | Farewell
+    | RunDirectoryAt
     | Stop
     | WorkerReady
     | JobStarted
     | JobProgressed
     | LogRecord
     | JobEnded
+    | RunDirectoryWanted
     | JobHandedBack
     | WorkerDrained
+    | AuthKeys
+    | JobRemarked
 )
 
 _KINDS: Final[tuple[type[Message], ...]] = (
     RunJob,
+    LoadPart,
     WorkerJoined,
     WorkerLeft,
     FollowJob,
     MemoryHeld,
     Farewell,
+    RunDirectoryAt,
     Stop,
     WorkerReady,
     JobStarted,
     JobProgressed,
     LogRecord,
     JobEnded,
+    RunDirectoryWanted,
     JobHandedBack,
     WorkerDrained,
+    AuthKeys,
+    JobRemarked,
 )
 
 

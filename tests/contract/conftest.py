@@ -21,12 +21,10 @@ FORK_WARNING: Final = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of this directory fork; the control, which takes long, is a campaign."""
+    """Let the tests of this directory fork."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.filterwarnings(FORK_WARNING))
-            if "ProcessPoolExecutor" in item.name:
-                item.add_marker(pytest.mark.campaign)
 
 
 @pytest.fixture(params=KINDS, ids=str)
@@ -35,7 +33,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     asked: Kind = request.param
     # Or else every worker of the standard executor imports pytest first: it runs `__main__` again.
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     yield asked
     if not asked.ours:
         multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]

@@ -11,32 +11,25 @@ import pytest
 
 from collector import Collector, SpillError, current_job
 from tests.support.disks import fill, small_disk
-from tests.support.jobs import METHODS, MIB, numbered, pid, sha256, square, wait_for
+from tests.support.inside import sink_pid, worker_pids
+from tests.support.jobs import (
+    MIB,
+    numbered,
+    pid,
+    sha256,
+    square,
+    wait_for,
+    write_in_halves,
+)
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import sink_pid, worker_pids
-
-each_method = pytest.mark.parametrize("method", METHODS)
+from tests.support.outputs import files
+from tests.support.tiers import each_method, each_method_in_one_tier
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     with small_disk(tmp_path, 16 * MIB) as mounted:
         yield mounted
-
-
-def spill_files(disk: Path) -> list[Path]:
-    return list(disk.glob("run-*/*.spill"))
-
-
-def write_then_wait(size: int, begun: str, until: str) -> int:
-    """Write, and go on only when told to; half of the bytes come after that."""
-    for number, chunk in enumerate(numbered(size)):
-        if number == size // MIB // 2:
-            current_job().flush()
-            Path(begun).touch()
-            wait_for(until)
-        current_job().write(chunk)
-    return size
 
 
 def write_when_there_is_room(size: int, full: str) -> int:
@@ -61,14 +54,14 @@ def test_a_full_disk_fails_one_job_and_the_others_go_on(
     with Collector(3, method, temp_root=disk) as collector:
         held = collector.submit(numbered, 2 * MIB)
         assert held.exception() is None
-        other = collector.submit(write_then_wait, 8 * MIB, os.fspath(begun), os.fspath(until))
+        other = collector.submit(write_in_halves, 8 * MIB, os.fspath(begun), os.fspath(until))
         wait_for(begun)
         sink, workers = sink_pid(collector), worker_pids(collector)
         big = collector.submit(numbered, 32 * MIB)
         assert_tells_of_a_full_disk(big.exception(60), big.name, disk)
         assert big.output().size == 0
         assert not big.output().complete
-        assert len(spill_files(disk)) <= 1  # its own is gone, the other may not have one yet
+        assert len(files(disk)) <= 1  # its own is gone, the other may not have one yet
         assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize >= 8 * MIB
         assert collector.submit(square, 3).result() == 9
         until.touch()
@@ -99,7 +92,7 @@ def test_a_disk_full_at_the_switch_keeps_what_was_held(method: str, disk: Path) 
         assert 4 * MIB <= output.size < 5 * MIB
         assert output.path is None
         assert b"".join(numbered(32 * MIB)).startswith(output.read())
-        assert not spill_files(disk)
+        assert not files(disk)
         small = collector.submit(numbered, 4 * MIB)
         assert sha256(small.output()) == sha256(numbered(4 * MIB))
         assert sink_pid(collector) == sink
@@ -116,12 +109,13 @@ def test_with_retries_the_job_succeeds_once_there_is_room(method: str, disk: Pat
         assert job.result(60) == 8 * MIB
         assert job.attempt == 2
         assert sha256(job.output()) == sha256(numbered(8 * MIB))
-        assert len(spill_files(disk)) == 1
+        assert len(files(disk)) == 1
         job.output().close()
-        assert not spill_files(disk)
+        assert not files(disk)
 
 
-@each_method
+@pytest.mark.slow
+@each_method_in_one_tier
 def test_many_jobs_that_fill_one_disk_together_end_and_leave_nothing(
     method: str, disk: Path
 ) -> None:
@@ -139,7 +133,7 @@ def test_many_jobs_that_fill_one_disk_together_end_and_leave_nothing(
                 assert_tells_of_a_full_disk(error, job.name, disk)
             job.output().close()
         assert len(jobs) == 12
-        assert wait_until(lambda: not spill_files(disk))
+        assert wait_until(lambda: not files(disk))
         assert sha256(collector.submit(numbered, 12 * MIB).output()) == sha256(numbered(12 * MIB))
 
 
@@ -156,17 +150,18 @@ def test_the_whole_batch_comes_through_though_only_one_output_fits_at_a_time(
 
 @each_method
 def test_a_file_size_limit_fails_the_job_that_reaches_it(method: str, tmp_path: Path) -> None:
-    """RLIMIT_FSIZE of the sink: EFBIG, and no SIGXFSZ that would end it."""
+    """RLIMIT_FSIZE of worker and sink: EFBIG, and no SIGXFSZ that would end one."""
     with Collector(1, method, temp_root=tmp_path) as collector:
         worker = collector.submit(pid).result()
         sink = sink_pid(collector)
         assert sink is not None
-        resource.prlimit(sink, resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
+        for process in (worker, sink):
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
         job = collector.submit(numbered, 32 * MIB)
         error = job.exception(60)
         assert isinstance(error, SpillError)
         assert error.errno == errno.EFBIG
-        assert not spill_files(tmp_path)
+        assert not files(tmp_path)
         fits = collector.submit(numbered, 7 * MIB)
         assert sha256(fits.output()) == sha256(numbered(7 * MIB))
         assert sink_pid(collector) == sink
@@ -191,7 +186,8 @@ def test_jobs_that_wait_at_the_worker_of_a_failed_one_do_not_wait_for_its_end(
             assert list(collector.map(square, range(500))) == [n * n for n in range(500)]
         sink = sink_pid(collector)
         assert sink is not None
-        resource.prlimit(sink, resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
+        for process in (*worker_pids(collector), sink):
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (8 * MIB, resource.RLIM_INFINITY))
         before = [collector.submit(square, number) for number in range(10)]
         failing = collector.submit(write_until, os.fspath(until))
         behind = [collector.submit(square, number) for number in range(10)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.store.reclaim import reclaim
-from collector.store.rundir import RunDirectory
+from collector.store.rundir.directory import RunDirectory
+from collector.store.rundir.reclaim import reclaim
 from tests.support.rundirs import Other, a_process, is_held, make_orphan, names
 
 pytestmark = pytest.mark.skipif(
@@ -61,6 +61,7 @@ def fill(temp_root: Path) -> None:
     (run / "scratch-0123456789abcdef" / "deep" / "file").touch()
 
 
+@pytest.mark.slow
 def test_the_next_gc_finishes(tmp_path: Path) -> None:
     temp_root = tmp_path / "root"
     log = tmp_path / "log"

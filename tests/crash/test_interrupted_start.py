@@ -11,7 +11,7 @@ def interrupted_at(wanted):
     lines = 0
     def trace(frame, event, _):
         nonlocal lines
-        if not frame.f_code.co_filename.endswith("process/forkserver.py"):
+        if not frame.f_code.co_filename.endswith("process/start/forkserver.py"):
             return None
         if event == "line":
             lines += 1
@@ -38,6 +38,6 @@ print(wanted)
 
 def test_a_ctrl_c_while_the_forkserver_is_started_never_hangs() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=False
     )
     assert int(done.stdout) > 10, done.stderr

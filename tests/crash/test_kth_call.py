@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 
-from collector.store.reclaim import reclaim
+from collector.store.rundir.reclaim import reclaim
 from tests.support.leaks import is_running, wait_until
 from tests.support.rundirs import Other, a_process, make_orphan, names
 
@@ -51,7 +51,7 @@ CLEAR: Final = {"SpillError", "OutputLostError", "RunDirectoryError", "OSError",
 # Everything is imported once. Each run is a fork, which talks by shared memory while it is traced:
 # its own descriptors fail, too.
 ZYGOTE = """
-import filelock, gc, json, mmap, tempfile, threading, traceback
+import ctypes, filelock, gc, hashlib, json, mmap, tempfile, threading, traceback
 from collector import OutputLostError, SpillManager, reclaim as reclaim_all
 root, target, flags = sys.argv[1:]
 with open(flags, "r+b") as file:
@@ -258,6 +258,7 @@ def _meet(bench: Bench, case: str, fault: str, call: str, *, lasting: bool) -> i
             return k - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("case", PATHS[:-1])  # a sweep has more calls than all the others
 def test_any_call_may_fail(bench: Bench, case: str, lasting: bool) -> None:

@@ -5,26 +5,37 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import pytest
 
 from collector import Collector, Job, JobError, WorkerCrashError, current_job
-from collector.process.pace import Pace
-from collector.process.queue import QueueWriter
-from collector.wire.frames import HEADER_BYTES, MAGIC, VERSION, Kind, Outcome, Stream
-from tests.support.jobs import METHODS, MIB, numbered, sha256, square, wait_for
+from collector.process.queue.chunk_queue import QueueWriter
+from collector.wire.frames import HEADER_BYTES, MAGIC, VERSION, Kind, Stream
+from collector.wire.outcome import Outcome
+from tests.support.inside import (
+    count_a_frame,
+    next_sequence,
+    pipe_of,
+    set_pace,
+    sink_pid,
+    slots_of,
+    supervisor_held_up,
+    ticket_of,
+    worker_pids,
+    writer_of_this_worker,
+)
+from tests.support.jobs import MIB, numbered, sha256, square, wait_for, write_in_halves
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import sink_pid, stopped, supervisor_held_up, worker_pids
-
-each_method = pytest.mark.parametrize("method", METHODS)
+from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tree import stopped
 
 Lie = Callable[[QueueWriter, int], None]
 _HEADER: Final = struct.Struct("<HBBBBHIIQQ")
 
 
 def say(writer: QueueWriter, *data: bytes) -> None:
-    os.write(writer._frames, b"".join(data))
+    os.write(pipe_of(writer), b"".join(data))
 
 
 def head(writer: QueueWriter, ticket: int, **changes: int) -> bytes:
@@ -38,10 +49,10 @@ def head(writer: QueueWriter, ticket: int, **changes: int) -> bytes:
         "slot": 0,
         "length": 0,
         "chunks": 1,
-        "sequence": writer._encoder._sequence,
+        "sequence": next_sequence(writer),
         "ticket": ticket,
     }
-    writer._encoder._sequence += 1
+    count_a_frame(writer)
     assert _HEADER.size == HEADER_BYTES
     return _HEADER.pack(*(fields | changes).values())
 
@@ -66,9 +77,9 @@ LIES: Final[dict[str, Lie]] = {
     ),
     "a chunk of an unknown job": lambda w, t: say(w, head(w, t + 1000, length=3), b"abc"),
     "a gap in the sequence": lambda w, t: say(
-        w, head(w, t, sequence=w._encoder._sequence + 1, length=3), b"abc"
+        w, head(w, t, sequence=next_sequence(w) + 1, length=3), b"abc"
     ),
-    "a frame twice": lambda w, t: say(w, *[head(w, t, sequence=w._encoder._sequence)] * 2),
+    "a frame twice": lambda w, t: say(w, *[head(w, t, sequence=next_sequence(w))] * 2),
     "a second start": lambda w, t: say(w, head(w, t, kind=Kind.START, length=8), bytes(8)),
     "a start that is too short": lambda w, t: say(w, head(w, t, kind=Kind.START, length=3), b"abc"),
     "garbage": lambda w, _: say(w, os.urandom(100).replace(b"\x7c", b"\x00")),
@@ -77,11 +88,9 @@ LIES: Final[dict[str, Lie]] = {
 }
 
 
-def writer_of_this_worker() -> tuple[QueueWriter, int]:
-    job: Any = current_job()
-    writer: QueueWriter = job._flush.__self__
-    assert writer._stream is not None
-    return writer, writer._stream.ticket
+def writer_and_ticket() -> tuple[QueueWriter, int]:
+    writer = writer_of_this_worker()
+    return writer, ticket_of(writer)
 
 
 def lie(which: str) -> NoReturn:
@@ -89,20 +98,9 @@ def lie(which: str) -> NoReturn:
     for chunk in numbered(6 * MIB):
         current_job().write(chunk)
     current_job().flush()
-    LIES[which](*writer_of_this_worker())
+    LIES[which](*writer_and_ticket())
     while True:
         wait_for("/nowhere")
-
-
-def write_on(begun: str, until: str, size: int) -> int:
-    """Write half, wait, write the other half."""
-    for number, chunk in enumerate(numbered(size)):
-        if number == size // MIB // 2:
-            current_job().flush()
-            Path(begun).touch()
-            wait_for(until)
-        current_job().write(chunk)
-    return size
 
 
 @pytest.fixture
@@ -110,10 +108,11 @@ def marks(tmp_path: Path) -> tuple[str, str]:
     return os.fspath(tmp_path / "begun"), os.fspath(tmp_path / "until")
 
 
-@each_method
+@pytest.mark.slow
+@each_method_in_one_tier
 def test_a_worker_that_lies_loses_its_job_and_no_other(method: str, marks: tuple[str, str]) -> None:
     with Collector(2, method) as collector:
-        honest = collector.submit(write_on, *marks, 12 * MIB)
+        honest = collector.submit(write_in_halves, 12 * MIB, *marks)
         wait_for(marks[0])
         sink, workers = sink_pid(collector), worker_pids(collector)
         for which in LIES:
@@ -139,7 +138,7 @@ def note_down(number: int, path: str, *, garbage: bool = False) -> None:
     with open(path, "a", encoding="ascii") as file:
         file.write(f"{number} ")
     if garbage:
-        LIES["garbage"](*writer_of_this_worker())
+        LIES["garbage"](*writer_and_ticket())
 
 
 @each_method
@@ -153,7 +152,7 @@ def test_what_a_worker_runs_after_its_lie_is_lost_and_not_run_again(
         sink = sink_pid(collector)
         with stopped(sink):
             with supervisor_held_up(collector):
-                collector._core.pool._supervisor._scheduler._pace = Pace(0.0)
+                set_pace(collector, 0.0)
                 jobs = [
                     collector.submit(note_down, number, os.fspath(path), garbage=not number)
                     for number in range(20)
@@ -170,7 +169,7 @@ def test_what_a_worker_runs_after_its_lie_is_lost_and_not_run_again(
 def end_twice() -> NoReturn:
     """Say that this job has ended, and once more; then wait to be ended."""
     current_job().write(b"all of it")
-    writer, ticket = writer_of_this_worker()
+    writer, ticket = writer_and_ticket()
     writer.flush()
     end = {"kind": Kind.END, "detail": Outcome.RETURNED, "chunks": 0}
     say(writer, head(writer, ticket, **end), head(writer, ticket, **end))
@@ -192,7 +191,7 @@ def test_an_end_that_comes_twice_is_one_end_of_one_job(method: str) -> None:
 
 def claim_the_jobs_of_others(kind: Kind) -> None:
     """Say of every ticket around one's own that it was handed back, or has ended."""
-    writer, ticket = writer_of_this_worker()
+    writer, ticket = writer_and_ticket()
     for other in range(max(0, ticket - 20), ticket + 20):
         if other != ticket:
             say(writer, head(writer, other, kind=kind, chunks=0, detail=0))
@@ -204,7 +203,7 @@ def test_no_worker_can_end_or_hand_back_the_job_of_another(
     method: str, kind: Kind, marks: tuple[str, str], tmp_path: Path
 ) -> None:
     with Collector(2, method) as collector:
-        honest = collector.submit(write_on, *marks, 12 * MIB)
+        honest = collector.submit(write_in_halves, 12 * MIB, *marks)
         wait_for(marks[0])
         sink = sink_pid(collector)
         liar = collector.submit(claim_the_jobs_of_others, kind)
@@ -221,9 +220,7 @@ def test_no_worker_can_end_or_hand_back_the_job_of_another(
 
 def scribble() -> None:
     """Write, and change every slot at once over and over while it is read."""
-    writer, _ = writer_of_this_worker()
-    slots = writer._slots
-    assert slots is not None
+    slots = slots_of(writer_of_this_worker())
     for chunk in itertools.islice(itertools.cycle([b"a" * MIB, b"b" * MIB]), 20):
         current_job().write(chunk)
         slots[:] = os.urandom(1) * len(slots)
@@ -234,7 +231,7 @@ def test_a_worker_that_scribbles_over_its_slots_harms_its_own_output_only(
     method: str, marks: tuple[str, str]
 ) -> None:
     with Collector(2, method) as collector:
-        honest = collector.submit(write_on, *marks, 12 * MIB)
+        honest = collector.submit(write_in_halves, 12 * MIB, *marks)
         wait_for(marks[0])
         sink = sink_pid(collector)
         Path(marks[1]).touch()

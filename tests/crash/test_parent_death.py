@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from collector import Collector, reclaim
-from tests.support.jobs import METHODS, square
+from tests.support.jobs import square
 from tests.support.leaks import wait_until
+from tests.support.tiers import each_method
 from tests.support.tree import Script, kill_at_once, script
-
-each_method = pytest.mark.parametrize("method", METHODS)
 
 PARENT = """
 import ctypes, os, signal, subprocess, sys, time
 from collector import Collector, current_job
+from tests.support.inside import sink_pid
 
 def spilling():
     current_job().write(bytes(6 << 20))
@@ -49,7 +49,7 @@ with Collector(len(jobs), sys.argv[1]) as collector:
         collector.with_options(name=job.__name__).submit(job)
     while len(os.listdir(sys.argv[2])) < len(jobs):
         time.sleep(0.01)
-    print("ready", collector._core.pool._supervisor._sink.child.pid, flush=True)
+    print("ready", sink_pid(collector), flush=True)
     time.sleep(1000)
 """
 ALL = ("computing", "in_c", "stopped", "with_a_program", "with_a_grandchild")

@@ -7,18 +7,22 @@ from typing import Final
 
 import pytest
 
+from tests.support.jobs import METHODS
 from tests.support.leaks import wait_until
 from tests.support.tree import script
 
-METHODS: Final = ("the default one", "forkserver", "spawn", "fork")
-each_method = pytest.mark.parametrize("method", METHODS)
+each_method = pytest.mark.parametrize(
+    "method",
+    ["the default one", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS)],
+)
 
 REFUSED: Final = """
 import os, sys, threading
 from collector import BrokenCollectorError, Collector, JobKilledError, WorkerCrashError
 from tests.support.jobs import MIB, begun_then_wait, kill_self, numbered, sha256, square
 from tests.support.sandbox import refuse
-from tests.support.tree import kill, sink_pid
+from tests.support.inside import sink_pid
+from tests.support.tree import kill
 refuse("memfd_create", "pidfd_open")
 method = None if sys.argv[1] == "the default one" else sys.argv[1]
 """

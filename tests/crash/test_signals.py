@@ -15,14 +15,14 @@ from typing import Any, Final
 import pytest
 
 from collector import Collector, Job, WorkerCrashError, current_job, reclaim
-from collector.process import queue, stream
-from tests.support.jobs import METHODS, MIB, numbered, random_chunks, sha256, square
+from collector.process.queue import chunk_queue as queue
+from collector.process.queue import stream
+from tests.support.inside import writer_of_this_worker
+from tests.support.jobs import MIB, numbered, random_chunks, sha256, square
 from tests.support.leaks import wait_until
 from tests.support.person import Person, environment
+from tests.support.tiers import each_method, each_method_in_one_tier
 from tests.support.tree import script
-
-each_method = pytest.mark.parametrize("method", METHODS)
-
 
 # -- interrupted system calls ----------------------------------------------------------------------
 
@@ -56,9 +56,10 @@ def _interrupted_parent() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300, method="thread")
 @pytest.mark.usefixtures("_interrupted_parent")
-@each_method
+@each_method_in_one_tier
 def test_bytes_are_exact_while_every_process_is_interrupted_each_millisecond(method: str) -> None:
     with Collector(2, method, initializer=interrupt_every_ms) as collector:
         jobs = [collector.submit(random_chunks, seed, 40, MIB, 0.002) for seed in range(6)]
@@ -105,7 +106,7 @@ def interrupted_at(  # noqa: C901 - a job that traces itself
         if number == 1:
             current_job().flush()
 
-    writer = current_job()._flush.__self__  # type: ignore[attr-defined]
+    writer = writer_of_this_worker()
     if not raises:
         wait_until(writer.stale.empty)  # so that the first write has to wake the flushing thread
     taken, raised = [], []
@@ -122,8 +123,9 @@ def interrupted_at(  # noqa: C901 - a job that traces itself
     return seen, taken, raised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [100, 300_000])
-@each_method
+@each_method_in_one_tier
 def test_an_exception_at_any_line_of_a_write_loses_no_other_chunk_or_ends_the_job(
     method: str, size: int
 ) -> None:
@@ -135,8 +137,9 @@ def test_an_exception_at_any_line_of_a_write_loses_no_other_chunk_or_ends_the_jo
     assert ended["ended"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [100, 300_000])
-@each_method
+@each_method_in_one_tier
 def test_a_handler_may_write_at_any_line_of_a_write(method: str, size: int) -> None:
     with Collector(1, method) as collector:
         lines, _, _ = collector.submit(interrupted_at, 0, size).result()
@@ -189,8 +192,9 @@ def talk(number: int) -> Iterator[bytes]:
     yield from random_chunks(number, 10, MIB)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["closed", "full", "pipe"])
-@each_method
+@each_method_in_one_tier
 def test_a_program_without_a_place_to_print_collects_all(
     method: str, broken: str, tmp_path: Path
 ) -> None:

@@ -12,9 +12,8 @@ from typing import Final
 import pytest
 
 from collector import BrokenCollectorError, Collector, JobKilledError, current_job, settings
-from collector.process.pace import Pace
+from tests.support.inside import channel_to_sink, server_pid, set_pace, sink_pid, supervisor_held_up
 from tests.support.jobs import (
-    METHODS,
     MIB,
     begun_then_wait,
     numbered,
@@ -24,16 +23,8 @@ from tests.support.jobs import (
     wait_for,
 )
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import (
-    kill,
-    script,
-    server_pid,
-    sink_pid,
-    supervisor_held_up,
-    thread_states,
-)
-
-each_method = pytest.mark.parametrize("method", METHODS)
+from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tree import kill, script, thread_states
 
 
 def spill_then_wait(number: int, directory: str) -> int:
@@ -72,16 +63,16 @@ def test_what_a_sink_had_reported_when_it_died_counts(
     begun, until = tmp_path / "begun", tmp_path / "until"
     with Collector(1, method) as collector:
         assert collector.submit(square, 2).result() == 4
-        sink = collector._core.pool._supervisor._sink
+        sink, channel = sink_pid(collector), channel_to_sink(collector)
         assert sink is not None
         job = collector.submit(wait_then_write, os.fspath(begun), os.fspath(until), size)
         wait_for(begun)
         with supervisor_held_up(collector):
             until.touch()
             # All of it, which takes several writes: the sink has written and waits for news.
-            assert wait_until(lambda: unread(sink.channel.fd) > size and is_at_rest(sink.child.pid))
-            kill(sink.child.pid)
-            assert wait_until(lambda: not is_running(sink.child.pid))
+            assert wait_until(lambda: unread(channel.fd) > size and is_at_rest(sink))
+            kill(sink)
+            assert wait_until(lambda: not is_running(sink))
         assert job.exception(60) is None
         assert job.output().read() == bytes(size)
         assert collector.submit(square, 3).result() == 9
@@ -118,8 +109,7 @@ def test_no_job_is_run_twice_whose_end_only_the_sink_had_heard(
         assert sink is not None
         os.kill(sink, signal.SIGSTOP)
         with supervisor_held_up(collector):
-            scheduler = collector._core.pool._supervisor._scheduler
-            scheduler._pace = Pace(0.0)  # as after many brisk jobs: some are sent ahead
+            set_pace(collector, 0.0)
             jobs = [collector.submit(note_down, number, os.fspath(path)) for number in range(count)]
         assert wait_until(lambda: path.exists() and len(path.read_text().split()) >= 3)
         kill(sink)
@@ -229,7 +219,8 @@ def test_with_retries_the_jobs_that_a_sink_had_open_are_run_again(
         assert collector.submit(square, 3).result() == 9
 
 
-@each_method
+@pytest.mark.slow
+@each_method_in_one_tier
 def test_a_sink_that_dies_again_and_again_breaks_the_collector_and_says_so(method: str) -> None:
     with Collector(1, method, retries=100) as collector:
         job = collector.submit(kill_the_sink_for_ever)
@@ -298,7 +289,8 @@ import multiprocess.resource_tracker, multiprocessing.resource_tracker
 from collector import Collector
 from tests.support.jobs import MIB, numbered, sha256, square
 from tests.support.leaks import descendants, is_running, wait_until
-from tests.support.tree import kill, server_pid, sink_pid, worker_pids
+from tests.support.inside import server_pid, sink_pid, worker_pids
+from tests.support.tree import kill
 
 def assert_works():
     assert collector.submit(square, 3).result(60) == 9

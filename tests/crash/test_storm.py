@@ -17,15 +17,14 @@ from typing import Final, final
 import pytest
 
 from collector import BrokenCollectorError, Collector, Job
-from tests.support.jobs import METHODS, random_chunks, sha256, square
+from tests.support.jobs import random_chunks, sha256, square
 from tests.support.leaks import descendants, wait_until
+from tests.support.tiers import each_method, each_method_in_one_tier
 
 PAUSE_S: Final = 0.05
 GUST: Final = 10
 FEWEST: Final = 3
 """A tree of fewer processes is left alone: it is one that has just begun."""
-
-each_method = pytest.mark.parametrize("method", METHODS)
 
 
 @final
@@ -93,13 +92,16 @@ def survive(method: str, seconds: float) -> None:
     end_s = time.monotonic() + seconds
     numbers = iter(range(10**9))
 
+    def rages() -> bool:
+        return time.monotonic() < end_s or storm.kills < 2 * GUST
+
     def inputs() -> Iterator[int]:
-        while time.monotonic() < end_s:
+        while rages():
             yield next(numbers)
         storm.abate()
 
     with Storm(seed=1) as storm:
-        while time.monotonic() < end_s:
+        while rages():
             with (
                 Collector(4, method, retries=1000) as collector,
                 contextlib.suppress(BrokenCollectorError),
@@ -120,6 +122,7 @@ def survive(method: str, seconds: float) -> None:
     assert wait_until(lambda: all(process.state in "ZX" for process in descendants()))
 
 
+@pytest.mark.slow
 @each_method
 def test_a_batch_in_a_storm_of_kills_is_exact_and_leaves_nothing(method: str) -> None:
     survive(method, 8)
@@ -127,6 +130,6 @@ def test_a_batch_in_a_storm_of_kills_is_exact_and_leaves_nothing(method: str) ->
 
 @pytest.mark.campaign
 @pytest.mark.timeout(1200)
-@each_method
+@each_method_in_one_tier
 def test_a_batch_in_a_storm_of_ten_minutes_is_exact_and_leaves_nothing(method: str) -> None:
     survive(method, 600)

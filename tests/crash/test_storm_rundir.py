@@ -18,7 +18,7 @@ STORM = """
 import errno, json, random
 import filelock
 from collector.errors import RunDirectoryError
-from collector.store import lease
+from collector.store.rundir import locks
 
 root, log, seconds, enough, control = sys.argv[1:]
 seconds, enough = float(seconds), int(enough)
@@ -34,11 +34,11 @@ def widen(name, matching):
     setattr(kernel, name, hooked)
 
 if control in ('no locks', 'no look at the inode'):
-    lease.Lease.take_file_lock = lambda self, path: True
+    locks.Lease.take_file_lock = lambda self, path: True
 if control == 'no locks':
-    lease.share = lambda fd: True
+    locks.share = lambda fd: True
 if control == 'no look at the inode':
-    lease.leads_to = rundir.leads_to = lambda *args, **kwargs: True
+    locks.leads_to = rundir.leads_to = lambda *args, **kwargs: True
 wide = control in ('no look at the inode', 'widened')
 
 def violation(*words):
@@ -64,7 +64,7 @@ def make():
             fd, name = run.create_file('out')
             os.write(fd, CONTENT)
             os.close(fd)
-            scratch = run.make_scratch()
+            scratch = make_scratch(run.path)
             (scratch / 'file').touch()
             for _ in range(random.randrange(5)):
                 time.sleep(0.001)
@@ -158,7 +158,10 @@ def storm(tmp_path: Path, seconds: float, *, control: str = "", enough: int = 0)
 @pytest.mark.parametrize("control", ["", "widened"])
 @pytest.mark.parametrize(
     "seconds",
-    [5, pytest.param(300, marks=[pytest.mark.campaign, pytest.mark.timeout(1200)])],
+    [
+        pytest.param(5, marks=pytest.mark.slow),
+        pytest.param(300, marks=[pytest.mark.campaign, pytest.mark.timeout(1200)]),
+    ],
 )
 def test_no_live_run_is_lost_and_nothing_is_left(
     tmp_path: Path, seconds: float, control: str
@@ -170,6 +173,7 @@ def test_no_live_run_is_lost_and_nothing_is_left(
     assert outcome["kills"] > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", ["no locks", "no look at the inode"])
 def test_the_storm_finds_what_is_missing(tmp_path: Path, control: str) -> None:
     outcome = storm(tmp_path, 120, control=control, enough=1)

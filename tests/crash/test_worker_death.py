@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from collector import Collector, WorkerCrashError, current_job, settings
+from tests.support.inside import pipe_of, worker_pids, writer_of_this_worker
 from tests.support.jobs import (
-    METHODS,
     MIB,
     begun_then_wait,
     kept_busy,
@@ -25,9 +25,8 @@ from tests.support.jobs import (
     write_then_die,
 )
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import kill, worker_pids
-
-each_method = pytest.mark.parametrize("method", METHODS)
+from tests.support.tiers import each_method
+from tests.support.tree import kill
 
 
 @each_method
@@ -153,7 +152,7 @@ def spoil_the_queue(begun: str) -> None:
     """Leave a process, forked in C, that writes garbage into the queue for ever."""
     import ctypes
 
-    pipe = current_job()._flush.__self__._frames  # type: ignore[attr-defined]
+    pipe = pipe_of(writer_of_this_worker())
     if ctypes.CDLL(None).fork():  # not Python's fork: nothing is closed in the child
         Path(begun).touch()
         kill(os.getpid())

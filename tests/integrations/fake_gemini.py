@@ -10,19 +10,59 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import re
 import socket
 import struct
 import threading
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+from tests.integrations.gemini_script import (
+    BAD_KEY,
+    NO_FILE,
+    Cut,
+    Drop,
+    Fault,
+    Hold,
+    Question,
+    Refuse,
+    Say,
+    Stall,
+    Step,
+    StoredFile,
+    Upload,
+    event_of,
+    transcript,
+)
 
 KEY = "AIzaSy-sentinel-KEY-0123456789abcdefghi"
 GRANULE = 256 * 1024
+HEADER_SECONDS = 5
+"""A limit over at least so many seconds is told of in Retry-After, else in RetryInfo."""
+
+
+class Limit(NamedTuple):
+    """How many questions are answered in how long; further ones are refused with 429.
+
+    Windows are fixed ones: one begins with its first question and lasts for so many seconds,
+    whatever came before; in each so many are answered.
+
+    Attributes:
+        most: Questions.
+        seconds: How long a window lasts.
+        waits: Whether its time begins only with the first question that is too many: then a slow
+            machine meets the limit, too.
+    """
+
+    most: int
+    seconds: float
+    waits: bool = False
+
 
 _FILE = re.compile(r"/v1(?:beta)?/(files/[a-z0-9-]+)")
 _START = re.compile(r"/upload/v1(?:beta)?/files")
@@ -30,157 +70,6 @@ _PIECE = re.compile(r"/resumable/([0-9]+)")
 _GENERATE = re.compile(
     r"/v1(?:beta)?/models/([^:/]+):(generateContent|streamGenerateContent)(?:[?]alt=sse)?"
 )
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """Answer with an HTTP error."""
-
-    code: int
-    status: str = "UNAVAILABLE"
-    message: str = "The model is overloaded. Please try again later."
-    retry_s: float | None = 0.0
-    retry_header: bool = False
-    details: tuple[dict[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Close the connection without an answer; with a reset if `reset`."""
-
-    reset: bool = False
-    after_doing: bool = False
-
-
-@dataclass(frozen=True)
-class Stall:
-    """Say nothing until the event is set, then close the connection."""
-
-    until: threading.Event
-    after_doing: bool = False
-    reached: threading.Event = field(default_factory=threading.Event)
-
-
-Fault = Refuse | Drop | Stall
-
-
-@dataclass(frozen=True)
-class Say:
-    """An event with text."""
-
-    text: str
-    thought: bool = False
-
-
-@dataclass(frozen=True)
-class Finish:
-    """An event with a finish reason."""
-
-    reason: str = "STOP"
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class Block:
-    """An event that refuses the prompt."""
-
-    reason: str = "PROHIBITED_CONTENT"
-
-
-@dataclass(frozen=True)
-class Raw:
-    """An event of any content."""
-
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Close the connection in the middle of the stream; with a reset if `reset`."""
-
-    reset: bool = False
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Tell that the stream has come here, and wait for the word to go on."""
-
-    until: threading.Event
-    reached: threading.Event = field(default_factory=threading.Event)
-
-
-Step = Say | Finish | Block | Raw | Cut | Hold
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a client asked the model."""
-
-    model: str
-    sha256: str
-    size: int
-    mime_type: str
-    prompt: str
-    streaming: bool
-    inline: bool
-    config: dict[str, Any]
-
-
-@dataclass
-class Upload:
-    """A file that is coming in."""
-
-    name: str
-    mime_type: str
-    size: int
-    display_name: str
-    hash: Any = field(default_factory=hashlib.sha256)
-    received: int = 0
-
-
-@dataclass
-class StoredFile:
-    """A file that the service keeps."""
-
-    name: str
-    mime_type: str
-    size: int
-    sha256: str
-    display_name: str
-    polls_left: int
-    final_state: str
-    failure_message: str
-
-    def as_json(self, base_url: str) -> dict[str, Any]:
-        """Look once: the state moves on."""
-        state = "PROCESSING" if self.polls_left > 0 else self.final_state
-        self.polls_left -= 1
-        answer: dict[str, Any] = {
-            "name": self.name,
-            "displayName": self.display_name,
-            "mimeType": self.mime_type,
-            "sizeBytes": str(self.size),
-            "sha256Hash": base64.b64encode(self.sha256.encode()).decode(),
-            "uri": f"{base_url}/v1beta/{self.name}",
-            "state": state,
-            "source": "UPLOADED",
-        }
-        if state == "FAILED":
-            answer["error"] = {"code": 3, "message": self.failure_message}
-        return answer
-
-
-def transcript(question: Question) -> Iterator[Step]:
-    """The default script: lines that tell the file, then the end."""
-    for number in range(50):
-        yield Say(f"line {number} of {question.sha256}\n")
-    yield Finish()
-
-
-def expected_transcript(media: bytes) -> bytes:
-    """What `transcript` says about a file with these bytes."""
-    sha256 = hashlib.sha256(media).hexdigest()
-    return "".join(f"line {number} of {sha256}\n" for number in range(50)).encode()
 
 
 class FakeGemini:
@@ -191,6 +80,8 @@ class FakeGemini:
         script: Makes the answer to a question.
         faults: For each endpoint (`start`, `piece`, `poll`, `generate`, `delete`): what happens
             to the next requests to it, one each, before all is well again.
+        limit: How many questions are answered; None for all.
+        refused: How many were refused for that.
         polls: How often an uploaded file is looked at before it is ready.
         final_state: The state that uploaded files come to.
         failure_message: Why, if that is FAILED.
@@ -206,6 +97,10 @@ class FakeGemini:
         self.key = key
         self.script: Callable[[Question], Iterable[Step]] = transcript
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self.limit: Limit | None = None
+        self.refused = 0
+        self._answered = 0
+        self._window_ends_s = math.inf
         self.polls = 0
         self.final_state = "ACTIVE"
         self.failure_message = "The file could not be decoded."
@@ -256,6 +151,27 @@ class FakeGemini:
             self.calls.append(endpoint)
             waiting = self.faults[endpoint]
             return waiting.popleft() if waiting else None
+
+    def over_limit(self) -> Refuse | None:
+        """Count a question; returns what it is refused with if there are too many."""
+        limit = self.limit
+        if limit is None:
+            return None
+        with self.lock:
+            now = time.monotonic()
+            if self._window_ends_s <= now:
+                self._answered, self._window_ends_s = 0, math.inf
+            if self._answered < limit.most:
+                self._answered += 1
+                if not limit.waits:
+                    self._window_ends_s = min(self._window_ends_s, now + limit.seconds)
+                return None
+            self.refused += 1
+            self._window_ends_s = min(self._window_ends_s, now + limit.seconds)
+            left_s = self._window_ends_s - now
+        header = limit.seconds >= HEADER_SECONDS  # its number is a whole one
+        left_s = math.ceil(left_s) if header else left_s
+        return Refuse(429, "RESOURCE_EXHAUSTED", "Too many.", left_s, retry_header=header)
 
     def upload_of(self, name: str) -> Upload | None:
         """The upload that is to become the file of that name."""
@@ -359,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._drop(reset=fault.reset)
         elif needs_key and self.headers.get("x-goog-api-key") != self.fake.key:
             self._body()
-            self._refuse(_BAD_KEY)
+            self._refuse(BAD_KEY)
         else:
             do()
 
@@ -407,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _poll(self, name: str) -> None:
         file = self.fake.files.get(name)
         if file is None:
-            self._refuse(_NO_FILE)
+            self._refuse(NO_FILE)
         else:
             self._send(file.as_json(self.fake.base_url))
 
@@ -415,7 +331,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.fake.lock:
             file = self.fake.files.pop(name, None)
         if file is None:
-            self._refuse(_NO_FILE)
+            self._refuse(NO_FILE)
             if self.fake.late and (upload := self.fake.upload_of(name)):
                 self.fake.keep(upload)
         else:
@@ -424,7 +340,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _generate(self, model: str, *, streaming: bool) -> None:
         body = _in_camel_case(json.loads(self._body()))
-        question = self._question(model, body, streaming=streaming)
+        question = self.fake.over_limit() or self._question(model, body, streaming=streaming)
         if isinstance(question, Refuse):
             self._refuse(question)
             return
@@ -455,7 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
                 address["fileUri"].removeprefix(f"{self.fake.base_url}/v1beta/")
             )
             if file is None:
-                return _NO_FILE
+                return NO_FILE
             if file.polls_left > 0 or file.final_state != "ACTIVE":
                 return Refuse(400, "FAILED_PRECONDITION", "The File is not in an ACTIVE state")
             self._must(address["mimeType"] == file.mime_type, "the file has another type")
@@ -480,12 +396,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             else:
                 said += len(step.text) if isinstance(step, Say) else 0
-                data = b"data: " + _event(step, said) + b"\r\n\r\n"
+                data = b"data: " + event_of(step, said) + b"\r\n\r\n"
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")
 
     def _whole(self, question: Question) -> None:
-        events = [json.loads(_event(step, 7)) for step in self.fake.script(question)]
+        events = [json.loads(event_of(step, 7)) for step in self.fake.script(question)]
         parts = [
             part
             for event in events
@@ -561,43 +477,3 @@ def _in_camel_case(value: Any) -> Any:
 def _shut(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):  # the client was faster
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def _event(step: Step, said: int) -> bytes:
-    if isinstance(step, Raw):
-        return step.data
-    if isinstance(step, Block):
-        return json.dumps({"promptFeedback": {"blockReason": step.reason}}).encode()
-    assert isinstance(step, (Say, Finish))
-    candidate: dict[str, Any] = {"index": 0}
-    if isinstance(step, Say):
-        part = {"text": step.text, "thought": True} if step.thought else {"text": step.text}
-        candidate["content"] = {"role": "model", "parts": [part]}
-    else:
-        candidate["finishReason"] = step.reason
-        if step.message:
-            candidate["finishMessage"] = step.message
-    usage = {"promptTokenCount": 7, "candidatesTokenCount": said, "totalTokenCount": said + 7}
-    event = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "fake"}
-    return json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace")
-
-
-_NO_FILE = Refuse(
-    403,
-    "PERMISSION_DENIED",
-    "You do not have permission to access the File or it may not exist.",
-    retry_s=None,
-)
-_BAD_KEY = Refuse(
-    400,
-    "INVALID_ARGUMENT",
-    "API key not valid. Please pass a valid API key.",
-    retry_s=None,
-    details=(
-        {
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": "API_KEY_INVALID",
-            "domain": "googleapis.com",
-        },
-    ),
-)

@@ -19,10 +19,10 @@ from collector.integrations.gemini import (
     GeminiStreamBrokenError,
     run_gemini_media_task,
 )
-from tests.integrations.fake_gemini import (
-    KEY,
+from tests.integrations.fake_gemini import KEY, FakeGemini
+from tests.integrations.gemini_jobs import leave_pid
+from tests.integrations.gemini_script import (
     Cut,
-    FakeGemini,
     Hold,
     Question,
     Say,
@@ -30,7 +30,6 @@ from tests.integrations.fake_gemini import (
     expected_transcript,
     transcript,
 )
-from tests.integrations.gemini_jobs import leave_pid
 from tests.support.leaks import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +49,7 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_fifty_videos_in_four_workers_come_out_exact(gemini: FakeGemini, tmp_path: Path) -> None:
     gemini.polls = 1
     paths = [tmp_path / f"video {number}.mp4" for number in range(50)]

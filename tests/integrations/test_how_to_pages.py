@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integrations.fake_gemini import (
-    KEY,
+import pytest
+
+from tests.integrations.fake_gemini import KEY, FakeGemini
+from tests.integrations.gemini_script import (
     Cut,
-    FakeGemini,
     Question,
     Say,
     Step,
@@ -41,6 +42,7 @@ def python(script: Path, *arguments: str | Path) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 def test_the_script_for_gemini_makes_a_folder_of_transcripts(
     gemini: FakeGemini, tmp_path: Path
 ) -> None:

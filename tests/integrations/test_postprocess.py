@@ -1,6 +1,5 @@
-"""From a collected output to a finished text: exact, atomic, in flat memory."""
+"""From a collected output to a finished text: exact, and nothing replaced unasked."""
 
-import contextlib
 import dataclasses
 import datetime as dt
 import enum
@@ -8,10 +7,7 @@ import errno
 import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector import ClosedError, Collector, Output, SpillError, SpillManager
+from collector import ClosedError, Collector
 from collector.integrations.gemini import GeminiResult
 from collector.integrations.postprocess import (
     ProcessingStatus,
@@ -29,38 +25,11 @@ from collector.integrations.postprocess import (
     normalise_line_ends,
     strip_code_fences,
 )
-from collector.integrations.text_record import Tally
-from tests.support.disks import fill, small_disk
+from collector.integrations.postprocess.text_record import Tally
+from collector.settings import MIB
+from tests.integrations.finished_texts import files_in, kept, manager_of
 
-MIB = 1024 * 1024
-ROOT = Path(__file__).parents[2]
 NOT_TEXT = b"caf\xe9 \xff\xfe\n\xed\xa0\x80 \0\n"
-
-
-@pytest.fixture(params=["without a name", "with a name"])
-def aside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The two ways to write a file aside; the second is for file systems without the first."""
-    if request.param == "with a name":
-        monkeypatch.setattr("collector.integrations.publication._can_have_no_name", lambda: False)
-    return str(request.param)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """The file that the text is about."""
-    path = tmp_path / "talk.mp4"
-    path.write_bytes(b"moving pictures")
-    return path
-
-
-def manager_of(data: bytes, memory_threshold: int = 5 * MIB) -> SpillManager:
-    manager = SpillManager(memory_threshold=memory_threshold)
-    manager.write(data)
-    return manager
-
-
-def files_in(directory: Path) -> set[str]:
-    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
 # -- what is written -------------------------------------------------------------------------------
@@ -325,269 +294,6 @@ def test_a_directory_is_never_replaced(source: Path, taken: str) -> None:
         finalize_processing(None, streaming_manager=manager, file_path=source, overwrite=True)
 
 
-# -- what goes wrong -------------------------------------------------------------------------------
-
-
-def kept(error: BaseException) -> bytes:
-    output = error.output  # type: ignore[attr-defined] # set by finalize_processing
-    assert isinstance(output, Output)
-    with output:
-        return output.read()
-
-
-@contextlib.contextmanager
-def mounted_over(file: Path, target: Path) -> Iterator[None]:
-    """Mount a file over another, as containers do: that can be neither renamed nor removed."""
-    subprocess.run(["mount", "--bind", file, target], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", target], check=True)
-
-
-def half_way(error: BaseException) -> Callable[[Iterator[str]], Iterator[str]]:
-    def transform(lines: Iterator[str]) -> Iterator[str]:
-        for number, line in enumerate(lines):
-            if number == 100_000:
-                raise error
-            yield line
-
-    return transform
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), KeyboardInterrupt()], ids=repr)
-@pytest.mark.parametrize("older", [False, True], ids=["nothing before", "older files"])
-def test_after_a_failure_there_is_what_was_there_before(
-    source: Path, error: BaseException, older: bool, aside: str
-) -> None:
-    if older:
-        for name in ("talk.txt", "talk.txt.json"):
-            (source.parent / name).write_text("older")
-    before = files_in(source.parent)
-    statuses: list[ProcessingStatus] = []
-    with pytest.raises(type(error)) as caught:
-        finalize_processing(
-            None,
-            streaming_manager=manager_of(b"line\n" * 200_000),
-            file_path=source,
-            transforms=[half_way(error)],
-            overwrite=older,
-            on_status=statuses.append,
-        )
-    assert caught.value is error
-    assert files_in(source.parent) == before
-    assert all(path.read_text() == "older" for path in source.parent.glob("talk.txt*"))
-    assert statuses[-1].stage == ("failed" if isinstance(error, Exception) else "cancelled")
-    assert kept(error) == b"line\n" * 200_000
-
-
-@pytest.mark.parametrize("given", ["a string of all lines", None, b"bytes"], ids=repr)
-def test_a_transform_that_gives_no_lines_is_said_plainly(source: Path, given: Any) -> None:
-    def join(_lines: Iterator[str]) -> Any:
-        return given
-
-    with pytest.raises(TypeError, match=rf"join gave {type(given).__name__}") as caught:
-        finalize_processing(
-            None, streaming_manager=manager_of(b"text"), file_path=source, transforms=[join]
-        )
-    assert files_in(source.parent) == {"talk.mp4"}
-    assert kept(caught.value) == b"text"
-
-
-@dataclasses.dataclass(frozen=True)
-class FrozenError(Exception):
-    """An error that takes no further attribute."""
-
-    line: int = 1
-
-
-def test_an_error_that_takes_no_attribute_is_raised_as_itself(source: Path) -> None:
-    error = FrozenError()
-    with pytest.raises(FrozenError) as caught:
-        finalize_processing(
-            None,
-            streaming_manager=manager_of(b"line\n" * 200_000),
-            file_path=source,
-            transforms=[half_way(error)],
-        )
-    assert caught.value is error
-    assert files_in(source.parent) == {"talk.mp4"}
-
-
-@pytest.mark.parametrize("busy", ["talk.txt", "talk.txt.json"])
-def test_a_file_that_cannot_be_replaced_keeps_its_other_half(
-    source: Path, tmp_path: Path, busy: str, aside: str
-) -> None:
-    for name in ("talk.txt", "talk.txt.json"):
-        (source.parent / name).write_text("older")
-    with small_disk(tmp_path.parent, MIB) as disk:  # it skips the test where mounting is refused
-        (disk / "older").write_text("older")
-        with mounted_over(disk / "older", source.parent / busy):
-            with pytest.raises(OSError, match="busy") as caught:
-                finalize_processing(
-                    None, streaming_manager=manager_of(b"new"), file_path=source, overwrite=True
-                )
-            assert caught.value.filename == str(source.parent / busy)
-            assert kept(caught.value) == b"new"
-            assert files_in(source.parent) == {"talk.mp4", "talk.txt", "talk.txt.json"}
-            assert {path.read_text() for path in source.parent.glob("talk.txt*")} == {"older"}
-
-
-def test_a_result_that_is_no_json_is_refused_before_anything_is_done(source: Path) -> None:
-    with manager_of(b"text") as manager:
-        for result in (object(), {"a": {1, 2}}, float("nan"), {(1, 2): 3}):
-            with pytest.raises(TypeError, match="cannot be written as JSON"):
-                finalize_processing(result, streaming_manager=manager, file_path=source)
-        manager.write(b"it is still open")
-    assert files_in(source.parent) == {"talk.mp4"}
-
-
-@pytest.mark.parametrize("transforms", [(), (iter,)], ids=["copied", "transformed"])
-def test_a_full_disk_leaves_nothing_and_the_output_is_kept(
-    source: Path, tmp_path: Path, transforms: tuple[Any, ...], aside: str
-) -> None:
-    data = b"0123456789abcde\n" * (4 * MIB // 16)
-    with small_disk(tmp_path, MIB) as disk:
-        with pytest.raises(SpillError) as caught:
-            finalize_processing(
-                None,
-                streaming_manager=manager_of(data),
-                file_path=source,
-                output_path=disk / "talk.txt",
-                transforms=transforms,
-            )
-        assert caught.value.errno == errno.ENOSPC
-        assert caught.value.filename == str(disk / "talk.txt")
-        assert files_in(disk) == set()
-        assert kept(caught.value) == data
-
-
-def test_a_disk_that_is_full_for_the_record_leaves_no_text_either(
-    source: Path, tmp_path: Path, aside: str
-) -> None:
-    with small_disk(tmp_path, MIB) as disk:
-        ballast = fill(disk, spare_bytes=8192)
-        with pytest.raises(SpillError) as caught:
-            finalize_processing(
-                "x" * 100_000,
-                streaming_manager=manager_of(b"short"),
-                file_path=source,
-                output_path=disk / "talk.txt",
-            )
-        assert caught.value.filename == str(disk / "talk.txt.json")
-        assert files_in(disk) == {ballast.name}
-        assert kept(caught.value) == b"short"
-
-
-def test_a_place_where_nothing_can_be_made_is_said_plainly(source: Path) -> None:
-    with manager_of(b"text") as manager, pytest.raises(SpillError) as caught:
-        finalize_processing(
-            None, streaming_manager=manager, file_path=source, output_path=source / "talk.txt"
-        )
-    assert caught.value.errno in {errno.ENOTDIR, errno.EEXIST}
-    assert kept(caught.value) == b"text"
-
-
-KILLED = """
-import os, signal, sys
-from collector import SpillManager
-from collector.integrations import publication
-from collector.integrations.postprocess import finalize_processing
-
-target, event, turn, named, overwrite = sys.argv[1:]
-if named == "with a name":
-    publication._can_have_no_name = lambda: False
-turns = iter(range(int(turn), -1, -1))
-
-def hook(name, arguments):
-    ours = (os.path.dirname(target), os.path.basename(target))  # in linkat the name stands alone
-    if name == event and str(arguments).count(ours[0]) + str(arguments).count(ours[1]):
-        if next(turns) == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-manager = SpillManager()
-manager.write(b"whole text\\n" * 1000)
-sys.addaudithook(hook)
-finalize_processing("new", streaming_manager=manager, file_path="talk.mp4", output_path=target,
-                    transforms=[iter], overwrite=overwrite == "True")
-"""
-
-
-@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
-@pytest.mark.parametrize("event", ["open", "os.link", "os.rename", "os.remove"])
-def test_a_kill_at_any_step_leaves_no_half_text_and_no_record_without_its_text(
-    tmp_path: Path, event: str, overwrite: bool, aside: str
-) -> None:
-    """The process is killed just before its n-th call of one kind, for every n."""
-    whole = b"whole text\n" * 1000
-    killed = 0
-    for turn in range(100):
-        place = tmp_path / str(turn)
-        place.mkdir()
-        target, record = place / "talk.txt", place / "talk.txt.json"
-        if overwrite:
-            target.write_bytes(b"older text")
-            record.write_text('{"base_result": "old"}')
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, target, event, str(turn), aside, str(overwrite)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=False,
-        )
-        texts = {b"": None, b"older text": "old", whole: "new"}
-        text = target.read_bytes() if target.exists() else b""
-        assert text in texts
-        if record.exists():
-            assert json.loads(record.read_text())["base_result"] == texts[text]
-        if aside == "without a name" and not overwrite:
-            assert files_in(place) <= {"talk.txt", "talk.txt.json"}
-        if done.returncode == 0:
-            assert (text, record.exists()) == (whole, True)
-            break
-        assert done.returncode == -signal.SIGKILL
-        killed += 1
-    else:
-        pytest.fail("it was killed a hundred times")
-    happens = {
-        ("without a name", False): {"open", "os.link"},
-        ("without a name", True): {"open", "os.link", "os.rename", "os.remove"},
-        ("with a name", False): {"open", "os.link", "os.remove"},
-        ("with a name", True): {"open", "os.rename", "os.remove"},
-    }
-    assert (killed > 0) == (event in happens[aside, overwrite])
-
-
-BUSY = """
-import sys
-from collector import SpillManager
-from collector.integrations.postprocess import finalize_processing
-
-def never_ending(lines):
-    while True:
-        for number in range(100_000):
-            yield "line"
-        print("on its way", flush=True)
-
-manager = SpillManager()
-manager.write(b"text")
-finalize_processing(None, streaming_manager=manager, file_path="x.mp4", output_path=sys.argv[1],
-                    transforms=[never_ending])
-"""
-
-
-def test_a_kill_in_the_middle_of_writing_leaves_nothing_at_all(tmp_path: Path) -> None:
-    place = tmp_path / "place"
-    with subprocess.Popen(
-        [sys.executable, "-c", BUSY, place / "talk.txt"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"on its way\n"
-        child.kill()
-    assert child.returncode == -signal.SIGKILL
-    assert files_in(place) == set()
-
-
 # -- statuses --------------------------------------------------------------------------------------
 
 
@@ -617,66 +323,3 @@ def test_a_status_callback_that_raises_is_told_once_and_hurts_nothing(
     )
     assert result.output_path.read_bytes() == b"text"
     assert caplog.text.count("on_status raised") == 1
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-TEXT = b"two words and \xc3\xbc " * 8
-BLOCK = b"```\n" + (TEXT + b"\r\n\n\n") * 2000
-FLAT = """
-import hashlib, sys
-from collector import SpillManager
-from collector.integrations.postprocess import *
-from tests.integrations.test_postprocess import BLOCK
-
-def peak():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) * 1024
-
-def run(blocks, target):
-    manager = SpillManager()
-    for _ in range(blocks):
-        manager.write(BLOCK)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # from here on the peak counts
-    before = peak()
-    result = finalize_processing(None, streaming_manager=manager, file_path="x.mp4",
-                                 output_path=target, transforms=transforms)
-    return result, peak() - before
-
-target, blocks, kind = sys.argv[1:]
-transforms = [strip_code_fences, normalise_line_ends, collapse_blank_runs]
-if kind == "copied":
-    transforms = []
-run(200, target + ".small")  # what is loaded and allocated once is
-result, growth = run(int(blocks), target)
-print(result.bytes, result.words, result.sha256, growth)
-"""
-
-
-@pytest.mark.parametrize("kind", ["copied", "transformed"])
-@pytest.mark.parametrize(
-    "size",
-    [300 * MIB, pytest.param(2048 * MIB, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])],
-    ids=["300", "2048"],
-)
-def test_memory_stays_flat_over_a_large_output(tmp_path: Path, size: int, kind: str) -> None:
-    blocks = -(-size // len(BLOCK))
-    done = subprocess.run(
-        [sys.executable, "-c", FLAT, tmp_path / "talk.txt", str(blocks), kind],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    expected = BLOCK if kind == "copied" else (TEXT + b"\n\n") * 2000
-    digest = hashlib.sha256()
-    for _ in range(blocks - 1):
-        digest.update(expected)
-    # A fence of the next block is not there, so a blank line is between the two; not at the end.
-    digest.update(expected if kind == "copied" else expected[:-1])
-    size_bytes, words, sha256, growth = done.stdout.split()
-    assert sha256 == digest.hexdigest()
-    assert int(size_bytes) == len(expected) * blocks - (kind != "copied")
-    assert int(words) == len(expected.split()) * blocks
-    assert int(growth) < 10 * MIB

@@ -1,7 +1,6 @@
 """The budget: all outputs together hold no more in memory than was allowed."""
 
 import errno
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -9,20 +8,13 @@ from hypothesis import strategies as st
 
 from collector.errors import SpillError
 from collector.store.budget import Budget
-from collector.store.rundir import RunDirectory
+from collector.store.rundir.directory import RunDirectory
 from collector.store.spill import SpillManager
 from tests.support.jobs import MIB
 
 
-@pytest.fixture
-def directory() -> Iterator[RunDirectory]:
-    made = RunDirectory.create(None)
-    yield made
-    made.release()
-
-
 def output(directory: RunDirectory, budget: Budget) -> SpillManager:
-    made = SpillManager.in_directory(directory, memory_threshold=MIB)
+    made = SpillManager.in_directory(lambda: directory, memory_threshold=MIB)
     budget.join(made)
     return made
 

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from collector.errors import ProtocolError
-from collector.process.channel import Channel
+from collector.process.queue.channel import Channel
 from collector.wire import messages
 from collector.wire.messages import Message
 from tests.support.jobs import MIB

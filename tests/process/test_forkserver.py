@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.process.forkserver import ForkServer
+from collector.process.start.forkserver import ForkServer
 from tests.support.dying_server import role
 
 
@@ -15,7 +15,7 @@ def test_a_child_runs_once_also_if_its_server_dies_before_it_can_tell_of_it(
     """The parent asks a new server then, for the same descriptors: two sinks would share them."""
     mark = tmp_path / "server-has-died"
     monkeypatch.setenv("DYING_SERVER_MARK", os.fspath(mark))  # for the server, not for us
-    server = ForkServer(preload=(role.__module__,), spare="")
+    server = ForkServer(preload=(role.__module__,), spare=())
     read, write = os.pipe()
     try:
         child = server.start(role, [write], b"!", [])

@@ -8,18 +8,20 @@ LOSES_BOTH = """
 import os, resource, sys
 from pathlib import Path
 from collector.errors import SpillError
-from collector.process.openjob import OpenJob
+from collector.process.sink.open_job import OpenJob
 from collector.store.budget import Budget
-from collector.store.rundir import RunDirectory
+from collector.store.rundir.directory import RunDirectory
 from collector.store.spill import SpillManager
-from collector.wire.frames import Outcome, Stream
+from collector.wire.frames import Stream
+from collector.wire.outcome import Outcome
 
 MIB = 1 << 20
 directory = RunDirectory.create(sys.argv[1])
 budget = Budget(1 << 40)
-job = OpenJob(
-    1, 1, 1 << 40, lambda most: SpillManager.in_directory(directory, memory_threshold=most), budget
-)
+def new(most):
+    return SpillManager.in_directory(lambda: directory, memory_threshold=most)
+
+job = OpenJob(1, 1, 1 << 40, new, budget)
 job.store(Stream.VALUE, bytes(6 * MIB), 1)
 (value,) = directory.path.glob("*.spill")
 os.truncate(value, 0)

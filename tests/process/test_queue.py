@@ -16,10 +16,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from collector import settings
-from collector.errors import ClosedError, ProtocolError
-from collector.process.queue import EXIT_SINK_GONE, QueueReader, QueueWriter, make_queue
-from collector.process.stream import JobStream
-from collector.wire.frames import START, Frame, FrameEncoder, Kind, Outcome, Stream
+from collector.errors import EXIT_SINK_GONE, ClosedError, ProtocolError
+from collector.process.queue.chunk_queue import QueueWriter, make_queue
+from collector.process.queue.reader import QueueReader
+from collector.process.queue.stream import JobStream
+from collector.wire.frames import START, Frame, FrameEncoder, Kind, Stream
+from collector.wire.outcome import Outcome
 from tests.support.jobs import KIB, MIB, kill_self
 
 with_and_without_slots = pytest.mark.parametrize("slots", [True, False], ids=["slots", "pipe"])
@@ -233,6 +235,7 @@ def die_at(write: int, *, made: bool, act: Act) -> Act:
     return dying_act
 
 
+@pytest.mark.slow
 @with_and_without_slots
 @pytest.mark.parametrize("made", [False, True], ids=["before", "after"])
 def test_a_writer_that_dies_at_any_write_has_published_a_prefix(slots: bool, made: bool) -> None:

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures.process import _RemoteTraceback
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from collector import settings
 from collector.errors import JobError
-from collector.process import ship
+from collector.process.pickling import calls
 from tests.support.jobs import (
     HasNoTextError,
     HoldsALockError,
@@ -32,14 +33,14 @@ def caught(error: BaseException) -> BaseException:
 
 def shipped(error: BaseException) -> BaseException:
     """What arrives of it."""
-    return ship.load_exception(ship.dump_exception(caught(error)), 7, "name-7", 2)
+    return calls.load_exception(calls.dump_exception(caught(error)), 7, "name-7", 2)
 
 
 @pytest.mark.parametrize(
     "value", [None, 42, "text", b"bytes", [1, {2: (3,)}], square, Path, Path("x"), ValueError("x")]
 )
 def test_what_can_be_imported_goes_by_its_name(value: Any) -> None:
-    again = ship.loads(ship.dumps(value))
+    again = calls.loads(calls.dumps(value))
     assert type(again) is type(value)
     assert repr(again) == repr(value)
 
@@ -47,12 +48,12 @@ def test_what_can_be_imported_goes_by_its_name(value: Any) -> None:
 def test_a_module_s_own_functions_need_no_cloudpickle() -> None:
     script = """
 import sys
-from collector.process import ship
+from collector.process.pickling import calls
 from tests.support.jobs import square
-data = ship.dumps((square, ([0.5] * 1000, {"a": b"x" * 1000}), {"key": Exception("x")}))
-assert ship.loads(data)[0] is square
+data = calls.dumps((square, ([0.5] * 1000, {"a": b"x" * 1000}), {"key": Exception("x")}))
+assert calls.loads(data)[0] is square
 assert "cloudpickle" not in sys.modules, "it was loaded in vain"
-ship.dumps(lambda: 1)
+calls.dumps(lambda: 1)
 assert "cloudpickle" in sys.modules
 """
     root = Path(__file__).parents[2]
@@ -70,14 +71,14 @@ def test_lambdas_closures_and_local_classes_go_by_value() -> None:
             return amount
 
     double = functools.partial(lambda a, b: a * b, 2)
-    assert ship.loads(ship.dumps(lambda n: n + amount))(1) == 4
-    assert ship.loads(ship.dumps(double))(21) == 42
-    assert ship.loads(ship.dumps(Local().method))() == 3
+    assert calls.loads(calls.dumps(lambda n: n + amount))(1) == 4
+    assert calls.loads(calls.dumps(double))(21) == 42
+    assert calls.loads(calls.dumps(Local().method))() == 3
 
 
 def test_what_cannot_be_pickled_raises_what_its_pickling_raises() -> None:
     with pytest.raises(TypeError, match="pickle"):
-        ship.dumps((len, (sys._getframe(),), {}))
+        calls.dumps((len, (sys._getframe(),), {}))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_an_exception_arrives_as_itself_with_its_traceback(error: BaseException)
     again = shipped(error)
     assert type(again) is type(error)
     assert again.args == error.args
-    assert isinstance(again.__cause__, ship.RemoteTraceback)
+    assert type(again.__cause__) is _RemoteTraceback  # that of `ProcessPoolExecutor`
     assert "raise error" in str(again.__cause__)
 
 
@@ -123,7 +124,7 @@ def test_a_recursive_exception_is_told() -> None:
 
 @given(st.text() | st.text(max_size=10).map(lambda text: text * 20_000))
 def test_a_text_is_cut_in_the_middle_and_harmless_on_a_terminal(text: str) -> None:
-    short = ship.shorten(text)
+    short = calls.shorten(text)
     assert all(c.isprintable() or c in "\n\t" for c in short)
     assert len(short) <= 10 * (settings.TRACEBACK_CHARS + 100)
     if len(text) <= settings.TRACEBACK_CHARS and text.isprintable():
@@ -154,4 +155,4 @@ class CallMe:
     ],
 )
 def test_a_call_is_named_after_its_function(fn: Callable[..., Any], name: str) -> None:
-    assert ship.call_name(fn) == name
+    assert calls.call_name(fn) == name

@@ -1,180 +1,22 @@
-"""The sink, driven by hand: the test is its parent and its workers, honest ones and liars."""
+"""The sink, driven by hand: workers that are honest or dead, a parent that is slow or gone."""
 
-import mmap
 import os
-import select
 import signal
-import socket
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 from collector import settings
-from collector.process.channel import Channel
-from collector.process.queue import make_queue
-from collector.process.sink import Sink, SinkArguments
-from collector.store.rundir import RunDirectory
+from collector.store.rundir.directory import RunDirectory
 from collector.wire import messages
-from collector.wire.frames import START, FrameEncoder, Kind, Outcome, Stream
-from collector.wire.messages import Message
+from collector.wire.frames import START, Kind, Stream
+from collector.wire.outcome import Outcome
+from tests.support.handsink import THRESHOLD, HandParent, HandWorker, data_of
 from tests.support.jobs import KIB, MIB
 from tests.support.leaks import wait_until
-
-M = TypeVar("M", bound=Message)
-THRESHOLD = START.pack(5 * MIB)
-
-
-class HandWorker:
-    """A worker that says what the test wants it to say, byte by byte."""
-
-    def __init__(self, number: int, *, slots: bool = True) -> None:
-        writer, self.reader = make_queue(slots=slots)
-        self.number = number
-        self.frames, self.credits = writer[:2]
-        self.slots = mmap.mmap(writer[2], 0) if slots else None
-        for fd in writer[2:]:
-            os.close(fd)
-        self.life, self.death = os.pipe()
-        self.encoder = FrameEncoder()
-        self.dead = False
-
-    def frame(self, kind: int, ticket: int = 0, payload: bytes = b"", **fields: Any) -> bytes:
-        """The bytes of the next frame, its payload behind it."""
-        fields.setdefault("length", len(payload))
-        return self.encoder.encode(kind, ticket, **fields) + payload
-
-    def raw(self, data: bytes) -> None:
-        """Say these bytes."""
-        while data:
-            data = data[os.write(self.frames, data) :]
-
-    def say(self, kind: int, ticket: int = 0, payload: bytes = b"", **fields: Any) -> None:
-        """Say a frame."""
-        self.raw(self.frame(kind, ticket, payload, **fields))
-
-    def chunk(self, ticket: int, data: bytes, stream: Stream = Stream.OUTPUT) -> None:
-        """Say a chunk, in a slot if it is large."""
-        if len(data) <= settings.INLINE_BYTES or self.slots is None:
-            self.say(Kind.DATA, ticket, data, detail=stream, chunks=1)
-            return
-        self.slots[: len(data)] = data
-        self.say(Kind.DATA, ticket, detail=stream, chunks=1, slot=0, length=len(data))
-        assert os.read(self.credits, 1) == b"\0"
-
-    def die(self) -> None:
-        """Be dead: first the process, then its descriptors."""
-        if not self.dead:
-            self.dead = True
-            for fd in (self.death, self.frames, self.credits):
-                os.close(fd)
-            if self.slots is not None:
-                self.slots.close()
-
-
-class HandParent:
-    """The parent of a sink that runs in a thread of the test."""
-
-    def __init__(self, directory: RunDirectory, **told: Any) -> None:
-        arguments = {
-            "run_directory": str(directory.path),
-            "temp_file_base_name": "out",
-            "memory_budget": 256 * MIB,
-            "elsewhere_bytes": 0,
-            "farewell": b"",
-        }
-        self.directory = directory
-        self._socket, theirs = socket.socketpair()
-        self.life, self.death = os.pipe()
-        self.channel = Channel(self._socket)
-        self.control = Channel(theirs, takes_descriptors=True)
-        self.sink = Sink(
-            self.control,
-            self.life,
-            directory,
-            SinkArguments(**arguments | told),  # type: ignore[arg-type]
-        )
-        self.thread = threading.Thread(target=self.sink.run)
-        self.thread.start()
-        self.workers: list[HandWorker] = []
-        self.heard: list[Message] = []
-
-    def worker(self, *, slots: bool = True, pid: int = 2**22 + 1) -> HandWorker:
-        """Let a new worker join, whose number is that of no process."""
-        worker = HandWorker(len(self.workers) + 1, slots=slots)
-        self.workers.append(worker)
-        joined = messages.WorkerJoined(worker=worker.number, pid=pid, slots=slots)
-        self.channel.post_with(joined, [*worker.reader, worker.life])
-        for fd in (*worker.reader, worker.life):
-            os.close(fd)
-        return worker
-
-    def tell(self, message: Message) -> None:
-        """Send a message to the sink."""
-        self.channel.post(message)
-        while not self.channel.flush():
-            select.select([], [self.channel.fd], [])
-
-    def hear(self, kind: type[M], timeout_s: float = 60) -> M:
-        """Wait for the next message of this kind; those before it are kept in `heard`."""
-        poll = select.poll()
-        poll.register(self.channel.fd, select.POLLIN)
-        while True:
-            for at, message in enumerate(self.heard):
-                if isinstance(message, kind):
-                    del self.heard[at]
-                    return message
-            assert poll.poll(timeout_s * 1000), f"the sink says nothing of {kind.__name__}"
-            came = self.channel.receive()
-            assert came is not None, "the sink is gone"
-            self.heard.extend(came)
-
-    def close(self) -> None:
-        """Stop the sink."""
-        for worker in self.workers:
-            worker.die()
-        self.tell(messages.Stop())
-        self.thread.join()
-        self.let_go()
-
-    def let_go(self) -> None:
-        """Close what is left; the sink has stopped."""
-        self.sink._watch.close()
-        for source in self.sink._sources.values():
-            source.queue.close()
-            os.close(source.death_fd)
-        self.control.close()
-        self.channel.close()
-        os.close(self.life)
-        if self.death >= 0:
-            os.close(self.death)
-
-
-@pytest.fixture
-def directory() -> Iterator[RunDirectory]:
-    made = RunDirectory.create(None)
-    yield made
-    made.release()
-
-
-@pytest.fixture
-def parent(directory: RunDirectory) -> Iterator[HandParent]:
-    with closing(HandParent(directory)) as made:
-        yield made
-
-
-def data_of(parent: HandParent, ended: messages.JobEnded) -> bytes:
-    """The bytes of a sealed output."""
-    if not ended.name:
-        return ended.data
-    data = (parent.directory.path / ended.name).read_bytes()
-    parent.directory.remove_file(ended.name)
-    return data
-
 
 # -- honest workers --------------------------------------------------------------------------------
 
@@ -280,7 +122,7 @@ def test_a_session_cut_at_any_byte_is_never_a_short_success(parent: HandParent) 
         for ticket, said in ended.items():
             start, end = {1: (2, 7), 2: (8, 10)}[ticket]
             outcome = {1: Outcome.RETURNED, 2: Outcome.RAISED}[ticket]
-            assert said.outcome == (outcome if arrived >= end else Outcome.DIED)
+            assert said.outcome == (outcome if arrived >= end else Outcome.CRASHED)
             assert said.data == b"".join(WRITTEN[ticket][: arrived - start])
 
 
@@ -291,7 +133,7 @@ def test_a_death_is_noticed_while_a_grandchild_holds_the_pipe_open(parent: HandP
     worker.chunk(1, b"kept")
     worker.die()
     assert parent.hear(messages.WorkerDrained) == messages.WorkerDrained(worker=1, broken="")
-    assert (ended := parent.hear(messages.JobEnded)).outcome == Outcome.DIED
+    assert (ended := parent.hear(messages.JobEnded)).outcome == Outcome.CRASHED
     assert ended.data == b"kept"
     # What it writes later goes nowhere: nobody reads that pipe any more.
     with pytest.raises(BrokenPipeError):
@@ -307,7 +149,7 @@ def test_everything_that_a_dead_worker_had_published_counts(parent: HandParent) 
     worker.raw(b"".join(frames))
     worker.die()
     ended = parent.hear(messages.JobEnded)
-    assert (ended.outcome, ended.chunks) == (Outcome.DIED, 50)
+    assert (ended.outcome, ended.chunks) == (Outcome.CRASHED, 50)
     assert ended.data == b"".join(pieces)
 
 
@@ -351,6 +193,7 @@ def test_when_the_parent_is_gone_the_sink_removes_the_run_directory_and_leaves(
     assert wait_until(lambda: list(directory.path.glob("out-*")))
     worker.die()
     parent.hear(messages.WorkerDrained)
+    directory.release()  # as the kernel does with the locks of a dead process
     os.close(parent.death)
     parent.death = -1
     parent.thread.join(60)
@@ -359,155 +202,17 @@ def test_when_the_parent_is_gone_the_sink_removes_the_run_directory_and_leaves(
     parent.let_go()
 
 
-# -- liars -----------------------------------------------------------------------------------------
+def test_a_sink_that_leaves_last_removes_the_run_directory(directory: RunDirectory) -> None:
+    parent = HandParent(directory)
+    directory.release()  # as a parent does that ends without waiting for the sink
+    assert directory.path.exists()
+    parent.close()
+    assert not directory.path.exists()
 
 
-def bad_header(worker: HandWorker) -> None:
-    worker.raw(b"\xff" * 32)
-
-
-def two_gib(worker: HandWorker) -> None:
-    worker.say(Kind.DATA, 1, length=2**31)
-
-
-def unknown_kind(worker: HandWorker) -> None:
-    worker.say(99, 1)
-
-
-def unknown_slot(worker: HandWorker) -> None:
-    worker.say(Kind.DATA, 1, slot=settings.SLOT_COUNT, length=1)
-
-
-def unknown_stream(worker: HandWorker) -> None:
-    worker.say(Kind.DATA, 1, detail=9)
-
-
-def unknown_outcome(worker: HandWorker) -> None:
-    worker.say(Kind.END, 1, detail=Outcome.DIED)
-
-
-def chunk_for_an_unknown_job(worker: HandWorker) -> None:
-    worker.say(Kind.DATA, 77, b"x", chunks=1)
-
-
-def chunk_for_the_job_of_another_worker(worker: HandWorker) -> None:
-    worker.say(Kind.DATA, 1000, b"x", chunks=1)
-
-
-def chunk_for_a_job_that_is_over(worker: HandWorker) -> None:
-    worker.say(Kind.END, 1, detail=Outcome.RETURNED)
-    worker.say(Kind.DATA, 1, b"x", chunks=1)
-
-
-def chunk_in_a_slot_for_a_job_that_is_over(worker: HandWorker) -> None:
-    worker.say(Kind.END, 1, detail=Outcome.RETURNED)
-    worker.say(Kind.DATA, 1, chunks=1, slot=0, length=100)
-
-
-def end_said_twice(worker: HandWorker) -> None:
-    worker.say(Kind.END, 1, detail=Outcome.RETURNED)
-    worker.say(Kind.END, 1, detail=Outcome.RETURNED)
-
-
-def end_of_an_unknown_job(worker: HandWorker) -> None:
-    worker.say(Kind.END, 77, detail=Outcome.RETURNED)
-
-
-def start_said_twice(worker: HandWorker) -> None:
-    worker.say(Kind.START, 1, THRESHOLD)
-
-
-def start_of_another_job_within_one(worker: HandWorker) -> None:
-    worker.say(Kind.START, 2, THRESHOLD)
-
-
-def start_without_a_threshold(worker: HandWorker) -> None:
-    worker.say(Kind.END, 1, detail=Outcome.RETURNED)
-    worker.say(Kind.START, 2, b"abc")
-
-
-def gap_in_the_sequence(worker: HandWorker) -> None:
-    worker.frame(Kind.DATA, 1)
-    worker.say(Kind.DATA, 1, b"x", chunks=1)
-
-
-def flood_of_slots(worker: HandWorker) -> None:
-    frames = b"".join(
-        worker.frame(Kind.DATA, 1, chunks=1, slot=0, length=1) for _ in range(100_000)
-    )
-    with suppress(BrokenPipeError):  # it is given up in the midst of it
-        worker.raw(frames)
-
-
-LIES = [
-    bad_header,
-    two_gib,
-    unknown_kind,
-    unknown_slot,
-    unknown_stream,
-    unknown_outcome,
-    chunk_for_an_unknown_job,
-    chunk_for_the_job_of_another_worker,
-    chunk_for_a_job_that_is_over,
-    chunk_in_a_slot_for_a_job_that_is_over,
-    end_said_twice,
-    end_of_an_unknown_job,
-    start_said_twice,
-    start_of_another_job_within_one,
-    start_without_a_threshold,
-    gap_in_the_sequence,
-    flood_of_slots,
-]
-
-
-@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)
-def test_a_worker_that_lies_is_given_up_and_no_other_one(parent: HandParent, lie: Any) -> None:
-    liar, honest = parent.worker(), parent.worker()
-    honest.say(Kind.START, 1000, THRESHOLD)
-    honest.chunk(1000, b"a" * 10_000)
-    liar.say(Kind.START, 1, THRESHOLD)
-    liar.chunk(1, b"some")
-    lie(liar)
-    drained = parent.hear(messages.WorkerDrained)
-    assert drained.worker == liar.number
-    assert "ProtocolError" in drained.broken
-    ended = parent.hear(messages.JobEnded)
-    assert (ended.worker, ended.ticket) == (liar.number, 1)
-    assert ended.data.startswith(b"some")
-    if ended.outcome != Outcome.DIED:  # the lie came after an honest end
-        assert lie in {
-            chunk_for_a_job_that_is_over,
-            chunk_in_a_slot_for_a_job_that_is_over,
-            end_said_twice,
-            start_without_a_threshold,
-        }
-    with pytest.raises(BrokenPipeError):  # its queue is closed
-        os.write(liar.frames, b"x")
-    # What the parent says of it later is no news.
-    parent.tell(messages.WorkerLeft(worker=liar.number))
-    honest.chunk(1000, b"b" * 10_000)
-    honest.say(Kind.END, 1000, detail=Outcome.RETURNED)
-    ended = parent.hear(messages.JobEnded)
-    assert (ended.ticket, ended.outcome) == (1000, Outcome.RETURNED)
-    assert ended.data == b"a" * 10_000 + b"b" * 10_000
-
-
-def test_a_worker_that_scribbles_over_its_slots_spoils_its_own_job_only(
-    parent: HandParent,
-) -> None:
-    liar, honest = parent.worker(), parent.worker()
-    assert liar.slots is not None
-    for worker in (liar, honest):
-        worker.say(Kind.START, worker.number, THRESHOLD)
-    for number in range(50):
-        liar.slots[:] = os.urandom(1000) * (len(liar.slots) // 1000) + bytes(len(liar.slots) % 1000)
-        liar.say(Kind.DATA, 1, chunks=1, slot=number % 4, length=5000)
-        honest.chunk(2, bytes((number,)) * 5000)
-    for worker in (liar, honest):
-        worker.say(Kind.END, worker.number, detail=Outcome.RETURNED)
-    ended = {m.ticket: m for m in (parent.hear(messages.JobEnded) for _ in range(2))}
-    assert ended[1].size == 250_000
-    assert ended[2].data == b"".join(bytes((n,)) * 5000 for n in range(50))
+def test_a_sink_that_leaves_first_removes_nothing(directory: RunDirectory) -> None:
+    HandParent(directory).close()
+    assert directory.path.exists()
 
 
 # -- a parent that does not keep up ----------------------------------------------------------------

@@ -23,9 +23,11 @@ from hypothesis.stateful import (
 )
 
 from collector.errors import ClosedError, SpillError
-from collector.store import spillfile
-from collector.store.output import Output
-from collector.store.spill import Mode, Progress, SpillManager, temp_file_count
+from collector.store.output import spill_file
+from collector.store.output.output import Output
+from collector.store.output.progress import Mode, Progress
+from collector.store.output.spill_file import temp_file_count
+from collector.store.spill import SpillManager
 from tests.support.processend import end_of_process
 
 THRESHOLDS = st.sampled_from([0, 1, 7, 64, 1000])
@@ -64,7 +66,7 @@ class SpillMachine(RuleBasedStateMachine):
         super().__init__()
         self.disk = Disk()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(spillfile, "os", self.disk)
+        self.patch.setattr(spill_file, "os", self.disk)
         self.place = tempfile.mkdtemp()
         self.saved = 0
         self.made: list[Output] = []

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from collector.store import cleanup
-from collector.store.cleanup import clean_up, deferred, on_exit
-from collector.store.reclaim import reclaim
-from collector.store.rundir import process_run_directory
+from collector.store.rundir import cleanup
+from collector.store.rundir.cleanup import clean_up, deferred, on_exit
+from collector.store.rundir.directory import process_run_directory
+from collector.store.rundir.reclaim import reclaim
 from tests.support.rundirs import PRELUDE, REPOSITORY, a_process, names, needs_root, run_code
 from tests.support.tree import thread_states
 
@@ -30,11 +30,6 @@ path = run.path / name
 
 
 @pytest.fixture
-def temp_root(tmp_path: Path) -> Path:
-    return tmp_path / "root"
-
-
-@pytest.fixture
 def _restored() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, where pytest runs under nohup
     yield
@@ -42,9 +37,9 @@ def _restored() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def make_and_say(temp_root: str, said: Connection) -> None:
+def make_and_say(new_root: str, said: Connection) -> None:
     """Make a run directory in a child process, say where, and return."""
-    said.send(str(process_run_directory(temp_root).path))
+    said.send(str(process_run_directory(new_root).path))
 
 
 class TestEndings:
@@ -58,41 +53,42 @@ class TestEndings:
             ("import threading; threading.Thread(target=lambda: 1 / 0).start()", 0),
         ],
     )
-    def test_the_end_of_the_script_cleans(self, temp_root: Path, ending: str, status: int) -> None:
-        done = run_code(MAKE + "assert path.exists()\n" + ending, temp_root)
+    def test_the_end_of_the_script_cleans(self, new_root: Path, ending: str, status: int) -> None:
+        done = run_code(MAKE + "assert path.exists()\n" + ending, new_root)
         assert done.returncode == status, done.stderr
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     @pytest.mark.parametrize("busy", ["wait()", "while True: pass", "time.sleep(1000)"])
     def test_a_signal_cleans_and_stays_the_exit_status(
-        self, temp_root: Path, number: signal.Signals, busy: str
+        self, new_root: Path, number: signal.Signals, busy: str
     ) -> None:
-        with a_process(f"{MAKE}\nsay(1)\n{busy}", temp_root) as other:
+        with a_process(f"{MAKE}\nsay(1)\n{busy}", new_root) as other:
             other.hear()
             # A signal that comes between Python's last look for one and the system call that waits
             # is handled when that returns: where it waits, let it do so first.
             while busy != "while True: pass" and thread_states(other.pid) != {"S"}:
                 os.sched_yield()
             assert other.kill(number) == -number
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
     @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGABRT, signal.SIGKILL])
     def test_what_no_code_can_clean_is_left_to_the_next_sweep(
-        self, temp_root: Path, number: signal.Signals
+        self, new_root: Path, number: signal.Signals
     ) -> None:
         code = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))" + MAKE
-        with a_process(code + "say(1)\nwait()", temp_root) as other:
+        with a_process(code + "say(1)\nwait()", new_root) as other:
             other.hear()
             assert other.kill(number) == -number
-        assert len(names(temp_root)) == 1
-        assert len(reclaim([temp_root]).reclaimed) == 1
-        assert names(temp_root) == []
+        assert len(names(new_root)) == 1
+        assert len(reclaim([new_root]).reclaimed) == 1
+        assert names(new_root) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
     @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
     def test_the_end_of_a_child_process_cleans(
-        self, temp_root: Path, package: str, method: str
+        self, new_root: Path, package: str, method: str
     ) -> None:
         code = f"""
 import {package}
@@ -107,12 +103,12 @@ for _ in range(2):  # the second is forked with what the first has left, where t
     process_run_directory(sys.argv[2])
 """
         helpers = "from tests.store.test_cleanup import make_and_say\n"
-        done = run_code(helpers + code, temp_root, temp_root.parent / "parents")
+        done = run_code(helpers + code, new_root, new_root.parent / "parents")
         assert done.stdout == "True\n0 []\n" * 2, done.stderr
-        assert names(temp_root.parent / "parents") == []
+        assert names(new_root.parent / "parents") == []
 
     def test_the_end_of_a_child_process_takes_nothing_from_a_thread_that_goes_on(
-        self, temp_root: Path
+        self, new_root: Path
     ) -> None:
         code = """
 import multiprocessing, threading
@@ -133,16 +129,16 @@ child = multiprocessing.get_context("fork").Process(target=child)
 child.start()
 child.join()
 """
-        done = run_code(code, temp_root)
+        done = run_code(code, new_root)
         assert done.stdout == "True\n", done.stderr
         # From Python 3.13 on multiprocessing runs exit functions, when the threads have ended.
-        assert len(reclaim([temp_root]).reclaimed) == (sys.version_info < (3, 13))
+        assert len(reclaim([new_root]).reclaimed) == (sys.version_info < (3, 13))
 
-    def test_leaving_by_os_exit_is_left_to_the_next_sweep(self, temp_root: Path) -> None:
-        run_code(MAKE + "os._exit(0)", temp_root)
-        assert len(reclaim([temp_root]).reclaimed) == 1
+    def test_leaving_by_os_exit_is_left_to_the_next_sweep(self, new_root: Path) -> None:
+        run_code(MAKE + "os._exit(0)", new_root)
+        assert len(reclaim([new_root]).reclaimed) == 1
 
-    def test_an_except_for_ctrl_c_finds_the_outputs_still_there(self, temp_root: Path) -> None:
+    def test_an_except_for_ctrl_c_finds_the_outputs_still_there(self, new_root: Path) -> None:
         code = (
             MAKE
             + """
@@ -153,20 +149,20 @@ except KeyboardInterrupt:
     say(path.read_bytes())
 """
         )
-        with a_process(code, temp_root) as other:
+        with a_process(code, new_root) as other:
             other.hear()
             other.process.send_signal(signal.SIGINT)
             assert other.hear() == "b'bytes'"
             assert other.end() == 0
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
-    def test_ctrl_c_on_a_terminal_is_one_keyboard_interrupt(self, temp_root: Path) -> None:
+    def test_ctrl_c_on_a_terminal_is_one_keyboard_interrupt(self, new_root: Path) -> None:
         primary, secondary = pty.openpty()
         take_terminal = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
         code = PRELUDE + take_terminal + MAKE + "say('go')\nwait()"
         try:
             with subprocess.Popen(
-                [sys.executable, "-c", code, temp_root],
+                [sys.executable, "-c", code, new_root],
                 stdin=secondary,
                 stdout=secondary,
                 stderr=secondary,
@@ -185,13 +181,13 @@ except KeyboardInterrupt:
             assert seen.count(b"KeyboardInterrupt") == 1
         finally:
             os.close(primary)
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
 
 class TestSignals:
     @pytest.mark.parametrize("theirs", ["before", "after"])
     def test_a_handler_of_the_users_is_left_alone_and_decides(
-        self, temp_root: Path, theirs: str
+        self, new_root: Path, theirs: str
     ) -> None:
         install = """
 def handler(number, frame):
@@ -199,16 +195,16 @@ def handler(number, frame):
 signal.signal(signal.SIGTERM, handler)
 """
         parts = (install, MAKE) if theirs == "before" else (MAKE, install)
-        with a_process("".join(parts) + "say(1)\nwait()\nsay(path.exists())", temp_root) as other:
+        with a_process("".join(parts) + "say(1)\nwait()\nsay(path.exists())", new_root) as other:
             other.hear()
             other.process.send_signal(signal.SIGTERM)
             assert other.hear() == "mine True"
             other.tell()
             assert other.hear() == "True"
             assert other.end() == 0
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
-    def test_a_handler_of_the_users_may_go_on_to_ours(self, temp_root: Path) -> None:
+    def test_a_handler_of_the_users_may_go_on_to_ours(self, new_root: Path) -> None:
         code = (
             MAKE
             + """
@@ -221,15 +217,15 @@ say(1)
 wait()
 """
         )
-        with a_process(code, temp_root) as other:
+        with a_process(code, new_root) as other:
             other.hear()
             assert other.kill(signal.SIGTERM) == -signal.SIGTERM
             assert other.hear() == "mine"
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
-    def test_an_ignored_hangup_stays_ignored(self, temp_root: Path) -> None:
+    def test_an_ignored_hangup_stays_ignored(self, new_root: Path) -> None:
         with a_process(
-            MAKE + "say(1)\nwait()\nsay(path.exists())", temp_root, wrapper=("nohup",)
+            MAKE + "say(1)\nwait()\nsay(path.exists())", new_root, wrapper=("nohup",)
         ) as other:
             other.hear()
             other.process.send_signal(signal.SIGHUP)
@@ -237,7 +233,7 @@ wait()
             assert other.hear() == "True"
             assert other.end() == 0
 
-    def test_outside_the_main_thread_no_handler_is_installed(self, temp_root: Path) -> None:
+    def test_outside_the_main_thread_no_handler_is_installed(self, new_root: Path) -> None:
         code = """
 import threading
 def use():
@@ -248,21 +244,21 @@ thread.start()
 thread.join()
 say(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
 """
-        done = run_code(code, temp_root)
+        done = run_code(code, new_root)
         assert done.stdout == "True\n", done.stderr
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
     @needs_root
-    def test_the_first_process_of_a_container_installs_none(self, temp_root: Path) -> None:
+    def test_the_first_process_of_a_container_installs_none(self, new_root: Path) -> None:
         code = MAKE + "say(os.getpid(), signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
         wrapper = ("unshare", "--pid", "--fork", "--kill-child")
-        done = run_code(code, temp_root, wrapper=wrapper)
+        done = run_code(code, new_root, wrapper=wrapper)
         assert done.stdout == "1 True\n", done.stderr
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
     @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     def test_a_second_signal_leaves_at_once_and_the_sweep_finds_the_rest(
-        self, temp_root: Path, second: signal.Signals
+        self, new_root: Path, second: signal.Signals
     ) -> None:
         code = (
             MAKE
@@ -275,20 +271,20 @@ say(1)
 time.sleep(1000)
 """
         )
-        with a_process(code, temp_root) as other:
+        with a_process(code, new_root) as other:
             other.hear()
             other.process.send_signal(signal.SIGTERM)
             assert other.hear() == "cleaning"
             status = other.kill(second)
             assert status == -(signal.SIGTERM if second == signal.SIGINT else second)
-        assert len(names(temp_root)) == 1
-        assert len(reclaim([temp_root]).reclaimed) == 1
+        assert len(names(new_root)) == 1
+        assert len(reclaim([new_root]).reclaimed) == 1
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_at_any_step_of_making_or_disposing_leaves_nothing(
-        self, temp_root: Path, number: signal.Signals
+        self, new_root: Path, number: signal.Signals
     ) -> None:
-        done = run_code(STRIKE_AT_EVERY_STEP, temp_root, str(int(number)))
+        done = run_code(STRIKE_AT_EVERY_STEP, new_root, str(int(number)))
         assert done.stderr == ""
         steps, bad = done.stdout.split(maxsplit=1)
         assert int(steps) > 30
@@ -318,7 +314,7 @@ def use(strike_at):
     process_run_directory(sys.argv[1]).dispose()
     return steps
 
-from collector.store.root import open_root
+from collector.store.rundir.root import open_root
 bad, strike_at, status = [], 0, -1
 while status:
     strike_at += 1
@@ -338,7 +334,7 @@ class TestForks:
         "ending", ["sys.exit(0)", "os.kill(os.getpid(), signal.SIGTERM)", "raise ValueError"]
     )
     def test_a_forked_child_cleans_nothing_of_its_parents(
-        self, temp_root: Path, ending: str
+        self, new_root: Path, ending: str
     ) -> None:
         code = (
             MAKE
@@ -350,13 +346,13 @@ status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 say(path.exists(), status)
 """
         )
-        done = run_code(code, temp_root)
+        done = run_code(code, new_root)
         expected = {"s": 0, "o": -signal.SIGTERM, "r": 1}[ending[0]]
         assert done.stdout == f"True {expected}\n"
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
     def test_a_forked_child_starts_with_default_handlers_and_cleans_its_own(
-        self, temp_root: Path
+        self, new_root: Path
     ) -> None:
         code = (
             MAKE
@@ -371,9 +367,9 @@ os.waitpid(child, 0)
 say(os.listdir(sys.argv[1]) == [run.path.name])
 """
         )
-        done = run_code(code, temp_root)
+        done = run_code(code, new_root)
         assert done.stdout == "True\nTrue False\nTrue\n", done.stderr
-        assert names(temp_root) == []
+        assert names(new_root) == []
 
     def test_a_child_forked_while_a_signal_was_held_back_is_not_deaf(self) -> None:
         code = """

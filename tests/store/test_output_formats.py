@@ -9,44 +9,18 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collector.store.output import Output
-from collector.store.spill import SpillManager
-from tests.support.processend import end_of_process
-
-Maker = Callable[[bytes], Output]
+from tests.support.outputs import Maker
 
 ROWS = [["name", "count"], ["grüße, welt", "1"], ['"quoted"\nline', "2"]]
 TABLE = "name,count\na,1\nb,2\n"
 
 
-@pytest.fixture(autouse=True)
-def _process_ends() -> Iterator[None]:
-    yield
-    end_of_process()
-
-
-def in_memory(data: bytes) -> Output:
-    with SpillManager(len(data) + 1) as manager:
-        manager.write(data)
-        return manager.finalize()
-
-
-def on_disk(data: bytes) -> Output:
-    with SpillManager(0) as manager:
-        manager.write(data)
-        return manager.finalize()
-
-
-@pytest.fixture(params=[in_memory, on_disk], ids=["memory", "disk"])
-def make(request: pytest.FixtureRequest) -> Maker:
-    maker: Maker = request.param
-    return maker
+pytestmark = pytest.mark.usefixtures("process_ends")
 
 
 def test_csv(make: Maker) -> None:

@@ -11,16 +11,13 @@ import pytest
 
 from collector.errors import ClosedError
 from collector.settings import MIB
-from collector.store.output import Output
-from collector.store.rundir import RunDirectory
-from collector.store.spill import Mode, Progress, Sealed, SpillManager, temp_file_count
-from tests.support.processend import end_of_process
+from collector.store.output.output import Output
+from collector.store.output.progress import Mode, Progress
+from collector.store.output.spill_file import temp_file_count
+from collector.store.rundir.directory import RunDirectory
+from collector.store.spill import Sealed, SpillManager
 
-
-@pytest.fixture(autouse=True)
-def _process_ends() -> Iterator[None]:
-    yield
-    end_of_process()
+pytestmark = pytest.mark.usefixtures("process_ends")
 
 
 def spill_files(root: Path | None = None) -> list[str]:
@@ -162,14 +159,13 @@ def test_a_bytearray_that_changes_after_write_arrives_as_it_was(threshold: int) 
         assert manager.finalize().read() == b"beforeafter."
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 1.5, ["a"], object(), array.array("B", b"x")])
+@pytest.mark.parametrize("chunk", [None, 1, 1.5, ["a"], object()])
 def test_a_chunk_of_a_wrong_type_is_refused_by_name(chunk: Any) -> None:
     with SpillManager() as manager:
         with pytest.raises(TypeError) as caught:
             manager.write(chunk)
         assert str(caught.value) == (
-            "a chunk must be bytes, bytearray, a C-contiguous memoryview or str, "
-            f"not {type(chunk).__name__}"
+            f"a chunk must be bytes, another C-contiguous buffer or str, not {type(chunk).__name__}"
         )
         assert manager.progress.chunks_processed == 0
 
@@ -448,7 +444,7 @@ def directory(tmp_path: Path) -> Iterator[RunDirectory]:
 
 
 def test_in_a_run_directory_the_file_lies_there(directory: RunDirectory) -> None:
-    with SpillManager.in_directory(directory, memory_threshold=2) as manager:
+    with SpillManager.in_directory(lambda: directory, memory_threshold=2) as manager:
         manager.write(b"abc")
         path = manager.progress.temp_file_path
         assert path is not None
@@ -456,7 +452,7 @@ def test_in_a_run_directory_the_file_lies_there(directory: RunDirectory) -> None
 
 
 def test_sealing_hands_over_the_bytes(directory: RunDirectory) -> None:
-    manager = SpillManager.in_directory(directory, memory_threshold=10)
+    manager = SpillManager.in_directory(lambda: directory, memory_threshold=10)
     manager.write(b"abc")
     manager.write(b"")
     assert manager.seal() == Sealed(data=b"abc", name=None, size=3, chunks=2)
@@ -464,7 +460,9 @@ def test_sealing_hands_over_the_bytes(directory: RunDirectory) -> None:
 
 
 def test_sealing_hands_over_the_file(directory: RunDirectory) -> None:
-    manager = SpillManager.in_directory(directory, memory_threshold=2, temp_file_base_name="output")
+    manager = SpillManager.in_directory(
+        lambda: directory, memory_threshold=2, temp_file_base_name="output"
+    )
     manager.write(b"abc")
     sealed = manager.seal()
     assert sealed.data is None
@@ -481,7 +479,7 @@ def test_sealing_hands_over_the_file(directory: RunDirectory) -> None:
 
 
 def test_a_file_keeps_its_run_directory(directory: RunDirectory) -> None:
-    manager = SpillManager.in_directory(directory, memory_threshold=1)
+    manager = SpillManager.in_directory(lambda: directory, memory_threshold=1)
     manager.write(b"abc")
     output = manager.finalize()
     directory.release()

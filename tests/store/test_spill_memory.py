@@ -13,7 +13,8 @@ pytestmark = pytest.mark.timeout(900)  # gigabytes and millions, on a machine th
 
 PROLOGUE = """
     import hashlib, os, sys
-    from collector.store.spill import SpillManager, Mode
+    from collector.store.output.progress import Mode
+    from collector.store.spill import SpillManager
 
     def peak():
         with open("/proc/self/status") as status:
@@ -64,6 +65,7 @@ WRITE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size_mib", "step_kib"), [(100, 1), (100, 64), (2048, 1024)])
 def test_large_outputs_take_less_than_ten_megabytes(
     size_mib: int, step_kib: int, tmp_path: Path
@@ -72,6 +74,7 @@ def test_large_outputs_take_less_than_ten_megabytes(
     assert growth(script, tmp_path / "root") < 10_000_000
 
 
+@pytest.mark.slow
 def test_ten_million_chunks_of_one_byte_take_less_than_ten_megabytes(tmp_path: Path) -> None:
     script = """
         with manager() as growing:

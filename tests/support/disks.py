@@ -31,3 +31,9 @@ def fill(disk: Path, spare_bytes: int = 0) -> Path:
     ballast = disk / "ballast"
     ballast.write_bytes(bytes(status.f_bavail * status.f_frsize - spare_bytes))
     return ballast
+
+
+def free(disk: Path) -> int:
+    """The bytes that a disk still takes."""
+    status = os.statvfs(disk)
+    return status.f_bavail * status.f_frsize

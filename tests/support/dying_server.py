@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from collector.process.birth import stand_apart
+from collector.process.start.child import stand_apart
 from tests.support.leaks import wait_until
 
 _fork = os.fork

@@ -171,6 +171,17 @@ def kill_self(number: int = signal.SIGKILL) -> NoReturn:
     raise AssertionError("the signal did not end this process")
 
 
+def write_in_halves(size: int, begun: str, until: str) -> int:
+    """Write half of `size` bytes, wait until told to go on, write the other half."""
+    for number, chunk in enumerate(numbered(size)):
+        if number == size // MIB // 2:
+            current_job().flush()
+            Path(begun).touch()
+            wait_for(until)
+        current_job().write(chunk)
+    return size
+
+
 def write_then_die(size: int) -> None:
     """Write `size` bytes, hand them over, and end the worker by SIGKILL."""
     for chunk in numbered(size):
@@ -182,6 +193,11 @@ def write_then_die(size: int) -> None:
 def fail(error: BaseException) -> None:
     """Raise it."""
     raise error
+
+
+def raise_value_error() -> None:
+    """Fail, as ever."""
+    raise ValueError("as it was told")
 
 
 def write_then_fail(size: int, error: BaseException) -> None:

@@ -28,6 +28,9 @@ _CLONE_NEWNS: Final = 0x20000
 _MS_REC: Final = 0x4000
 _MS_SLAVE: Final = 0x80000
 _SIGNALS: Final = [(f"handler of {number.name}", number) for number in signal.Signals]
+shared_by_tests: Final[set[int]] = set()
+"""Children of this process that several tests use; what is below them is no test's own."""
+
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _OURS_IN_SHARED_MEMORY: Final = re.compile(r"sem\.|psm_|mp-|pymp-|.*collector")
 _LEFT_DIRECTORY: Final = re.compile(r"(run|trash|scratch|pymp)-")
@@ -181,7 +184,7 @@ def descendants(root: int | None = None) -> list[ProcessInfo]:
     found: list[ProcessInfo] = []
     waiting = [os.getpid() if root is None else root]
     while waiting:
-        below = children.get(waiting.pop(), [])
+        below = [p for p in children.get(waiting.pop(), []) if p.pid not in shared_by_tests]
         found += below
         waiting += [process.pid for process in below]
     return found
@@ -242,7 +245,7 @@ def _read(path: str) -> bytes:
     """The content of a small file of `/proc`; empty if the process is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return b""
     try:
         return os.read(fd, 4096)

@@ -29,6 +29,16 @@ def become(user: int) -> None:
     _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_READ_SEARCH, 0, 0))
 
 
+def lose_privileges() -> None:
+    """Be root for files that are root's, and nobody for all others: here, and as long as we live.
+
+    What a file's mode says holds from here on.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("=Ii", _CAPABILITIES_OF_TWO_WORDS, 0)
+    _check(libc.capset(header, bytes(24)))
+
+
 def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()

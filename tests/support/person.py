@@ -73,6 +73,11 @@ class Person:
         gone = ["".join(row[x].data for x in width).rstrip() for row in self.screen.history.top]
         return gone + self.rows
 
+    @property
+    def mode(self) -> list[Any]:
+        """The mode of the terminal, as `termios` has it."""
+        return termios.tcgetattr(self._end)
+
     def run(self, script: Path, *arguments: str) -> None:
         """Start it."""
         self._process = subprocess.Popen(
@@ -107,6 +112,16 @@ class Person:
         deadline = time.monotonic() + PATIENCE_S
         while self._read(1.0):
             assert time.monotonic() < deadline, f"it does not end: {self.lines}"
+        assert self._process is not None
+        return self._process.wait(PATIENCE_S)
+
+    def hang_up(self) -> None:
+        """Close the window."""
+        os.close(self._end)
+        self._end = -1
+
+    def code(self) -> int:
+        """Wait until the script ends, without looking; return its exit code."""
         assert self._process is not None
         return self._process.wait(PATIENCE_S)
 

@@ -2,7 +2,7 @@
 
 import gc
 
-from collector.store import cleanup
+from collector.store.rundir import cleanup
 
 
 def end_of_process() -> None:

@@ -1,4 +1,5 @@
-"""The parts of the documentation that the code writes: signatures, limits, errors, the wire.
+"""The parts of the documentation that the code writes: signatures, limits, errors, the wire,
+states and modules.
 
 A page holds them between `<!-- name -->` and `<!-- end -->`. Run this module to write them anew:
 `python -m tests.support.reference`; a test compares them with the code.
@@ -9,23 +10,37 @@ import dataclasses
 import enum
 import inspect
 import re
+import textwrap
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import collector
-from collector import broken, errors, settings
-from collector.process.current import CurrentJob
-from collector.wire import frames, messages
+from collector import crash_errors, errors, settings
+from collector.batch.record import AttemptRecord, Record
+from collector.process.worker.current_job import CurrentJob
+from collector.wire import frames, messages, outcome
+from tests.support import drawn
+from tests.support.since import marks
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(<!-- ([a-z ]+) -->\n\n?).*?(\n?<!-- end -->)", re.DOTALL)
-_MADE_BY_US = {"Job", "Output", "Progress"}
+_MADE_BY_US = {"Batch", "Job", "Output", "Progress"}
+_PARTS = {"Batch": (("record", Record), ("attempt", AttemptRecord))}
 _FOR_OTHER_ROOMS = {
+    "attempt.details",
+    "attempt.pickled",
+    "attempt.places",
     "SpillManager.write_joined",
+    "SpillManager.cut",
+    "SpillManager.grown",
+    "SpillManager.identify_file",
     "SpillManager.seal",
     "SpillManager.in_memory",
-    "current_job().close",
+    "current_job().end",
+    "current_job().disown",
+    "current_job().explain",
+    "current_job().lead",
 }
 _SECTION = re.compile(r"(Args|Returns|Raises|Attributes|Guarantees|Yields):\s*(.*)")
 
@@ -40,6 +55,7 @@ def public_names() -> Iterator[str]:
         if inspect.isclass(found) and issubclass(found, Exception):
             continue  # on the page of errors
         yield f"## `{name}`\n"
+        yield from marks(name)
         if inspect.isclass(found) and issubclass(found, enum.Enum):
             yield f"{prose(found.__doc__)}\n"
             yield from (f"- `{name}.{m.name}`: `{m.value!r}`" for m in found)
@@ -52,6 +68,9 @@ def public_names() -> Iterator[str]:
             yield from members(name, found)
         if name == "current_job":
             yield from members("current_job()", CurrentJob)
+        for part, kind in _PARTS.get(name, ()):
+            yield f"### {part.capitalize()} of a batch\n\n{prose(kind.__doc__)}\n"
+            yield from members(part, kind)
 
 
 def members(name: str, found: type) -> Iterator[str]:
@@ -66,7 +85,9 @@ def members(name: str, found: type) -> Iterator[str]:
         if path in _FOR_OTHER_ROOMS or "See `" in (text or ""):
             continue
         what = "" if isinstance(value, property) else signature(value)
-        yield f"### `{path}{what}`\n\n{prose(text)}\n"
+        yield f"### `{path}{what}`\n"
+        yield from marks(path)
+        yield f"{prose(text)}\n"
 
 
 def signature(found: Callable[..., object]) -> str:
@@ -82,7 +103,8 @@ def prose(text: str | None) -> str:
     """A docstring in Google's style as Markdown."""
     lines: list[str] = []
     inside = ""
-    for line in inspect.cleandoc(text or "").splitlines():
+    said, _, example = inspect.cleandoc(text or "").partition("\n\nExample:\n")
+    for line in said.splitlines():
         section = _SECTION.fullmatch(line)
         if section:
             inside = section[1]
@@ -94,6 +116,8 @@ def prose(text: str | None) -> str:
             lines.append(line)
         else:
             lines.append(line.strip() and f"  {line.strip()}" if inside else line)
+    if example:
+        lines += ["", "**Example.**", "", "```python", textwrap.dedent(example), "```"]
     return "\n".join(lines)
 
 
@@ -136,7 +160,7 @@ def _shown(name: str, value: object) -> str:
 # -- errors ----------------------------------------------------------------------------------------
 
 
-_ERRORS = {errors.__name__, broken.__name__}
+_ERRORS = {errors.__name__, crash_errors.__name__}
 
 
 def error_tree() -> Iterator[str]:
@@ -164,7 +188,9 @@ def error_texts() -> Iterator[str]:
     for name in sorted(collector.__all__):
         found = getattr(collector, name)
         if inspect.isclass(found) and issubclass(found, Exception):
-            yield f"### `{name}`\n\n{prose(found.__doc__)}\n"
+            yield f"### `{name}`\n"
+            yield from marks(name)
+            yield f"{prose(found.__doc__)}\n"
 
 
 # -- the wire --------------------------------------------------------------------------------------
@@ -186,7 +212,7 @@ def frame_header() -> Iterator[str]:
 def codes() -> Iterator[str]:
     """The numbers of kinds, streams, places and outcomes."""
     yield "| what | numbers |\n|---|---|"
-    for table in (frames.Kind, frames.Stream, frames.Place, frames.Outcome):
+    for table in (frames.Kind, frames.Stream, frames.PayloadPlace, outcome.Outcome):
         numbers = ", ".join(f"{member.value} {member.name}" for member in table)
         yield f"| {table.__name__} | {numbers} |"
 
@@ -213,6 +239,8 @@ BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
     "frame header": frame_header,
     "codes": codes,
     "messages": message_fields,
+    "moves": drawn.moves,
+    "tree": drawn.tree,
 }
 
 

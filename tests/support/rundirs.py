@@ -6,17 +6,19 @@ Runs in:    the process of pytest; `a_process` starts others.
 import contextlib
 import fcntl
 import os
+import stat
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, final
 
 import pytest
 
-from collector.store import kernel
-from collector.store.reclaim import list_runs
-from collector.store.rundir import RunDirectory
+from collector.store.rundir import kernel, root
+from collector.store.rundir.directory import RunDirectory
+from collector.store.rundir.reclaim import list_runs, reclaim
 
 NOBODY: Final = 65534
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -28,8 +30,19 @@ needs_root: Final = pytest.mark.skipif(
 PRELUDE: Final = """
 import os, signal, sys, time
 from pathlib import Path
-from collector.store import cleanup, kernel, reclaim, rundir, sweep
-from collector.store.rundir import RunDirectory, process_run_directory
+from collector.store.rundir import cleanup
+from collector.store.rundir import kernel
+from collector.store.rundir import reclaim
+from collector.store.rundir import directory as rundir
+from collector.store.rundir import claim
+from collector.store.rundir import scratch as scratch_directories
+from collector.store.rundir.directory import RunDirectory, process_run_directory
+
+def make_scratch(path):
+    fd, name = os.open(path, os.O_RDONLY), f"scratch-{os.urandom(8).hex()}"
+    scratch_directories.make_scratch_in(fd, name)
+    os.close(fd)
+    return Path(path, name)
 
 def say(*words):  # not by print: a signal's handler may say something in the midst of another word
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
@@ -161,7 +174,7 @@ def a_process(
 
 BECOME: Final = """
 import filelock, json, tempfile
-import collector.cli
+import collector.cli.program
 def become(user):  # an interpreter below /root is out of reach for others: all was imported above
     os.setgroups([])
     os.setresgid(user, user, user)
@@ -265,3 +278,45 @@ def immutable(path: Path) -> Iterator[None]:
     finally:
         fcntl.ioctl(fd, set_flags, before)
         os.close(fd)
+
+
+def advise_anew(*known: tuple[str, int]) -> None:
+    """Forget what was said of roots, but what is `known`: kind of advice, device."""
+    root._advised.clear()
+    root._advised.update(known)
+
+
+def let_go(run: RunDirectory) -> None:
+    """Give its locks back and leave all that is in it, as the death of its owner does."""
+    run._lease.drop()
+
+
+def gone(temp_root: Path) -> bool:
+    """Whether one sweep leaves nothing."""
+    report = reclaim([temp_root])
+    return not report.failures and names(temp_root) == []
+
+
+@contextlib.contextmanager
+def working_in(path: Path) -> Iterator[None]:
+    """Within this block, that is the working directory."""
+    before = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(path)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def mode(path: Path) -> int:
+    """The permissions of a file itself, no link followed."""
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def run_script(script: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run a script to its good end, without a word of complaint."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done

@@ -8,6 +8,8 @@ from typing import Final
 _NUMBERS: Final = {
     "pidfd_open": {"x86_64": 434, "aarch64": 434},
     "memfd_create": {"x86_64": 319, "aarch64": 279},
+    "linkat": {"x86_64": 265, "aarch64": 37},
+    "renameat2": {"x86_64": 316, "aarch64": 276},
 }
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_SECCOMP: Final = 22

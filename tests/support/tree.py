@@ -1,39 +1,19 @@
-"""The processes of a Collector, found from inside, and of a script, found from outside."""
+"""The processes of a script, found from outside, and what can be done to a process."""
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, final
 
-from collector import Collector
 from tests.support.leaks import is_running, wait_until
 
 ROOT: Final = Path(__file__).parents[2]
 _TOKEN: Final = "COLLECTOR_TEST_TREE"
-
-
-def worker_pids(collector: Collector) -> list[int]:
-    """The workers that are there now."""
-    return [w.child.pid for w in list(collector._core.pool._supervisor._workers.values())]
-
-
-def sink_pid(collector: Collector) -> int | None:
-    """The sink that is there now."""
-    sink = collector._core.pool._supervisor._sink
-    return None if sink is None else sink.child.pid
-
-
-def server_pid(collector: Collector) -> int | None:
-    """The forkserver that is there now."""
-    launcher = collector._core.pool._supervisor._crew.launcher
-    server = getattr(launcher, "_server", None)
-    return None if server is None else int(server.pid)
 
 
 def kill(pid: int | None) -> None:
@@ -51,11 +31,13 @@ def kill_at_once(tree: Callable[[], Iterable[int]]) -> None:
     stopped: set[int] = set()
     while new := set(tree()) - stopped:
         for pid in new:
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):  # it has ended since it was looked for
+                os.kill(pid, signal.SIGSTOP)
             assert wait_until(partial(_stands_still, pid))
         stopped |= new
     for pid in stopped:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _stands_still(pid: int) -> bool:
@@ -132,23 +114,6 @@ def script(source: str, *arguments: str) -> Iterator[Script]:
 
 
 @contextmanager
-def supervisor_held_up(collector: Collector) -> Iterator[None]:
-    """Within this block the parent hears of nothing and starts nothing."""
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        held.set()
-        go_on.wait()
-
-    collector._core.pool._supervisor.note(hold)
-    held.wait()
-    try:
-        yield
-    finally:
-        go_on.set()
-
-
-@contextmanager
 def stopped(pid: int | None) -> Iterator[None]:
     """Within this block the process stands still."""
     assert pid is not None
@@ -157,3 +122,20 @@ def stopped(pid: int | None) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def assert_runs(source: str, *arguments: str) -> list[str]:
+    """Run a script to its good end, with nothing left of its tree; return what it printed."""
+    with script(source, *arguments) as running:
+        assert running.process.stdout is not None
+        printed = running.process.stdout.read()
+        assert running.process.wait() == 0, printed
+        assert running.gone()
+        return printed.splitlines()
+
+
+def waits_for_a_pipe(pid: int) -> bool:
+    """Whether the main thread is in read(2) of a pipe and has slept there for a while."""
+    return Path(f"/proc/{pid}/wchan").read_text() in ("pipe_read", "anon_pipe_read") or (
+        Path(f"/proc/{pid}/syscall").read_text().split()[0] == "0"
+    )

@@ -3,7 +3,9 @@
 Each `type: ignore` stands where a wrong use must be reported: without an error there it is one.
 """
 
+import array
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, as_completed, wait
 from pathlib import Path
@@ -128,6 +130,8 @@ async def followed(job: Job[int]) -> AsyncIterator[bytes]:
     """Both ways to follow a job."""
     for chunk in job.follow():
         assert_type(chunk, bytes)
+    for piece in job.follow(text=True):
+        assert_type(piece, str)
     async for chunk in job.follow():
         yield chunk
 
@@ -163,6 +167,9 @@ def inside() -> None:
     assert_type(current_job().scratch_dir, Path)
     current_job().write(3)  # type: ignore[arg-type]
     print("text", file=current_job())
+    assert_type(current_job().fileno(), int)
+    current_job().writelines([b"bytes", array.array("d", [1.0])])
+    subprocess.run(["true"], check=True, stdout=current_job())
 
 
 def outputs(output: Output) -> None:
@@ -183,5 +190,7 @@ def outputs(output: Output) -> None:
 
 def alone(manager: SpillManager) -> None:
     """A manager on its own."""
+    manager.write(memoryview(b"x"))
     assert_type(manager.write(bytearray(b"x")), int)
+    assert_type(manager.write("text"), int)
     assert_type(manager.finalize(), Output)

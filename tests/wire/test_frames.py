@@ -19,10 +19,10 @@ from collector.wire.frames import (
     FrameDecoder,
     FrameEncoder,
     Kind,
-    Outcome,
-    Place,
+    PayloadPlace,
     Stream,
 )
+from collector.wire.outcome import Outcome
 
 SLOT_BYTES, SLOT_COUNT, INLINE_BYTES = 1000, 4, 300
 HEADER = struct.Struct("<HBBBBHIIQQ")
@@ -83,7 +83,7 @@ def test_any_split_of_the_bytes_decodes_alike(
             Frame(
                 kind=kind,
                 detail=detail,
-                place=Place.INLINE if slot is None else Place.SLOT,
+                place=PayloadPlace.INLINE if slot is None else PayloadPlace.SLOT,
                 slot=slot or 0,
                 length=length,
                 chunks=chunks,
@@ -141,7 +141,7 @@ def header(**lies: int) -> bytes:
         "version": VERSION,
         "kind": Kind.DATA,
         "detail": 0,
-        "place": Place.INLINE,
+        "place": PayloadPlace.INLINE,
         "slot": 0,
         "length": 0,
         "chunks": 1,
@@ -164,20 +164,20 @@ def test_an_honest_header_is_taken() -> None:
         ({"magic": 0xFFFF}, "begins with 0xffff"),
         ({"version": VERSION + 1}, f"version {VERSION + 1}"),
         ({"kind": 0}, "unknown kind of frame: 0"),
-        ({"kind": 7}, "unknown kind of frame: 7"),
+        ({"kind": 8}, "unknown kind of frame: 8"),
         ({"kind": 255}, "unknown kind of frame: 255"),
-        ({"detail": 3}, "unknown stream: 3"),
-        ({"kind": Kind.END, "detail": Outcome.DIED}, "unknown outcome: 2"),
+        ({"detail": 4}, "unknown stream: 4"),
+        ({"kind": Kind.END, "detail": Outcome.CRASHED}, "unknown outcome: 2"),
         ({"kind": Kind.END, "detail": Outcome.SPILL_FAILED}, "unknown outcome: 3"),
         ({"kind": Kind.END, "detail": 255}, "unknown outcome: 255"),
         ({"place": 2}, "place 2"),
         ({"length": INLINE_BYTES + 1}, f"claims {INLINE_BYTES + 1} bytes"),
         ({"length": 2**31}, f"claims {2**31} bytes"),
         ({"length": 2**32 - 1}, f"claims {2**32 - 1} bytes"),  # -1, were it signed
-        ({"place": Place.SLOT, "length": SLOT_BYTES + 1}, f"claims {SLOT_BYTES + 1} bytes"),
-        ({"place": Place.SLOT, "length": 2**31}, f"claims {2**31} bytes"),
-        ({"place": Place.SLOT, "slot": SLOT_COUNT}, f"in slot {SLOT_COUNT}"),
-        ({"place": Place.SLOT, "slot": 65535}, "in slot 65535"),
+        ({"place": PayloadPlace.SLOT, "length": SLOT_BYTES + 1}, f"claims {SLOT_BYTES + 1} bytes"),
+        ({"place": PayloadPlace.SLOT, "length": 2**31}, f"claims {2**31} bytes"),
+        ({"place": PayloadPlace.SLOT, "slot": SLOT_COUNT}, f"in slot {SLOT_COUNT}"),
+        ({"place": PayloadPlace.SLOT, "slot": 65535}, "in slot 65535"),
         ({"sequence": 1}, "frame 1 came where 0 was due"),
         ({"sequence": 2**64 - 1}, "came where 0 was due"),
     ],
@@ -204,7 +204,7 @@ def test_a_gap_or_a_repetition_in_the_sequence_is_refused() -> None:
 def test_without_slots_a_frame_in_one_is_refused() -> None:
     ear = FrameDecoder(slot_bytes=SLOT_BYTES, slot_count=0, inline_bytes=INLINE_BYTES)
     with pytest.raises(ProtocolError, match="in slot 0"):
-        list(ear.feed(header(place=Place.SLOT)))
+        list(ear.feed(header(place=PayloadPlace.SLOT)))
 
 
 @given(st.binary(max_size=400), st.integers(0, 6), st.data())
@@ -222,7 +222,7 @@ def test_whatever_comes_is_frames_within_the_limits_or_refused(
             for frame, payload in ear.feed(piece):
                 assert frame.kind in set(Kind)
                 assert len(payload) <= INLINE_BYTES
-                assert frame.slot < SLOT_COUNT or frame.place == Place.INLINE
+                assert frame.slot < SLOT_COUNT or frame.place == PayloadPlace.INLINE
                 assert frame.length <= max(SLOT_BYTES, INLINE_BYTES)
     except ProtocolError:
         return

@@ -60,6 +60,7 @@ ENDED = messages.JobEnded(
     outcome=0,
     size=9,
     chunks=3,
+    value_size=5,
     name="a-\udcff.spill",
     data=b"some data",
     value_name="",
@@ -132,7 +133,7 @@ def test_a_lie_about_the_length_of_a_text_is_refused_and_allocates_nothing(
     which: int, size: int
 ) -> None:
     wire = wire_of(ENDED)
-    at = HEADER.size + 6 * 8 + which * 8
+    at = HEADER.size + 7 * 8 + which * 8
     honest = struct.unpack_from("<Q", wire, at)[0]
     assert honest in {len(ENDED.name.encode("utf-8", "surrogatepass")), 9, 0, 5, 8}
     if size == honest:

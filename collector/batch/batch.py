@@ -1,0 +1,269 @@
+"""`Batch`: what a batch directory says, for whoever wants to read it.
+
+Runs in:    any process, also while another one writes; it needs neither a lock nor the right to
+            write.
+Owns:       the descriptors of the directory.
+Invariants: I1  nothing is changed.
+            I2  what is told is what was there when it was opened, or later.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, final
+
+from collector.batch import lines
+from collector.batch.directory import BatchDirectory, BatchFacts
+from collector.batch.history import History
+from collector.batch.keys import Keys, key_text
+from collector.batch.names import Template
+from collector.batch.record import AttemptRecord, Record, record_of
+from collector.batch.scan import missing_of
+from collector.batch.states import State, resume_of, why
+from collector.closable import Closable
+from collector.errors import BatchError
+
+_FIRST_FAILURES = 10
+
+
+@final
+class Batch(Closable):
+    """A batch directory, open for reading: who is done, who failed and why, and every output.
+
+    Iterating gives a record for each job, in the order of the inputs. It is a context manager:
+    `close` lets go of its descriptors.
+
+    Example:
+        >>> from collector import Batch
+        >>> with Collector(max_workers=1) as collector:
+        ...     jobs = list(collector.collect(str.upper, ["a", "b"], batch="letters"))
+        >>> with Batch.open("letters") as batch:
+        ...     [(record.input, record.status, record.value()) for record in batch]
+        [('a', 'done', 'A'), ('b', 'done', 'B')]
+    """
+
+    def __init__(self, directory: BatchDirectory, facts: BatchFacts, history: History) -> None:
+        self._directory = directory
+        self._facts = facts
+        self._history = history
+        self._trusted = directory.is_ours_alone()
+        self._known_texts: dict[int, tuple[str, str, str]] | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a batch directory; also one that another process writes to.
+
+        Raises:
+            BatchError: It is none, or cannot be read, or is of a newer version.
+        """
+        directory = BatchDirectory.open(path)
+        try:
+            facts = directory.facts()
+            if facts is None:
+                message = "this is no batch directory: it is empty"
+                raise BatchError(errno.ENOENT, message, directory.path)  # noqa: TRY301
+            return cls(directory, facts, History(directory))
+        except BaseException:
+            directory.close()
+            raise
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self._directory.path)
+
+    @property
+    def runs(self) -> str:
+        """What it runs: the name of a function, or the template of a command."""
+        return self._facts.what.name
+
+    @property
+    def kind(self) -> str:
+        """Whether that is a "function" or a "command"."""
+        return self._facts.what.kind
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options that were given with it, and change results."""
+        return self._facts.what.options
+
+    def status(self, failures: int = _FIRST_FAILURES) -> Mapping[str, Any]:
+        """Sum the batch up.
+
+        Args:
+            failures: So many failures are told at most.
+
+        Returns:
+            `done`, `failed`, `interrupted` and `waiting` (numbers of jobs), `bytes` (of the outputs
+            of those that are done), `seconds` and `meters` (of all attempts together), and
+            `failures`, each with `key`, `name`, `input`, `status` (of the attempt) and `error`.
+        """
+        table, tally = self._history.table, self._history.tally
+        counts = {state.value: number for state, number in table.counts().items()}
+        waiting = counts.pop(State.WAITING.value)
+        unheard = (tally.inputs or 0) - sum(counts.values())
+        told = counts | {State.WAITING.value: max(waiting, unheard)}
+        return {
+            "done": told["done"],
+            "failed": told["failed"],
+            "interrupted": told["interrupted"],
+            "waiting": told["waiting"],
+            "bytes": table.result_bytes(),
+            "seconds": round(tally.seconds, 6),
+            "meters": dict(tally.meters),
+            "failures": list(self._failures(failures)) if told["failed"] else [],
+        }
+
+    def __iter__(self) -> Iterator[Record]:
+        for row in self._history.table.in_order():
+            yield self._record(row)
+
+    def __len__(self) -> int:
+        return len(self._history.table)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def find(self, key: str) -> Record | None:
+        """Return the record of a key, if there is one."""
+        try:
+            row = self._history.table.find(key) if len(key) == len(f"{0:032}") else None
+        except ValueError:  # no hexadecimal digits
+            row = None
+        return None if row is None else self._record(row)
+
+    def why(self, value: object, *, resume: str = "failed") -> str:
+        """Say in a sentence whether an input would run, and the reason.
+
+        Args:
+            value: The input, or what `key=` makes of it.
+            resume: As in `collect`.
+
+        Raises:
+            TypeError: The input has no key text.
+            ValueError: There is no such `resume`.
+        """
+        wanted = resume_of(resume)
+        table = self._history.table
+        row = table.find(Keys(self.runs).key(key_text(value)))
+        if row is None:
+            return why(State.WAITING, wanted, 0)
+        lost = self._history.missing(row) if table.is_lost(row) else ""
+        sentence = why(table.state(row), wanted, table.attempts(row), lost)
+        error = self._record(row).error
+        return f"{sentence} ({error})" if error else sentence
+
+    def verify(self) -> list[str]:
+        """Look for every byte that the journals promise; returns what is wrong, [] if nothing is.
+
+        Bytes are counted, not compared.
+        """
+        tally = self._history.tally
+        problems = [f"a line counts as not there: {line}" for line in tally.bad_lines]
+        if tally.bad > len(tally.bad_lines):
+            problems.append(f"so do {tally.bad - len(tally.bad_lines)} more lines")
+        for row in self._history.table.in_order():
+            for shard, ended, kept in self._history.kept(row):
+                reason = missing_of(ended, shard) if kept else ""
+                if reason:
+                    who = ended.name or ended.input
+                    problems.append(
+                        f"job {who} (key {ended.key}), attempt {ended.attempt}: {reason}"
+                    )
+        return problems
+
+    def export(self, template: str, *, overwrite: bool = False) -> list[Path]:
+        """Copy the output of each job that is done to a name of its own.
+
+        Args:
+            template: With the fields `input`, `key`, `seq` and `name`, as of `str.format`.
+            overwrite: Replace what is there.
+
+        Returns:
+            The paths, in the order of the inputs.
+
+        Raises:
+            ValueError: It is no template.
+            BatchError: Some could not be copied, and which; all others were.
+        """
+        saved, failures = [], []
+        for record, outcome in self.exported(template, overwrite=overwrite):
+            if isinstance(outcome, Path):
+                saved.append(outcome)
+            else:
+                failures.append(f"{record.name or record.key} ({record.input}): {outcome}")
+        if failures:
+            message = f"{len(failures)} outputs could not be exported: {'; '.join(failures)}"
+            raise BatchError(errno.EIO, message, self._directory.path)
+        return saved
+
+    def exported(
+        self, template: str, *, overwrite: bool = False
+    ) -> Iterator[tuple[Record, Path | Exception]]:
+        """Do what `export` does, one by one; yields what came of each: a path, or the reason."""
+        names = Template(template)
+        first: dict[str, str] = {}
+        for record in self:
+            if record.status != State.DONE.value:
+                continue
+            try:
+                name = names.name(record.input, key=record.key, seq=record.seq, name=record.name)
+                path = os.path.abspath(name)
+                other = first.setdefault(path, record.input)
+                if first[path] != record.input or (other is not record.input):
+                    raise FileExistsError(errno.EEXIST, f"{other!r} has that name already", name)
+                yield record, record.output().save(path, overwrite=overwrite)
+            except (OSError, ValueError) as error:
+                yield record, error
+
+    def close(self) -> None:
+        """Let go of all descriptors; any number of times. Outputs of files stay readable."""
+        self._history.close()
+        self._directory.close()
+
+    def __repr__(self) -> str:
+        return f"<Batch of {self.runs} in {self._directory.path}>"
+
+    def _record(self, row: int) -> Record:
+        table = self._history.table
+        if table.line(row) is not None:
+            return record_of(self._history, row, trusted=self._trusted)
+        key, name, text = self._texts().get(row, ("", "", ""))
+        return Record(key, name, text, table.seq(row), table.state(row), (), trusted=self._trusted)
+
+    def _texts(self) -> dict[int, tuple[str, str, str]]:
+        """Return key, name and input of the jobs of which no attempt has ended."""
+        if self._known_texts is None:
+            self._known_texts = {}
+            for shard in self._history.shards:
+                for event in self._history.events(shard):
+                    if isinstance(event, lines.Started | lines.Position):
+                        self._learn(self._known_texts, event)
+        return self._known_texts
+
+    def _learn(
+        self, texts: dict[int, tuple[str, str, str]], event: lines.Started | lines.Position
+    ) -> None:
+        row = self._history.table.find(event.key)
+        if row is not None and self._history.table.line(row) is None:
+            _, name, text = texts.get(row, ("", "", ""))
+            texts[row] = event.key, event.name or name, event.input or text
+
+    def _failures(self, most: int) -> Iterator[Mapping[str, Any]]:
+        table = self._history.table
+        told = 0
+        for row in table.in_order():
+            found = self._history.attempt(row) if table.state(row) is State.FAILED else None
+            if found is not None:
+                told += 1
+                if told > most:
+                    return
+                ended = found[1]
+                yield {
+                    "key": ended.key,
+                    "name": ended.name,
+                    "input": ended.input,
+                    "status": ended.status,
+                    "error": AttemptRecord(*found, kept=True).error,
+                }

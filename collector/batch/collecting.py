@@ -1,0 +1,216 @@
+"""What `collect(batch=)` does beyond `collect`: which items run, and what the others were.
+
+It is loaded by name, when somebody asks for it (docs/decisions/0020).
+
+Runs in:    the parent, in the thread that iterates.
+Owns:       the recorder, until it is left.
+"""
+
+import errno
+import functools
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, final
+
+from collector.batch.directory import What
+from collector.batch.jobs import KeptJob, ResumedJob
+from collector.batch.keys import key_text, part_of
+from collector.batch.names import Template
+from collector.batch.recorder import Recorder
+from collector.batch.states import State, resume_of
+from collector.batch.writer import BatchWriter, Options, Task
+from collector.executor.collecting import Submitting
+from collector.executor.core import Core
+from collector.executor.job import Job
+from collector.executor.options import BatchOptions
+from collector.executor.options import Options as JobOptions
+from collector.process.pickling import calls
+from collector.progress.board import OpenBatch
+
+T = TypeVar("T")
+
+
+def submitting(
+    core: Core,
+    options: JobOptions,
+    fn: Callable[[T], Any],
+    keeping: BatchOptions,
+    total: int | None,
+) -> Submitting[T]:
+    """Return what opens the directory and submits the jobs of a `collect`.
+
+    Raises:
+        ValueError: `batch`, `resume` or `save` makes no sense.
+    """
+    resume = resume_of(keeping.resume)
+    names = Template(keeping.save) if isinstance(keeping.save, str) else keeping.save
+    shard = "0" if keeping.shard is None else "{}of{}".format(*keeping.shard)
+    writing = Options(resume, keeping.durable, keeping.keep_failed, shard)
+    path = os.fsdecode(keeping.batch or "")
+    if not path:
+        raise ValueError("batch must be the path of a directory, not an empty one")
+    path = os.path.abspath(path)  # of now: the loop may begin elsewhere
+    what = what_of(fn)
+
+    def begin(batch: OpenBatch) -> "_Kept[T]":
+        writer = BatchWriter.open(path, what, writing, inputs=total)
+        return _Kept(core, options, fn, keeping, names=names, writer=writer, batch=batch)
+
+    return begin
+
+
+def what_of(fn: Callable[..., Any]) -> What:
+    """Say what is run: the function by its name, with a hash of its source."""
+    return What("function", _name_of(fn), _source_of(fn))
+
+
+def _name_of(fn: Any) -> str:
+    if isinstance(fn, functools.partial):
+        bound = [*fn.args, *sorted(fn.keywords.items())]
+        return f"{_name_of(fn.func)}{_bound_text(bound)}"
+    if not hasattr(fn, "__qualname__"):
+        fn = type(fn)  # an object that can be called
+    return f"{getattr(fn, '__module__', None) or '?'}:{fn.__qualname__}"
+
+
+def _bound_text(bound: list[Any]) -> str:
+    """Say what a partial is bound to; what has no key says nothing."""
+    try:
+        digest = hashlib.blake2b(key_text(bound), digest_size=8).hexdigest()
+    except TypeError:
+        return ""
+    return f"({digest})"
+
+
+def _source_of(fn: Any) -> str | None:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    try:
+        source = inspect.getsource(fn if hasattr(fn, "__qualname__") else type(fn))
+    except (OSError, TypeError):
+        return None
+    return hashlib.blake2b(source.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+@final
+class _Kept(Generic[T]):
+    """Submits what is to run, and stands for the rest with what is there."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a `collect`
+        self,
+        core: Core,
+        options: JobOptions,
+        fn: Callable[[T], Any],
+        keeping: BatchOptions,
+        *,
+        names: Template | Callable[[Any], Any] | None,
+        writer: BatchWriter,
+        batch: OpenBatch,
+    ) -> None:
+        self._core = core
+        self._options = options
+        self._fn = fn
+        self._key = keeping.key
+        self._names = _Names(names)
+        self._shard = keeping.shard
+        self._writer = writer
+        self._batch = batch
+        self._label = options.name or calls.call_name(fn)
+        self._trusted = writer.directory.is_ours_alone()
+        self._recorder = Recorder(writer)
+        core.recorders.add(self._recorder)
+
+    def submit(self, item: T, /) -> Job[Any] | None:
+        """See `Submits.submit`."""
+        text = None if self._key is None else key_text(self._key(item))
+        task = self._writer.task(item, text)
+        if self._shard is not None and part_of(task.key, self._shard[1]) != self._shard[0]:
+            return None
+        return self._run(task, item) if task.runs else self._resumed(task, item)
+
+    def complete(self) -> None:
+        """See `Submits.complete`."""
+        self._recorder.complete()
+
+    def leave(self) -> None:
+        """See `Submits.leave`."""
+        self._recorder.leave()
+
+    def spent(self) -> Mapping[str, float]:
+        """See `Submits.spent`."""
+        return dict(self._writer.history.tally.meters)
+
+    def continued_by(self) -> str:
+        """See `Submits.continued_by`."""
+        return "the same call with this batch= goes on with what is left"
+
+    def _run(self, task: Task, item: T) -> Job[Any]:
+        made: list[KeptJob] = []
+
+        def make(*arguments: Any, **options: Any) -> Job[Any]:
+            job = KeptJob(self._recorder, task, *arguments, **options)
+            made.append(job)
+            self._names.want(task, item)
+            self._recorder.expect(job)
+            return job
+
+        try:
+            return self._core.submit(
+                (self._fn, (item,), {}), self._options, self._batch.belonging, make
+            )
+        except BaseException:
+            for job in made:  # nobody else knows it
+                job.cancel()
+            raise
+
+    def _resumed(self, task: Task, item: T) -> Job[Any]:
+        core, history = self._core, self._writer.history
+        job = ResumedJob(
+            core.pool,
+            core.number_of_resumed(failed=task.state is State.FAILED),
+            item,
+            self._label,
+            (history, task.row, self._trusted),
+            task.state,
+            numbered=not self._options.name,
+        )
+        shown = self._batch.belonging()
+        if shown is not None:
+            shown.submitted()
+            shown.ended(job)
+        return job
+
+
+@final
+class _Names:
+    """The names that the outputs of a run are saved under; no two of them are one.
+
+    Args:
+        make: A template, or a function of the input; None if nothing is saved.
+    """
+
+    def __init__(self, make: Template | Callable[[Any], Any] | None) -> None:
+        self._make = make
+        self._first: dict[str, tuple[str, str]] = {}
+
+    def want(self, task: Task, item: Any) -> None:
+        """Note the name that the output of a task is to have, or why it cannot have one."""
+        if self._make is None:
+            return
+        try:
+            task.save = self._name(self._make, task, item)
+        except Exception as error:  # noqa: BLE001 - a function of the user's: the job fails with it
+            task.refused = error.with_traceback(None)
+
+    def _name(self, make: Template | Callable[[Any], Any], task: Task, item: Any) -> str:
+        if isinstance(make, Template):
+            name = make.name(item, key=task.key, seq=task.seq, name=task.name)
+        else:
+            name = os.fsdecode(make(item))
+        key, text = self._first.setdefault(os.path.abspath(name), (task.key, task.input))
+        if key != task.key:
+            message = f"the output of {text!r} has that name already"
+            raise FileExistsError(errno.EEXIST, message, name)
+        return name

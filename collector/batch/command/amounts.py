@@ -1,0 +1,93 @@
+"""Numbers as people write them on a command line: sizes, times, shares.
+
+Runs in:    any process; pure.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)(B?)", re.ASCII)
+_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_STEPS: Final = "kMGTP"
+_HUNDRED: Final = 100
+
+
+def size(text: str) -> int:
+    """Return a number of bytes: "4096", "64K", "5MiB", "1.5G"; only kB, MB, ... are powers of 1000.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no size: write 4096, 64K, 5MiB or 1.5G")
+    number, prefix, binary, byte = found.groups()
+    decimal = prefix == "k" or (byte and not binary)
+    power = _STEPS.lower().index(prefix.lower()) + 1 if prefix else 0
+    step = 1000 if decimal and not binary else 1024
+    return round(float(number) * float(step**power))
+
+
+def duration_s(text: str) -> float:
+    """Return seconds: "10", "0.5", "90s", "5m", "2h", "1d".
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no time: write 10, 0.5, 5m or 2h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+class Share(NamedTuple):
+    """A number, or so many percent of something."""
+
+    number: float
+    percent: bool
+
+    def of(self, whole: float) -> float:
+        """Return the number."""
+        return whole * self.number / _HUNDRED if self.percent else self.number
+
+
+def time_limit(text: str) -> Share:
+    """Return seconds, or percent of the median.
+
+    Raises:
+        ValueError: It is neither, or nothing.
+    """
+    if text.endswith("%"):
+        number = _number(text[:-1], text)
+        share = Share(number, percent=True)
+    else:
+        share = Share(duration_s(text), percent=False)
+    if share.number <= 0:
+        raise ValueError(f"{text!r}: a time limit must be more than 0")
+    return share
+
+
+def jobs(text: str, cpus: int) -> int:
+    """Return how many jobs run at a time: "4", "50%" of the CPUs, "+2" more than those, "-1" less.
+
+    Raises:
+        ValueError: It is no number, or makes less than one.
+    """
+    if text.endswith("%"):
+        return max(1, int(cpus * _number(text[:-1], text) / _HUNDRED))
+    found = re.fullmatch(r"([+-]?)([0-9]{1,6})", text, re.ASCII)
+    if found is None:
+        raise ValueError(f"{text!r} is no number of jobs: write 4, 50% or +2")
+    number = int(found[2])
+    if found[1]:
+        return max(1, cpus + number if found[1] == "+" else cpus - number)
+    if not number:
+        raise ValueError("0 jobs at a time run nothing: write 4, 50% or +2")
+    return number
+
+
+def _number(text: str, whole: str) -> float:
+    if not re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text, re.ASCII):
+        raise ValueError(f"{whole!r} is no percentage: write 50%")
+    return float(text)

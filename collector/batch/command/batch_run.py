@@ -1,0 +1,376 @@
+"""One call of `collector run`, from what was asked for to its exit status.
+
+Runs in:    the parent, in the main thread.
+Owns:       everything of the run, until it is over.
+"""
+
+import contextlib
+import functools
+import os
+import queue
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+from collector import settings
+from collector.batch.command import amounts, child, function
+from collector.batch.command.exit_status import exit_status
+from collector.batch.command.feeder import Feeder
+from collector.batch.command.finishing import CLOSED_STDOUT, Finisher, FinishSettings
+from collector.batch.command.gates import Gate, Limits
+from collector.batch.command.joblog import JobLog
+from collector.batch.command.last_line import last_line
+from collector.batch.command.printing import Printer, say
+from collector.batch.command.request import (
+    Command,
+    Given,
+    Request,
+    RequestError,
+    command_of,
+    given,
+    key_of,
+    of_directory,
+)
+from collector.batch.command.runner import Events, Runner, RunSettings
+from collector.batch.command.saving import SaveName
+from collector.batch.command.signals import Handlers
+from collector.batch.command.sources import (
+    SEPARATORS,
+    STDIN,
+    Row,
+    SourceError,
+    split_command_line,
+)
+from collector.batch.command.template import Inputs, TemplateError
+from collector.executor.collector import Collector
+from collector.executor.cpus import usable_cpus
+from collector.executor.halting import Tally
+from collector.executor.inner import Inner
+from collector.executor.job import Job
+from collector.progress.ends import Level
+from collector.progress.show import Show, ShowOptions
+from collector.wire.capture import Capture
+
+if TYPE_CHECKING:
+    from collector.batch.command.results import Results
+
+_OTHER_ERROR: Final = 255
+_SIGNALLED: Final = 128
+
+
+def run_batch(request: Request) -> int:
+    """Do what was asked for.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        RequestError: It cannot be done as it was asked for; nothing has run.
+        OSError: A file or directory cannot be used; nothing has run.
+    """
+    words, sources = split_command_line(_without_dashes(request.words))
+    if request.retry is not None:
+        request, stored, rows = of_directory(request, words, sources)
+        inputs = Given(list(stored.names), iter(rows), len(rows), waits=False)
+        words = list(stored.words)
+    else:
+        inputs = given(request, sources)
+    try:
+        command = command_of(request, words, inputs.names)
+        save = SaveName(request.save, command.finder) if request.save else None
+    except (TemplateError, ValueError) as error:
+        raise RequestError(str(error)) from None
+    if request.dry_run:
+        return _rehearse(request, command, inputs.rows)
+    if request.halt is not None and request.halt.percent and inputs.total is None:
+        everything = list(inputs.rows)  # so many percent of how many?
+        inputs = Given(inputs.names, iter(everything), len(everything), waits=False)
+    return _run(request, command, save, inputs)
+
+
+def _without_dashes(words: list[str]) -> list[str]:
+    return words[1:] if words[:1] == ["--"] else words
+
+
+# -- a rehearsal -----------------------------------------------------------------------------------
+
+
+def _rehearse(request: Request, command: Command, rows: Iterator[Row]) -> int:
+    batch = None
+    if request.output is not None and os.path.exists(os.path.join(request.output, "batch.json")):
+        from collector.batch.batch import Batch  # noqa: PLC0415 - as `results`, below
+
+        batch = Batch.open(request.output)
+    with contextlib.ExitStack() as stack:
+        if batch is not None:
+            stack.enter_context(batch)
+        try:
+            for seq, row in enumerate(rows, 1):
+                text = command.shown(Inputs(row, seq))
+                if request.output is not None:
+                    why = (
+                        batch.why(key_of(row), resume=request.resume)
+                        if batch
+                        else "it has never run"
+                    )
+                    text += f"  # {why}"
+                sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _turn_off_stdout()
+            return CLOSED_STDOUT
+        except SourceError as error:
+            say(str(error))
+            return _OTHER_ERROR
+    return 0
+
+
+def _turn_off_stdout() -> None:
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+def _run(request: Request, command: Command, save: SaveName | None, inputs: Given) -> int:
+    cpus = usable_cpus()
+    try:
+        jobs = amounts.jobs(request.jobs or "100%", cpus)
+        load = _load(request.load, cpus)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    with contextlib.ExitStack() as stack:
+        results, root = _results(stack, request, command)
+        tally = Tally(request.halt)
+        tally.total = inputs.total
+        running: dict[int, Job[Any]] = {}
+        show = stack.enter_context(_show(request, inputs.total, running))
+        finisher = _finisher(stack, request, save, results, show)
+        stopped = _Stopped(show)
+        events: Events = queue.SimpleQueue()
+        # Around the Collector: signals that come while it ends are heard too.
+        stack.enter_context(Handlers(events.put, stopped.stop, stopped.go_on))
+        runner = Runner(
+            _settings(request, command, jobs),
+            show=show,
+            finisher=finisher,
+            tally=tally,
+            gate=Gate(Limits(request.delay, request.memfree, load)),
+            results=results,
+            events=events,
+            running=running,
+        )
+        collector = _collector(request, command, jobs, _slots(stack), root)
+        kind = Capture.STDERR if command.template is None else Capture.BY_ITSELF
+        inner = Inner(stack.enter_context(collector), kind, runner)
+        stopped.inner = inner
+        _answer(request, show, inner)
+        finisher.on_trouble = runner.stop
+        try:
+            runner.run(inner, Feeder(inputs.rows, waits=inputs.waits, wake=runner.wake))
+        except BaseException:
+            inner.kill()
+            raise
+        finisher.close()
+        _finish(request, show, tally, runner)
+        return _status(request, tally, runner, finisher)
+
+
+def _answer(request: Request, show: Show, inner: Inner) -> None:
+    """Have the screen say what jobs wait for, and those who ask hear of jobs, not of attempts."""
+    batch = os.path.abspath(request.output) if request.output else None
+
+    def told() -> dict[str, object]:
+        view = show.view()
+        counts = {"done": view.done, "failed": view.failed, "total": view.total}
+        return {"batch": batch, **counts, "bytes": view.bytes_total}
+
+    show.ask_waits = inner.waits
+    inner.tell(told)
+
+
+def _results(
+    stack: contextlib.ExitStack, request: Request, command: Command
+) -> "tuple[Results | None, str | None]":
+    """Open the batch directory, if there is to be one; returns it, and the temp root."""
+    if request.output is None:
+        return None, request.temp_root
+    from collector.batch.command import results  # noqa: PLC0415 - 30 ms, with -o
+
+    writer = stack.enter_context(results.open_writer(request.output, command, request.resume))
+    return results.Results(writer), request.temp_root or writer.run_root
+
+
+def _finisher(
+    stack: contextlib.ExitStack,
+    request: Request,
+    save: SaveName | None,
+    results: "Results | None",
+    show: Show,
+) -> Finisher:
+    joblog = JobLog(request.joblog) if request.joblog else None
+    if joblog is not None:
+        stack.callback(joblog.close)
+    return Finisher(
+        FinishSettings(
+            request.keep_order, request.line_buffer, request.only_new, save is None, save
+        ),
+        Printer(tagged=request.tag),
+        results,
+        joblog,
+        lambda text: show.say(f"collector: {text}"),
+    )
+
+
+def _slots(stack: contextlib.ExitStack) -> str:
+    """Return the path of a nameless file for the slots; "" where there is none."""
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    return path if os.path.exists(path) else ""
+
+
+def _settings(request: Request, command: Command, jobs: int) -> RunSettings:
+    return RunSettings(
+        child.run if command.template is not None else function.run,
+        jobs,
+        request.attempts,
+        request.timeout,
+        request.grace,
+        command.shown,
+        command.label,
+        command.template is None,
+    )
+
+
+def _load(text: str | None, cpus: int) -> float | None:
+    if text is None:
+        return None
+    percent = text.endswith("%")
+    try:
+        number = float(text.rstrip("%"))
+    except ValueError:
+        raise ValueError(f"{text!r} is no load: write 4 or 80%") from None
+    return amounts.Share(number, percent).of(cpus)
+
+
+def inputs_are_given(request: Request) -> bool:
+    """Whether stdin is not read for inputs."""
+    given = request.retry or any(word in SEPARATORS for word in request.words) or request.arg_file
+    return bool(given) and STDIN not in (*request.words, *request.arg_file)
+
+
+def _show(request: Request, total: int | None, running: dict[int, Job[Any]]) -> Show:
+    reads_stdin = not inputs_are_given(request)
+    return Show(
+        ShowOptions(
+            show=Level(request.show),
+            final_show=Level(request.final_show),
+            slow_s=request.slow,
+            quiet_s=request.slow,
+            events=Path(request.events) if request.events else None,
+            keys=not reads_stdin,
+            total=total,
+        ),
+        last_line=functools.partial(last_line, running),
+    )
+
+
+def _collector(
+    request: Request,
+    command: Command,
+    jobs: int,
+    slots: str,
+    root: str | None,
+) -> Collector:
+    where = os.path.abspath(request.output) if request.output else ""
+    plan: Any
+    if command.template is None:
+        assert request.python is not None
+        plan = function.FunctionPlan(request.python, request.nice, where, slots, jobs)
+        prepare: Callable[[Any], None] = function.prepare
+    else:
+        plan = child.Plan(
+            command.template,
+            request.shell or "/bin/sh",
+            request.grace,
+            request.max_output,
+            request.nice,
+            where,
+            slots,
+            jobs,
+            request.later,
+        )
+        prepare = child.prepare
+    resource, limit = request.resource or (None, None)
+    collector = Collector(
+        jobs,
+        mp_context="fork",
+        initializer=prepare,
+        initargs=(plan,),
+        progress=False,
+        resources={} if resource is None or limit is None else {resource: limit},
+        temp_root=root,
+        memory_threshold=_or(request.memory_threshold, settings.MEMORY_THRESHOLD_BYTES),
+        memory_budget=_or(request.memory_budget, settings.MEMORY_BUDGET_BYTES),
+    )
+    return collector.with_options(resource=resource)
+
+
+def _or(number: int | None, default: int) -> int:
+    return default if number is None else number
+
+
+@final
+class _Stopped:
+    """Stops the jobs with this process, and has them go on (Ctrl-Z).
+
+    Args:
+        show: Gives the terminal back meanwhile.
+    """
+
+    def __init__(self, show: Show) -> None:
+        self.inner: Inner | None = None
+        self._show = show
+
+    def stop(self) -> None:
+        """This process is about to be stopped."""
+        self._show.suspend()
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """It goes on."""
+        self._send(signal.SIGCONT)
+        self._show.resume()
+
+    def _send(self, number: int) -> None:
+        if self.inner is not None:
+            self.inner.signal(number, workers=True)
+
+
+def _finish(request: Request, show: Show, tally: Tally, runner: Runner) -> None:
+    if tally.reason and request.final_show != Level.NONE:
+        show.say(f"collector: the batch stops: {tally.reason}")
+    show.finish(_missing(request, tally, runner))
+
+
+def _missing(request: Request, tally: Tally, runner: Runner) -> str | None:
+    if request.output is None or not (tally.failed or runner.interrupted or runner.signal):
+        return None
+    return f"collector run --retry {shlex.quote(request.output)}"
+
+
+def _status(request: Request, tally: Tally, runner: Runner, finisher: Finisher) -> int:
+    trouble = finisher.broken or runner.failure
+    if runner.signal:
+        return _SIGNALLED + runner.signal
+    if finisher.closed_stdout:
+        return CLOSED_STDOUT
+    if trouble:
+        say(str(trouble))
+        return _OTHER_ERROR
+    return exit_status(tally, request.halt, runner.halted_by)

@@ -1,0 +1,52 @@
+"""How a job that failed has ended, and what the exit status of a batch of commands says.
+
+Runs in:    any process; pure.
+Source:     the exit statuses are those of GNU parallel, where 101 means more than 100 failures.
+"""
+
+import math
+from typing import Final, NamedTuple, Self
+
+from collector.executor.halting import Halt, Tally
+
+MANY_FAILED: Final = 101
+_MOST_COUNTED: Final = 100
+_SIGNALLED: Final = 128
+
+
+class Died(NamedTuple):
+    """How a job that failed has ended: with an exit status, by a signal, or neither."""
+
+    exitcode: int | None = None
+    signal: int | None = None
+
+    @classmethod
+    def of(cls, code: int) -> Self:
+        """Return what a journal says with one number, of which a negative one is a signal."""
+        return cls(None, -code) if code < 0 else cls(code, None)
+
+    @property
+    def status(self) -> int:
+        """What a shell would say of it."""
+        if self.signal:
+            return _SIGNALLED + self.signal
+        return self.exitcode or 1
+
+
+def exit_status(tally: Tally, halt: Halt | None, last: Died | None) -> int:
+    """Return what the program ends with.
+
+    Args:
+        tally: Of the jobs that have ended.
+        halt: When it was to stop.
+        last: How the job has ended at which it stopped, if it failed.
+    """
+    if halt is not None and tally.reason:
+        if halt.what == "success":
+            return 0
+        if halt.percent:
+            whole = tally.total or tally.done
+            return min(_MOST_COUNTED, math.ceil(tally.failed * _MOST_COUNTED / whole))
+        if halt.number == 1:
+            return last.status if last else 0
+    return tally.failed if tally.failed <= _MOST_COUNTED else MANY_FAILED

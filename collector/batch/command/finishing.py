@@ -1,0 +1,292 @@
+"""What becomes of what a job has left: it is kept, saved, logged and printed.
+
+Runs in:    the parent, in the main thread; with `--line-buffer` a thread for each running job
+            prints its lines.
+Owns:       outputs and logs from the end of their job until they are printed.
+Invariants: I1  what is to be kept is in its place before it is printed.
+            I2  with `ordered`, blocks are printed in the order of the inputs; at the end also those
+                that waited for one that never came.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from collector.batch.command.joblog import Entry, JobLog
+from collector.batch.command.outcome import Outcome
+from collector.batch.command.printing import (
+    ClosedStdoutError,
+    Printer,
+    PrintError,
+    pieces_of,
+)
+from collector.batch.command.saving import SaveName
+from collector.batch.command.template import Inputs
+from collector.errors import ClosedError, OutputLostError
+from collector.executor.job import Job
+from collector.store.output.output import Output
+
+if TYPE_CHECKING:
+    from collector.batch.command.results import Results
+    from collector.batch.writer import Task
+
+
+class Finished(NamedTuple):
+    """An attempt that is over."""
+
+    seq: int
+    values: tuple[str, ...]
+    name: str
+    task: "Task | None"
+    outcome: Outcome
+    output: Output
+    log: Output | None
+
+
+class FinishSettings(NamedTuple):
+    """What is done with it.
+
+    Attributes:
+        ordered: Print in the order of the inputs.
+        line_buffer: Print each line when it comes.
+        only_new: Do not print what earlier runs have finished.
+        prints_output: Whether stdout of jobs is printed at all.
+        save: The name of a job's output, if it gets one.
+    """
+
+    ordered: bool = False
+    line_buffer: bool = False
+    only_new: bool = False
+    prints_output: bool = True
+    save: SaveName | None = None
+
+
+@final
+class Finisher:
+    """Does that.
+
+    Args:
+        settings: What.
+        printer: Writes to stdout and stderr.
+        results: The batch directory, if there is one.
+        joblog: The log of jobs, if one is written.
+        complain: Says what went wrong, on stderr.
+    """
+
+    def __init__(
+        self,
+        settings: FinishSettings,
+        printer: Printer,
+        results: "Results | None",
+        joblog: JobLog | None,
+        complain: Callable[[str], object],
+    ) -> None:
+        self._settings = settings
+        self._printer = printer
+        self._results = results
+        self._joblog = joblog
+        self._complain = complain
+        self._printing = threading.Lock()
+        self._ready: dict[int, Finished | None] = {}
+        self._next = 1
+        self._followers: dict[int, threading.Thread] = {}
+        self._saved: dict[str, str] = {}
+        self.closed_stdout = False
+        """Whether nobody reads stdout any more."""
+        self.broken = ""
+        """Why nothing more can be printed, if that is so."""
+        self.on_trouble: Callable[[], object] = _nothing
+        """Called, once, when one of these has become true; possibly in another thread."""
+
+    def started(self, job: Job[Any], seq: int, values: tuple[str, ...]) -> None:
+        """An attempt may run from now on."""
+        if not self._settings.line_buffer or not self._settings.prints_output:
+            return
+        tag = " ".join(values)
+        thread = threading.Thread(
+            target=self._follow, args=(job, tag), name="collector-lines", daemon=True
+        )
+        self._followers[seq] = thread
+        thread.start()
+
+    def keep(self, finished: Finished) -> Exception | None:
+        """Store what came of an attempt; returns why that was impossible."""
+        outcome, output = finished.outcome, finished.output
+        try:
+            _check_log(finished)
+            save = self._name(finished) if outcome.died is None else ""
+            if self._results is not None and finished.task is not None:
+                if outcome.storable:
+                    self._results.store(finished.task, outcome, output, finished.log, save)
+            elif save:
+                output.save(save)
+        except (OSError, ValueError) as error:
+            self._complain(f"job {finished.seq} ({finished.name[:200]}): {error}")
+            return error
+        return None
+
+    def _name(self, finished: Finished) -> str:
+        save = self._settings.save
+        if save is None:
+            return ""
+        name = save.name(Inputs(finished.values, finished.seq))
+        other = self._saved.setdefault(name, finished.name)
+        if other is not finished.name and other != finished.name:
+            raise ValueError(f"{name!r} is the name of the output of {other[:200]} already")
+        return name
+
+    def finished(self, finished: Finished, *, again: bool, interrupted: bool) -> None:
+        """An attempt is over, and is kept.
+
+        Args:
+            finished: What it left.
+            again: Whether another one follows.
+            interrupted: Whether it was ended because the batch is stopped.
+        """
+        follower = self._followers.pop(finished.seq, None)
+        if follower is not None:
+            follower.join()
+        if again:
+            _close(finished)
+            return
+        self._log(finished)
+        if interrupted or not finished.outcome.storable:
+            _close(finished)
+            self.lost(finished.seq)
+        else:
+            self._due(finished)
+
+    def resumed(self, finished: Finished) -> None:
+        """An earlier run has finished it."""
+        if self._settings.only_new:
+            _close(finished)
+            self.lost(finished.seq)
+        elif self._settings.line_buffer:
+            self._print_output(finished)
+            self._print_log(finished)
+            _close(finished)
+        else:
+            self._due(finished)
+
+    def lost(self, seq: int) -> None:
+        """Nothing of this job will be printed."""
+        if self._settings.ordered:
+            self._ready[seq] = None
+            self.flush()
+
+    def flush(self) -> None:
+        """Print what may be printed by now."""
+        while self._next in self._ready:
+            finished = self._ready.pop(self._next)
+            self._next += 1
+            if finished is not None:
+                self._print(finished)
+
+    def close(self) -> None:
+        """The batch is over: print what waited for others."""
+        for seq in sorted(self._ready):
+            finished = self._ready.pop(seq)
+            if finished is not None:
+                self._print(finished)
+
+    def _due(self, finished: Finished) -> None:
+        if self._settings.ordered:
+            self._ready[finished.seq] = finished
+            self.flush()
+        else:
+            self._print(finished)
+
+    def _print(self, finished: Finished) -> None:
+        if not self._settings.line_buffer:
+            self._print_output(finished)
+        self._print_log(finished)
+        _close(finished)
+
+    def _print_output(self, finished: Finished) -> None:
+        output = finished.output
+        if not output.size or not self._settings.prints_output:
+            return
+        with self._may_fail(finished.name), self._printing:
+            self._printer.out(pieces_of(output), " ".join(finished.values))
+
+    def _print_log(self, finished: Finished) -> None:
+        log = finished.log
+        if log is None or not log.size:
+            return
+        with self._may_fail(finished.name), self._printing:
+            self._printer.err(pieces_of(log), " ".join(finished.values))
+
+    def _follow(self, job: Job[Any], tag: str) -> None:
+        """Print the lines of a running job, each when it is whole; in a thread of its own."""
+        rest = b""
+        with contextlib.suppress(Exception):  # the job's own error is told of by its end
+            for chunk in job.follow():
+                whole, newline, rest = (rest + chunk).rpartition(b"\n")
+                if newline:
+                    with self._may_fail(tag), self._printing:
+                        self._printer.out((whole + newline,), tag)
+        if rest:
+            with self._may_fail(tag), self._printing:
+                self._printer.out((rest,), tag)
+
+    @contextlib.contextmanager
+    def _may_fail(self, name: str) -> Any:
+        """Let a stdout that takes no more stop the batch, once, and nothing else."""
+        if self.closed_stdout or self.broken:
+            with contextlib.suppress(ClosedStdoutError, PrintError, OutputLostError, ClosedError):
+                yield
+            return
+        try:
+            yield
+        except ClosedStdoutError:
+            self.closed_stdout = True
+            self.on_trouble()
+        except PrintError as error:
+            self.broken = str(error)
+            self.on_trouble()
+        except (OutputLostError, ClosedError) as error:
+            self._complain(f"cannot print the output of {name[:200]}: {error}")
+
+    def _log(self, finished: Finished) -> None:
+        if self._joblog is None:
+            return
+        outcome = finished.outcome
+        died = outcome.died
+        entry = Entry(
+            finished.seq,
+            outcome.start,
+            outcome.seconds,
+            finished.output.size,
+            0 if died is None else died.exitcode or (0 if died.signal else 1),
+            0 if died is None else died.signal or 0,
+            finished.name,
+        )
+        try:
+            self._joblog.add(entry)
+        except OSError as error:
+            self._complain(f"no more is written to --joblog: {error.strerror}")
+            self._joblog.close()
+            self._joblog = None
+
+
+def _check_log(finished: Finished) -> None:
+    told, log = finished.outcome.log_bytes, finished.log
+    if told is not None and log is not None and log.size != told:
+        raise OutputLostError(
+            2, f"{told} bytes were written to stderr, and {log.size} of them are there"
+        )
+
+
+def _close(finished: Finished) -> None:
+    finished.output.close()
+    if finished.log is not None:
+        finished.log.close()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+CLOSED_STDOUT: Final = 141
+"""What a shell says of a program that SIGPIPE has killed."""

@@ -1,0 +1,117 @@
+"""Run a Python function of the user's as a job: `--python MODULE:FUNCTION`.
+
+Runs in:    the worker.
+"""
+
+import importlib
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, final
+
+from collector.batch.command.child import Call, take_slot
+from collector.batch.command.ended import Ended
+from collector.errors import CollectorError
+from collector.process.pickling import calls
+from collector.process.worker.main import finish
+from collector.process.worker.running import current_job
+
+
+class FunctionPlan(NamedTuple):
+    """What all jobs of a batch have in common.
+
+    Attributes:
+        target: `module:function`, where the function may be an attribute of an attribute.
+        nice: Is added to the niceness.
+        batch: The batch directory, or "".
+        slots: As in `child.Plan`.
+        jobs: How many slots there are.
+    """
+
+    target: str
+    nice: int
+    batch: str
+    slots: str
+    jobs: int
+
+
+class CannotLoadError(CollectorError):
+    """There is no such function: no job can run."""
+
+
+class Returned(NamedTuple):
+    """What a function has returned, pickled, and when it ran."""
+
+    ended: Ended
+    value: bytes
+
+
+@final
+class _Prepared:
+    def __init__(self) -> None:
+        self.function: Callable[..., Any] | None = None
+        self.failure = ""
+
+
+_prepared: Final = _Prepared()
+
+
+def split_target(text: str) -> tuple[str, str]:
+    """Return the module and the function that a text names.
+
+    Raises:
+        ValueError: It names none.
+    """
+    module, colon, name = text.partition(":")
+    if not (colon and module and name):
+        raise ValueError(f"{text!r} names no function: write MODULE:FUNCTION")
+    return module, name
+
+
+def prepare(plan: FunctionPlan) -> None:
+    """Load the function, before the first job of a worker; where that fails, each job says so."""
+    try:
+        _prepared.function = _load(plan.target)
+    except Exception as error:  # noqa: BLE001 - the user's module: `run` tells of it
+        _prepared.failure = f"cannot load {plan.target}: {type(error).__name__}: {error}"
+    os.environ["COLLECTOR_SLOT"] = str(take_slot(plan.slots, plan.jobs))
+    if plan.batch:
+        os.environ["COLLECTOR_BATCH"] = plan.batch
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # inputs are text that was made so
+            stream.reconfigure(errors="surrogateescape")
+    if plan.nice:
+        os.nice(plan.nice)
+
+
+def _load(target: str) -> Callable[..., Any]:
+    module, name = split_target(target)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError(f"it is no function but a {type(found).__name__}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def run(call: Call) -> Returned:
+    """Call the function with the inputs of one job; what it raises is the job's error.
+
+    Raises:
+        CannotLoadError: There is none.
+    """
+    function = _prepared.function
+    if function is None:
+        raise CannotLoadError(_prepared.failure)
+    os.environ["COLLECTOR_SEQ"] = str(call.seq)
+    os.environ["COLLECTOR_KEY"] = call.key
+    os.environ["COLLECTOR_ATTEMPT"] = str(call.attempt)
+    start, start_s = time.time(), time.monotonic()
+    value = finish(function(*call.values), current_job())
+    ended = Ended(start, time.monotonic() - start_s)
+    return Returned(ended, b"" if value is None else calls.dumps(value))

@@ -1,0 +1,99 @@
+"""What an attempt of a command, or of a function, came to.
+
+Runs in:    the parent; pure.
+"""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from types import MappingProxyType
+from typing import NamedTuple
+
+from collector.batch.command.ended import CommandError, CommandTimeoutError, Ended
+from collector.batch.command.exit_status import Died
+from collector.batch.command.function import Returned
+from collector.crash_errors import BrokenCollectorError, WorkerCrashError
+from collector.errors import JobKilledError, JobTimeoutError, SpillError
+from collector.process.pickling import calls
+
+
+class Outcome(NamedTuple):
+    """What there is to say of an attempt that is over.
+
+    Attributes:
+        status: As in a journal; "" if it has never run.
+        start: Seconds since 1970.
+        seconds: How long it ran.
+        died: How, if it failed.
+        why: The same in a few words.
+        error: Its type and its text, for the journal.
+        value: What a function returned, or raised, pickled.
+        log_bytes: What a command wrote to stderr, if it said so.
+        storable: Whether what it wrote is kept: not where the disk refused some of it.
+        meters: What it has counted.
+    """
+
+    status: str
+    start: float
+    seconds: float
+    died: Died | None = None
+    why: str = ""
+    error: tuple[str, str] | None = None
+    value: bytes = b""
+    log_bytes: int | None = None
+    storable: bool = True
+    meters: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def exitcode(self) -> int | None:
+        """As a journal has it: a negative one is a signal."""
+        if self.died is None:
+            return 0 if self.log_bytes is not None else None
+        return -self.died.signal if self.died.signal else self.died.exitcode
+
+
+def succeeded(value: object, since: float) -> Outcome:
+    """Return the outcome of a job that returned this."""
+    if isinstance(value, Ended):
+        return Outcome("done", value.start, value.seconds, log_bytes=value.log_bytes)
+    if isinstance(value, Returned):
+        return Outcome("done", value.ended.start, value.ended.seconds, value=value.value)
+    return Outcome("done", since, max(0.0, time.time() - since))
+
+
+def failed(error: BaseException, since: float) -> Outcome:
+    """Return the outcome of a job that failed with this."""
+    kind = type(error).__name__
+    seconds = max(0.0, time.time() - since)
+    match error:
+        case CancelledError():
+            return Outcome("", since, 0.0)
+        case CommandError():
+            ended = error.ended
+            died = Died(ended.exitcode, ended.signal)
+            status = "timeout" if isinstance(error, CommandTimeoutError) else "error"
+            facts = (kind, str(error))
+            return Outcome(
+                status, ended.start, ended.seconds, died, str(error), facts, b"", ended.log_bytes
+            )
+        case WorkerCrashError():
+            status, died = "crash", Died(error.exitcode, error.signal)
+        case JobTimeoutError():
+            status, died = "timeout", Died(None, None)
+        case JobKilledError():
+            status, died = "killed", Died(None, None)
+        case _:
+            status, died = "error", Died(1, None)
+    text = str(error)
+    first = text.partition("\n")[0]
+    why = f"{kind}: {first}" if first else kind
+    told = (kind, text)
+    storable = not isinstance(error, SpillError | BrokenCollectorError)
+    pickled = calls.dump_exception(error) if status == "error" and storable else b""
+    return Outcome(status, since, seconds, died, why, told, pickled, storable=storable)
+
+
+def killed(outcome: Outcome) -> Outcome:
+    """Say of what was ended with the batch that it was, not how."""
+    why = "killed with its worker" if outcome.status == "crash" else outcome.why
+    return outcome._replace(status="killed", why=why)

@@ -1,0 +1,498 @@
+"""Run commands over inputs: start, watch, retry, print, keep, stop.
+
+Runs in:    the parent's main thread; ends of jobs, late inputs and signals come in one queue.
+States:     RUNNING -> DRAINING (a soft halt, or inputs that cannot be read: no job starts)
+            RUNNING, DRAINING -> ENDING (a signal, a hard halt, nobody reads stdout: what runs gets
+            SIGTERM, after the grace SIGKILL) -> KILLED (a second signal, or the grace is over)
+Invariants: I1  each input that was read is told of once, whatever becomes of it.
+            I2  what has ended stays done.
+"""
+
+import enum
+import queue
+import signal
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
+
+from collector.batch.command.amounts import Share
+from collector.batch.command.child import Call
+from collector.batch.command.exit_status import Died
+from collector.batch.command.feeder import Feeder
+from collector.batch.command.finishing import Finished, Finisher
+from collector.batch.command.function import CannotLoadError
+from collector.batch.command.gates import Gate
+from collector.batch.command.last_line import tail_of
+from collector.batch.command.outcome import Outcome, failed, killed, succeeded
+from collector.batch.command.sources import Row, SourceError
+from collector.batch.command.template import Inputs
+from collector.crash_errors import BrokenCollectorError
+from collector.errors import ProtocolError, SpillError
+from collector.executor.halting import Tally, Urgency, quotable, without
+from collector.executor.inner import Inner
+from collector.executor.job import Job
+from collector.progress.ends import Ended, How
+from collector.progress.show import Show
+
+if TYPE_CHECKING:
+    from collector.batch.command.results import Results
+    from collector.batch.command.signals import Signals
+    from collector.batch.writer import Task
+
+_DURATIONS: Final = 1001
+_FEW: Final = 3
+"""A share of the median is known once so many jobs have ended well."""
+
+
+class State(enum.Enum):
+    """What is being done."""
+
+    RUNNING = enum.auto()
+    DRAINING = enum.auto()
+    ENDING = enum.auto()
+    KILLED = enum.auto()
+
+
+class Event(enum.Enum):
+    """What changes that."""
+
+    SOFT_HALT = enum.auto()
+    STOP = enum.auto()
+    SIGNAL = enum.auto()
+    GRACE_OVER = enum.auto()
+
+
+TABLE: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.RUNNING: {
+        Event.SOFT_HALT: State.DRAINING,
+        Event.STOP: State.ENDING,
+        Event.SIGNAL: State.ENDING,
+    },
+    State.DRAINING: {
+        Event.SOFT_HALT: State.DRAINING,
+        Event.STOP: State.ENDING,
+        Event.SIGNAL: State.ENDING,
+    },
+    State.ENDING: {
+        Event.SOFT_HALT: State.ENDING,
+        Event.STOP: State.ENDING,
+        Event.SIGNAL: State.KILLED,
+        Event.GRACE_OVER: State.KILLED,
+    },
+    State.KILLED: {
+        Event.SOFT_HALT: State.KILLED,
+        Event.STOP: State.KILLED,
+        Event.SIGNAL: State.KILLED,
+        Event.GRACE_OVER: State.KILLED,
+    },
+}
+"""A soft halt while jobs are ended changes nothing, and so on."""
+
+
+class RunSettings(NamedTuple):
+    """How jobs are run.
+
+    Attributes:
+        function: What a worker runs.
+        jobs: At a time.
+        attempts: Of each job, all together.
+        timeout: Of each attempt.
+        grace_s: Between SIGTERM and SIGKILL.
+        shown: Says a command with its inputs.
+        label: Says a job in a few words, on the screen.
+        ends_workers: Whether SIGTERM goes to the workers: where functions of Python run there.
+    """
+
+    function: Callable[[Call], object]
+    jobs: int
+    attempts: int
+    timeout: Share | None
+    grace_s: float
+    shown: Callable[[Inputs], str]
+    label: Callable[[Inputs], str]
+    ends_workers: bool
+
+
+@final
+@dataclass(slots=True)
+class _JobInputs:
+    """The inputs of one job."""
+
+    seq: int
+    values: Row
+    name: str
+    label: str
+    task: "Task | None"
+    attempt: int = 1
+    since: float = 0.0
+
+
+class _News(NamedTuple):
+    """Of a running job: it has begun, or written more."""
+
+    job: Job[Any]
+    began: bool
+
+
+Heard = Union["Job[Any]", "Signals", _News, None]
+"""What comes in the queue: the end of a job, a signal, news; None only wakes."""
+
+Events = queue.SimpleQueue[Heard]
+
+
+@final
+class Runner:
+    """Runs one batch.
+
+    Args:
+        settings: How.
+        show: Is told of each job.
+        finisher: Prints and keeps what jobs leave.
+        tally: Counts, and knows when to halt.
+        gate: Knows when a job may start.
+        results: The batch directory, if there is one.
+        events: Where signals and ends of jobs are put.
+        running: Where jobs are known by their number while they are open.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a run is made of
+        self,
+        settings: RunSettings,
+        *,
+        show: Show,
+        finisher: Finisher,
+        tally: Tally,
+        gate: Gate,
+        results: "Results | None",
+        events: "Events",
+        running: dict[int, Job[Any]],
+    ) -> None:
+        self._settings = settings
+        self._show = show
+        self._finisher = finisher
+        self._tally = tally
+        self._gate = gate
+        self._results = results
+        self._events = events
+        self._running = running
+        self._open: dict[int, tuple[Job[Any], _JobInputs]] = {}
+        self._written: set[int] = set()
+        """Numbers of jobs that have written more, of which the news has not been read."""
+        self._again: deque[_JobInputs] = deque()
+        self._seq = 0
+        self._state = State.RUNNING
+        self._kill_at_s: float | None = None
+        self._durations: deque[float] = deque(maxlen=_DURATIONS)
+        limit = settings.timeout
+        self._limit_s = limit.number if limit is not None and not limit.percent else None
+        # A job that waits at a worker starts as soon as the one before it has ended, whatever that
+        # came to: where it counts, none waits there.
+        at_once = gate.limits.any or tally.may_halt
+        self._most_ahead = 3 * settings.jobs + 32
+        self._ahead = settings.jobs if at_once else self._most_ahead
+        self._inner: Inner
+        self.interrupted = 0
+        """Jobs that were read and neither ended well nor failed."""
+        self.signal = 0
+        """Which signal has ended the run, if one has."""
+        self.halted_by: Died | None = None
+        """How the job has ended, if it failed, at which the batch stops."""
+        self.failure = ""
+        """What has ended it otherwise, in a sentence."""
+
+    def wake(self) -> None:
+        """Have the main thread look for inputs, in any thread; see also `Watching.wake`."""
+        self._events.put(None)
+
+    def run(self, inner: Inner, feeder: Feeder) -> None:
+        """Run until all is done, or it is stopped.
+
+        Args:
+            inner: Of the Collector whose workers run the jobs, and which tells this of them.
+            feeder: Has the inputs.
+        """
+        self._inner = inner
+        while True:
+            pause_s = self._fill(feeder)
+            self._finisher.flush()
+            if not self._open and self._nothing_follows(feeder):
+                return
+            self._hear(self._wait(pause_s))
+            while not self._events.empty():
+                self._hear(self._events.get())
+
+    def stop(self, why: str = "") -> None:
+        """Start nothing more, and end what runs."""
+        self.failure = self.failure or why
+        self._move(Event.STOP)
+
+    def started(self, job: Job[Any]) -> None:
+        """See `Watching.started`."""
+        self._events.put(_News(job, began=True))
+
+    def wrote(self, job: Job[Any]) -> None:
+        """See `Watching.wrote`."""
+        if job.id not in self._written:
+            self._written.add(job.id)
+            self._events.put(_News(job, began=False))
+
+    # -- starting ----------------------------------------------------------------------------------
+
+    def _nothing_follows(self, feeder: Feeder) -> bool:
+        return self._state is not State.RUNNING or (feeder.over and not self._again)
+
+    def _fill(self, feeder: Feeder) -> float | None:
+        """Start what can be started; returns after how many seconds more could be."""
+        while self._state is State.RUNNING and self._has_room():
+            closed = self._gate.closed(time.monotonic()) if self._gate.limits.any else None
+            if closed is not None:
+                self._show.waiting(closed.why)
+                return closed.seconds
+            self._show.waiting("")
+            item = self._again.popleft() if self._again else self._next(feeder)
+            if item is None:
+                return None
+            if item.task is not None and not item.task.runs:
+                self._resumed(item, item.task)
+            else:
+                self._start(item)
+        return None
+
+    def _has_room(self) -> bool:
+        count = len(self._open)
+        if count < self._ahead or count >= self._most_ahead:
+            return count < self._ahead
+        return count - self._inner.put_off() < self._ahead
+
+    def _next(self, feeder: Feeder) -> _JobInputs | None:
+        try:
+            row = feeder.take()
+        except SourceError as error:
+            self.failure = str(error)
+            self._move(Event.SOFT_HALT)
+            return None
+        if row is None:
+            if feeder.over and self._tally.total is None:
+                self._tally.total = self._seq
+                self._show.expect(self._seq)
+            return None
+        self._seq += 1
+        inputs = Inputs(row, self._seq)
+        name = self._settings.shown(inputs)
+        item = _JobInputs(self._seq, row, name, self._settings.label(inputs), None)
+        if self._results is not None:
+            try:
+                item.task = self._results.task(row, name)
+            except SpillError as error:
+                self.failure = f"cannot keep the inputs: {error}"
+                self._move(Event.SOFT_HALT)
+                return None
+        return item
+
+    def _start(self, item: _JobInputs) -> None:
+        settings = self._settings
+        attempt = item.attempt
+        key = item.task.key if item.task else ""
+        item.since = time.time()
+        call = Call(item.values, item.seq, key, attempt, self._limit_s)
+        name, limit_s = item.label[:1000] or "job", self._limit_s if settings.ends_workers else None
+        try:
+            job = self._inner.submit(settings.function, call, name, limit_s)
+        except BrokenCollectorError as error:
+            self.failure = self.failure or str(error)
+            self._move(Event.STOP)
+            self._lose(item)
+            return
+        self._open[job.id] = (job, item)
+        self._running[item.seq] = job
+        self._gate.started(time.monotonic())
+        self._finisher.started(job, item.seq, item.values)
+        job.add_done_callback(self._events.put)  # type: ignore[arg-type]
+
+    # -- hearing -----------------------------------------------------------------------------------
+
+    def _wait(self, pause_s: float | None) -> Heard:
+        if self._kill_at_s is not None:
+            left_s = max(0.0, self._kill_at_s - time.monotonic())
+            pause_s = left_s if pause_s is None else min(pause_s, left_s)
+        try:
+            return self._events.get(timeout=pause_s)
+        except queue.Empty:
+            return None
+
+    def _hear(self, event: Heard) -> None:
+        if isinstance(event, Job):
+            self._ended(event)
+        elif isinstance(event, _News):
+            self._tell_of_running(event)
+        elif event is not None:
+            self.signal = self.signal or event.number
+            self._move(Event.SIGNAL)
+        if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
+            self._move(Event.GRACE_OVER)
+
+    def _move(self, event: Event) -> None:
+        before, state = self._state, TABLE[self._state].get(event)
+        if state is None:
+            raise ProtocolError(f"{event.name} while {before.name}")
+        self._state = state
+        if state is before:
+            return
+        waiting = [job for job, _ in self._open.values()]
+        self._inner.cancel(waiting)
+        while self._again:
+            self._lose(self._again.popleft())
+        if state is State.ENDING:
+            self._kill_at_s = time.monotonic() + self._settings.grace_s
+            self._inner.signal(signal.SIGTERM, workers=self._settings.ends_workers)
+            self._inner.signal(signal.SIGCONT, workers=False)
+        elif state is State.KILLED:
+            self._kill_at_s = None
+            self._inner.kill()
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def _tell_of_running(self, news: _News) -> None:
+        job, began = news
+        if not began:
+            self._written.discard(job.id)
+        found = self._open.get(job.id)
+        if found is None:  # its end was told
+            return
+        item = found[1]
+        if began:
+            item.since = time.time()  # until now it has waited
+            self._show.started(item.seq, item.label, item.attempt)
+        else:
+            self._show.wrote(item.seq, job.progress.bytes_written)
+
+    def _ended(self, job: Job[Any]) -> None:
+        _, item = self._open.pop(job.id)
+        del self._running[item.seq]
+        if self._ends_all(job):
+            self._lose(item)
+            return
+        outcome = _outcome_of(job, item.since)._replace(meters=job.meters)
+        if not outcome.status:
+            self._lose(item)
+            return
+        output, log = job.output(), job.log()
+        ours = self._state in (State.ENDING, State.KILLED) and outcome.died is not None
+        again = (
+            outcome.died is not None
+            and not ours
+            and self._state is State.RUNNING
+            and item.attempt < self._settings.attempts
+        )
+        if outcome.died is None:
+            self._took(outcome.seconds)
+        elif ours and outcome.storable:
+            outcome = killed(outcome)
+        finished = Finished(item.seq, item.values, item.name, item.task, outcome, output, log)
+        why = self._finisher.keep(finished)
+        if why and outcome.died is None:
+            outcome = failed(why, item.since)._replace(meters=job.meters)
+            finished = finished._replace(outcome=outcome)
+        how = How.PASSED if outcome.died is None else How.INTERRUPTED if ours else How.FAILED
+        size, tail = output.size, b"" if how is How.PASSED else tail_of(log)
+        self._finisher.finished(finished, again=again, interrupted=ours)
+        self._tell(item, outcome, how, size, again=again, tail=tail)
+        if again:
+            item.attempt += 1
+            self._again.append(item)
+        elif ours:
+            self.interrupted += 1
+        else:
+            self._count(outcome, item)
+
+    def _ends_all(self, job: Job[Any]) -> bool:
+        """Whether it failed for what every other job will fail for, too."""
+        error = None if job.cancelled() else job.exception()
+        if not isinstance(error, CannotLoadError | BrokenCollectorError):
+            return False
+        broken = self._inner.broken
+        if isinstance(error, BrokenCollectorError) and not broken:
+            return False
+        self.failure = self.failure or broken or str(error)
+        self._move(Event.STOP)
+        return True
+
+    def _resumed(self, item: _JobInputs, task: "Task") -> None:
+        """An earlier run has finished it."""
+        assert self._results is not None
+        record = self._results.last(task)
+        outcome = Outcome(record.status, record.start, record.seconds, why=record.error or "")
+        outcome = outcome._replace(meters=record.meters)
+        if record.status != "done":
+            outcome = outcome._replace(died=Died.of(record.exitcode or 1))
+        finished = Finished(
+            item.seq, item.values, item.name, task, outcome, record.output(), record.log()
+        )
+        self._finisher.resumed(finished)
+        how = How.PASSED if outcome.died is None else How.FAILED
+        self._tell(item, outcome, how, record.size, resumed=True)
+        self._count(outcome, item)
+
+    def _count(self, outcome: Outcome, item: _JobInputs) -> None:
+        was = self._tally.reason
+        failure = (
+            None
+            if outcome.died is None
+            else without(outcome.why, (f"job {item.label[:1000]} ", *quotable(item.values)))
+        )
+        if self._tally.ended(failure) and not was:
+            self.halted_by = outcome.died
+            urgency = self._tally.urgency
+            self._move(Event.STOP if urgency is Urgency.NOW else Event.SOFT_HALT)
+
+    def _lose(self, item: _JobInputs) -> None:
+        """It was read, and is not run to its end."""
+        self.interrupted += 1
+        self._finisher.lost(item.seq)
+        why = "not run: the batch was stopped"
+        self._tell(item, Outcome("", item.since, 0.0, why=why), How.INTERRUPTED, 0)
+
+    def _tell(  # noqa: PLR0913 - what there is to be told
+        self,
+        item: _JobInputs,
+        outcome: Outcome,
+        how: How,
+        size: int,
+        *,
+        again: bool = False,
+        resumed: bool = False,
+        tail: bytes = b"",
+    ) -> None:
+        self._show.ended(
+            Ended(
+                job=item.seq,
+                name=item.label,
+                how=how,
+                attempt=item.attempt,
+                attempts=self._settings.attempts,
+                again=again,
+                resumed=resumed,
+                seconds=outcome.seconds,
+                size_bytes=size,
+                why=outcome.why,
+                tail=tail,
+                meters=outcome.meters,
+            )
+        )
+
+    def _took(self, seconds: float) -> None:
+        timeout = self._settings.timeout
+        if timeout is not None and timeout.percent:
+            self._durations.append(seconds)
+            if len(self._durations) >= _FEW:
+                self._limit_s = timeout.of(statistics.median(self._durations))
+
+
+def _outcome_of(job: Job[Any], since: float) -> Outcome:
+    if job.cancelled():
+        return Outcome("", since, 0.0)
+    error = job.exception()
+    return succeeded(job.result(), since) if error is None else failed(error, since)

@@ -1,0 +1,72 @@
+"""A batch of commands as its directory has it: to run again what is missing.
+
+Runs in:    the parent; reads.
+"""
+
+import ast
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+from collector.batch.batch import Batch
+from collector.batch.command.sources import Row
+from collector.errors import BatchError
+
+
+class StoredCommand(NamedTuple):
+    """What each job of a batch runs."""
+
+    words: tuple[str, ...]
+    names: tuple[str, ...]
+    python: str | None
+    shell: str | None
+    no_shell: bool
+    save: str | None
+    max_output: int | None
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """Return what a batch directory says.
+
+        Raises:
+            BatchError: It is not one of `collector run`.
+        """
+        options = batch.options
+        words, python = _texts(options.get("words")), options.get("python")
+        if not (words or isinstance(python, str)):
+            message = "this batch was not made by `collector run`: run the program that made it"
+            raise BatchError(22, message, str(batch.path))
+        shell, save, most = (options.get(name) for name in ("shell", "save", "max_output"))
+        return cls(
+            words,
+            _texts(options.get("names")),
+            python if isinstance(python, str) else None,
+            shell if isinstance(shell, str) else None,
+            python is None and not isinstance(shell, str),
+            save if isinstance(save, str) else None,
+            most if isinstance(most, int) else None,
+        )
+
+
+def inputs_of(batch: Batch) -> Iterator[Row]:
+    """Yield the inputs of every job that is known, in their order."""
+    for record in batch:
+        yield _row(record.input)
+
+
+def _row(text: str) -> Row:
+    """Return the inputs that `results.stored_text` made this text of."""
+    if text.startswith("("):
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return (text,)
+        if isinstance(found, tuple) and _texts(list(found)) == found:
+            return found
+    return (text,)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return the texts of a list; none if it is something else."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return ()
+    return tuple(value)

@@ -1,0 +1,126 @@
+"""All that the journals of a batch tell: a table of its jobs, and their attempts when asked for.
+
+Runs in:    any process that reads or writes a batch.
+Owns:       the open shards.
+Invariants: I1  an attempt is read from its line, and no line is believed that belongs to another
+                job.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import final
+
+from collector.batch import lines
+from collector.batch.directory import BatchDirectory
+from collector.batch.lines import Ended
+from collector.batch.scan import Scan, Tally, missing_of
+from collector.batch.shard import Shard
+from collector.batch.table import Line, Table
+
+
+@final
+class History:
+    """The journals of all shards, read.
+
+    Args:
+        directory: The batch's.
+
+    Raises:
+        BatchError: A shard cannot be read.
+    """
+
+    def __init__(self, directory: BatchDirectory) -> None:
+        self.table = Table()
+        self.tally = Tally()
+        self.shards: list[Shard] = []
+        self.ends: dict[str, int] = {}
+        """Where the last whole line of each journal ends."""
+        try:
+            for name in directory.shards():
+                self._read(Shard(directory, name))
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, shard: Shard) -> None:
+        self.shards.append(shard)
+        fd = shard.journal()
+        if fd < 0:
+            self.ends[shard.name] = 0
+            return
+        with open(os.dup(fd), "rb", buffering=1 << 20) as journal:
+            scan = Scan(self.table, self.tally)
+            end = scan.read(len(self.shards) - 1, shard.name, journal, shard)
+        self.ends[shard.name] = end
+
+    def close(self) -> None:
+        """Let go of all descriptors; any number of times."""
+        for shard in self.shards:
+            shard.close()
+
+    def attempt(self, row: int) -> tuple[Shard, Ended] | None:
+        """Return the last attempt of a job that has ended, with the shard that it lies in."""
+        where = self.table.line(row)
+        return None if where is None else self._at(where, None)
+
+    def attempts(self, row: int) -> list[tuple[Shard, Ended]]:
+        """Return all attempts of a job that have ended, the last one first."""
+        found: list[tuple[Shard, Ended]] = []
+        where = self.table.line(row)
+        while where is not None:
+            later = found[-1][1] if found else None
+            one = self._at(where, later.key if later else None)
+            if one is None or (later and one[1].attempt >= later.attempt):
+                break  # a line of another job, or a chain that goes round in a circle
+            found.append(one)
+            where = self._line_of(one[1].before)
+        return found
+
+    def kept(self, row: int) -> list[tuple[Shard, Ended, bool]]:
+        """Return all attempts, the last one first, and whether the outputs of each are kept.
+
+        Those of attempts before one that succeeded are not, unless that one says so.
+        """
+        found = []
+        keeps = True
+        for shard, ended in self.attempts(row):
+            found.append((shard, ended, keeps))
+            keeps = keeps and (ended.status != "done" or ended.keeps)
+        return found
+
+    def missing(self, row: int) -> str:
+        """Say what is not there of a job's result; "" if all is."""
+        found = self.attempt(row)
+        return "" if found is None else missing_of(found[1], found[0])
+
+    def events(self, shard: Shard) -> Iterator[lines.Event]:
+        """Read the events of a shard again, without lines that are none."""
+        fd = shard.journal()
+        if fd < 0:
+            return
+        with open(os.dup(fd), "rb", buffering=1 << 20) as journal:
+            journal.seek(0)
+            for line in journal:
+                try:
+                    event = lines.decode(line)
+                except ValueError:
+                    continue  # it was told of when the journal was read first
+                if event is not None:
+                    yield event
+
+    def _at(self, where: Line, key: str | None) -> tuple[Shard, Ended] | None:
+        shard = self.shards[where.shard]
+        try:
+            event = lines.decode(shard.line(where.at))
+        except ValueError:
+            return None
+        if not isinstance(event, Ended) or key not in {None, event.key}:
+            return None
+        return shard, event
+
+    def _line_of(self, before: lines.Where | None) -> Line | None:
+        if before is not None:
+            for number, shard in enumerate(self.shards):
+                if shard.name == before.shard:
+                    return Line(number, before.at)
+        return None

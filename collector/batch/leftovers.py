@@ -1,0 +1,71 @@
+"""Remove what a process that was killed has left in its shard, and no line speaks of.
+
+Runs in:    the process that holds the shard's lock.
+Invariants: I1  only what has a name of ours is removed: a foreign file stays.
+            I2  what a line speaks of stays, unless a later attempt has put another in its place.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from collector.batch.history import History
+from collector.batch.lines import Filed
+from collector.batch.shard import FILES_NAME, RUN_NAME, Shard
+from collector.errors import CollectorError
+from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
+from collector.store.rundir.reclaim import reclaim
+
+_OURS: Final = re.compile(r"([0-9a-f]{32})\.[0-9]+(?:-[0-9a-f]+)?\.(?:out|log|value)")
+_PART: Final = re.compile(r"\.collector-[0-9a-f]+\.part")
+_PLACE: Final = re.compile(r"[0-9a-f]{2}")
+
+
+def remove_leftovers(history: History, shard: Shard) -> None:
+    """Remove them; what cannot be removed stays, and is tried again the next time."""
+    for place, names in _files(shard):
+        for name in names:
+            if _PART.fullmatch(name) or _is_left(history, shard, place, name):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(FILES_NAME, place, name), dir_fd=shard.fd)
+    remove_runs(shard)
+
+
+def remove_runs(shard: Shard) -> None:
+    """Remove the run directories of dead processes from the shard's temp root."""
+    root = os.path.join(shard.path, RUN_NAME)
+    if os.path.isdir(root):
+        with contextlib.suppress(CollectorError):  # not to be trusted: nothing in it is ours
+            reclaim([root])
+
+
+def _files(shard: Shard) -> Iterator[tuple[str, list[str]]]:
+    """Yield the names of files by their directory."""
+    with contextlib.suppress(OSError):
+        files = open_private(FILES_NAME, DIRECTORY_FLAGS, dir_fd=shard.fd)
+        try:
+            for place in filter(_PLACE.fullmatch, os.listdir(files)):
+                fd = open_private(place, DIRECTORY_FLAGS, dir_fd=files)
+                try:
+                    yield place, os.listdir(fd)
+                finally:
+                    close_private(fd, locked=False)
+        finally:
+            close_private(files, locked=False)
+
+
+def _is_left(history: History, shard: Shard, place: str, name: str) -> bool:
+    found = _OURS.fullmatch(name)
+    if found is None:
+        return False
+    row = history.table.find(found[1])
+    if row is None:
+        return True
+    file = os.path.join(place, name)
+    return not any(
+        kept and one is shard and any(isinstance(p, Filed) and p.name == file for p in places)
+        for one, ended, kept in history.kept(row)
+        for places in [(ended.out, ended.log, ended.value)]
+    )

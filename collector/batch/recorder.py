@@ -1,0 +1,284 @@
+"""Store what comes of the jobs of one `collect`, in a thread of its own, and settle them then.
+
+Runs in:    the parent: `began` and `ended` in the pool's threads, which they never keep waiting;
+            the rest in the recording thread, but for `leave` and `wait`.
+Owns:       the batch writer, and the outputs of attempts that have ended until they are stored.
+Invariants: I1  each job is settled once, also if it cannot be stored: then it fails.
+            I2  a slow disk holds up the settling of this batch, and nothing else.
+            I3  the writer is closed once no job is left, and nobody asks for more; in a forked
+                child nothing is.
+"""
+
+import logging
+import os
+import pickle
+import queue
+import threading
+import time
+from typing import Final, NamedTuple, final
+
+from collector import settings
+from collector.batch.jobs import Ended, KeptJob
+from collector.batch.lines import Error
+from collector.batch.storing import Attempt
+from collector.batch.writer import BatchWriter
+from collector.errors import CollectorError, JobError, OutputLostError, SpillError, spill_error
+from collector.process.pickling import calls
+from collector.store.output.output import Output
+from collector.wire.outcome import Outcome
+
+_logger = logging.getLogger("collector")
+
+_STATUSES: Final = {
+    Outcome.RETURNED: "done",
+    Outcome.RAISED: "error",
+    Outcome.CRASHED: "crash",
+    Outcome.SINK_LOST: "crash",
+    Outcome.TIMED_OUT: "timeout",
+    Outcome.KILLED: "killed",
+}
+"""What the journal says of an attempt that has ended so; of others it says nothing."""
+
+
+class _Began(NamedTuple):
+    job: KeptJob
+    attempt: int
+    time: float
+
+
+@final
+class Recorder:
+    """Stores the attempts of the jobs of one `collect`.
+
+    Args:
+        writer: Of the directory; it is closed in the end.
+    """
+
+    def __init__(self, writer: BatchWriter) -> None:
+        self._writer = writer
+        self._pid = os.getpid()
+        self._coming: queue.SimpleQueue[Ended | _Began | None] = queue.SimpleQueue()
+        self._running: dict[int, _Began] = {}
+        self._lock = threading.RLock()
+        self._open = 0
+        self._left = False
+        self._how = "left before its end"
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread = threading.Thread(target=self._record, name="collector-record", daemon=True)
+        self._thread.start()
+
+    def expect(self, job: KeptJob) -> None:
+        """A job was submitted: it is waited for."""
+        with self._lock:
+            self._open += 1
+            self._idle.clear()
+        job.add_done_callback(self._over)
+
+    def began(self, job: KeptJob) -> None:
+        """See `Keeps.began`."""
+        self._coming.put(_Began(job, job.attempt, time.time()))
+
+    def ended(self, ended: Ended) -> None:
+        """See `Keeps.ended`."""
+        self._coming.put(ended)
+
+    def complete(self) -> None:
+        """All jobs have been yielded."""
+        self._how = "complete"
+
+    def leave(self) -> None:
+        """No further job will come. Waits for the end if none runs; else that comes by itself."""
+        if os.getpid() != self._pid:
+            return  # the lock may have been held at the fork
+        with self._lock:
+            first, self._left = not self._left, True
+            idle = not self._open
+            if first and idle:
+                self._coming.put(None)
+        if idle and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def wait(self) -> None:
+        """Wait until everything that has ended is stored; at once in the recording thread."""
+        if os.getpid() != self._pid or threading.current_thread() is self._thread:
+            return
+        self._idle.wait()
+        if self._left:
+            self._thread.join()
+
+    def _over(self, _job: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
+                if self._left:
+                    self._coming.put(None)
+
+    def _record(self) -> None:
+        try:
+            while True:
+                group = self._next()
+                for one in group:
+                    if isinstance(one, _Began):
+                        self._running[one.job.id] = one
+                self._store_all([one for one in group if isinstance(one, Ended)])
+                if None in group:
+                    return
+        finally:
+            self._writer.close(self._how)
+
+    def _next(self) -> list[Ended | _Began | None]:
+        """Wait for what comes next, with all that has come by then."""
+        group: list[Ended | _Began | None] = []
+        try:
+            group.append(self._coming.get(timeout=self._tell_of_long_ones()))
+            while len(group) < settings.DURABLE_GROUP:
+                group.append(self._coming.get_nowait())
+        except queue.Empty:
+            pass
+        return group
+
+    def _tell_of_long_ones(self) -> float | None:
+        """Write of those that have run for a second; returns seconds until the next will have."""
+        now = time.time()
+        for number, began in list(self._running.items()):
+            due_s = began.time + settings.TOLD_AFTER_S - now
+            if due_s > 0:
+                # They are in the order in which they began. A clock that is set back delays it.
+                return min(due_s, settings.TOLD_AFTER_S)
+            del self._running[number]
+            if not began.job.done():
+                self._writer.started(began.job.task, began.time)
+        return None
+
+    def _store_all(self, group: list[Ended]) -> None:
+        stored: list[tuple[Ended, BaseException | None]] = []
+        for one in group:
+            self._running.pop(one.job.id, None)
+            stored.append((one, self._store(one)))
+        failure: BaseException | None = None
+        try:
+            self._writer.flush()
+        except Exception as error:  # noqa: BLE001 - each job of the group fails with it
+            failure = _as_ours(error)
+        for one, failed in stored:
+            try:
+                _settle(one, failed or failure)
+            except BaseException:
+                # A callback of the user's that exits: the others are settled all the same.
+                _logger.exception("a callback of a job failed")
+        stored.clear()
+
+    def _store(self, one: Ended) -> BaseException | None:
+        """Store an attempt; returns what the job is to fail with, if it cannot be stored."""
+        status = _STATUSES.get(one.ending.end.outcome)
+        if one.ending.end.out_of_memory and status == "crash":
+            status = "oom"
+        if status is None or isinstance(one.error, OutputLostError | SpillError):
+            return None  # it leaves no line, and runs in the next run
+        if one.ending.end.outcome is Outcome.KILLED and not one.job.wanted_dead:
+            return None  # whoever shut the Collector down has interrupted it
+        try:
+            return self._store_as(one, status)
+        except Exception as error:  # noqa: BLE001 - the job fails with it
+            return _as_ours(error)
+
+    def _store_as(self, one: Ended, status: str) -> BaseException | None:
+        attempt = Attempt(
+            status=status,
+            start=one.ending.began_s or one.end,
+            end=one.end,
+            worker=one.ending.worker or None,
+            exitcode=one.ending.end.exitcode,
+            output=one.output,
+            log=one.log,
+            meters=one.ending.meters,
+        )
+        error = one.error or self._store_success(one, attempt)
+        if error is None:
+            return None
+        attempt.save = ""
+        attempt.status = _status_of(error, status)
+        attempt.error = Error(type(error).__qualname__, _text(error), calls.describe(error))
+        attempt.value = calls.dump_exception(error, _pickled)
+        self._writer.store(one.job.task, attempt)
+        return None if error is one.error else error
+
+    def _store_success(self, one: Ended, attempt: Attempt) -> Exception | None:
+        """Store what succeeded; returns why it counts as failed, where that is the job's doing."""
+        task = one.job.task
+        if task.refused is not None:
+            return task.refused
+        try:
+            attempt.value = _pickled_value(one)
+        except JobError as error:
+            return error
+        attempt.save = task.save
+        try:
+            self._writer.store(task, attempt)
+        except CollectorError:
+            raise
+        except OSError as error:
+            if not attempt.save:
+                raise
+            return error  # the name is taken, or cannot be had
+        return None
+
+
+def _status_of(error: BaseException, status: str) -> str:
+    if status == "error" and isinstance(error, MemoryError):
+        return "oom"
+    return "error" if status == "done" else status
+
+
+def _settle(one: Ended, failure: BaseException | None) -> None:
+    """Let the job be over, or go on."""
+    output, log = one.output, one.log
+    error = failure or one.error
+    if isinstance(failure, SpillError):  # to make room: so it is for every job
+        output.close()
+        output = Output.in_memory(b"", chunks=0, complete=False)
+    if one.last:
+        one.job.settle_now(None if error else one.value, error, output, log)
+        return
+    output.close()
+    if log is not None:
+        log.close()
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    """Say what a disk refuses as for every output."""
+    if isinstance(error, OSError) and not isinstance(error, CollectorError):
+        return spill_error(error, error.filename or "")
+    return error
+
+
+def _pickled_value(one: Ended) -> bytes:
+    if one.value is None:
+        return b""
+    try:
+        return _pickled(one.value)
+    except Exception as failure:  # noqa: BLE001 - user code runs in pickling: the job fails
+        job = one.job
+        raise JobError(
+            f"what job {job.name} returned cannot be stored: {calls.describe(failure)}",
+            job.id,
+            job.name,
+            job.attempt,
+        ) from None
+
+
+def _pickled(value: object) -> bytes:
+    """Pickle by name, for the next run of the same script; by value what has none."""
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 - then it is tried by value
+        return calls.dumps(value)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return calls.shorten(str(error))
+    except Exception as failure:  # noqa: BLE001 - a __str__ of the user's that raises
+        return f"<its text cannot be had: {type(failure).__name__}>"

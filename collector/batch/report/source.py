@@ -1,0 +1,170 @@
+"""What a report takes from a batch directory.
+
+Runs in:    any process that may read the batch, also while another one writes to it.
+Owns:       the descriptors of the directory.
+Invariants: I1  all that is told is of one moment: the journals are read once, when it is opened.
+            I2  nothing is changed, and no lock kept. Only where the last process has not said that
+                it left is a shared lock tried, to tell a running one from one that was killed.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from typing import Final, final
+
+from collector.batch import lines
+from collector.batch.batch import Batch
+from collector.batch.directory import BatchDirectory, open_plain
+from collector.batch.history import History
+from collector.batch.keeping import LOCK_NAME
+from collector.batch.record import AttemptRecord, Record
+from collector.batch.report.record import (
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    Attempt,
+    ReportedBatch,
+    ReportedJob,
+    Session,
+)
+from collector.batch.report.text import TAIL_BYTES
+from collector.batch.shard import Shard
+from collector.batch.states import State
+from collector.closable import Closable
+from collector.errors import BatchError, OutputLostError
+from collector.store.rundir.locks import share, unlock
+
+
+@final
+class Source(Closable):
+    """A batch directory, open for reports. A context manager; iterating gives its jobs.
+
+    Attributes:
+        batch: What is told of the whole.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open it.
+
+        Raises:
+            BatchError: As `Batch.open`.
+        """
+        directory = BatchDirectory.open(path)
+        try:
+            facts = directory.facts()
+            if facts is None:
+                message = "this is no batch directory: it is empty"
+                raise BatchError(errno.ENOENT, message, directory.path)  # noqa: TRY301
+            history = History(directory)
+        except BaseException:
+            directory.close()
+            raise
+        self._batch: Final = Batch(directory, facts, history)
+        tally = history.tally
+        not_left = [s for number, s in enumerate(history.shards) if number not in tally.left]
+        writing = any(map(_is_held, not_left))
+        self._unended = _unended(history) if not_left or _some_interrupted(history) else {}
+        self.batch: Final = ReportedBatch(
+            name=os.path.basename(directory.path) or directory.path,
+            what=facts.what.name,
+            time=time.time(),
+            inputs=tally.inputs,
+            is_running=writing,
+            sessions=tuple(
+                Session(run.time, run.host, run.version, run.python) for _, run in tally.runs
+            ),
+            meters=tuple(sorted(tally.meters)),
+            unreadable=tally.bad,
+        )
+
+    def __iter__(self) -> Iterator[ReportedJob]:
+        for record in self._batch:
+            yield self._job(record)
+
+    @property
+    def is_all_done(self) -> bool:
+        """Whether no job has failed, and none is left to do, as far as is known."""
+        counts = self._batch.status(0)
+        return not any(counts[state.value] for state in State if state is not State.DONE)
+
+    def close(self) -> None:
+        """Let go of all descriptors; any number of times."""
+        self._batch.close()
+
+    def _job(self, record: Record) -> ReportedJob:
+        since = self._unended.get(record.key)
+        status = record.status
+        if since is not None and self.batch.is_running and status in {FAILED, INTERRUPTED}:
+            status = RUNNING
+        return ReportedJob(
+            key=record.key,
+            name=record.name or record.input or record.key,
+            input=record.input,
+            status=status,
+            attempts=tuple(map(_attempt, record.attempts)),
+            meters=record.meters,
+            since=since,
+            log_tail=lambda: _tail(record.last),
+        )
+
+
+def _attempt(record: AttemptRecord) -> Attempt:
+    error = record.details.error
+    return Attempt(
+        number=record.number,
+        status=record.status,
+        start=record.start,
+        end=record.end,
+        worker=record.worker,
+        exitcode=record.exitcode,
+        size=record.size,
+        kind=error.kind if error else "",
+        error=error.text if error else "",
+        traceback=record.traceback,
+    )
+
+
+def _tail(record: AttemptRecord | None) -> bytes:
+    """Read the end of a log; one that is not all there says so in its place."""
+    if record is None:
+        return b""
+    try:
+        with record.log() as log, log.open() as file:
+            file.seek(max(0, log.size - TAIL_BYTES))
+            return file.read(TAIL_BYTES)
+    except (OutputLostError, OSError) as error:
+        return f"(its log cannot be read: {error})".encode("utf-8", "surrogateescape")
+
+
+def _some_interrupted(history: History) -> bool:
+    return history.table.counts()[State.INTERRUPTED] > 0
+
+
+def _unended(history: History) -> dict[str, float]:
+    """Return when the attempts began that have started and not ended, by the keys of their jobs."""
+    found: dict[str, float] = {}
+    for shard in history.shards:
+        for event in history.events(shard):
+            if isinstance(event, lines.Started):
+                found[event.key] = event.time
+            elif isinstance(event, lines.Ended):
+                found.pop(event.key, None)
+    return found
+
+
+def _is_held(shard: Shard) -> bool:
+    """Whether a process has the right to write into a shard."""
+    try:
+        fd = open_plain(shard.fd, LOCK_NAME)
+    except OSError:
+        return False
+    try:
+        if not share(fd):
+            return True
+        unlock(fd)
+    except OSError:  # locks are refused here: nobody can hold one
+        return False
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,239 @@
+"""Read a whole journal into a table, a million lines in seconds.
+
+Most lines are those of attempts whose bytes lie in packs, as `lines.encode` writes them: one
+regular expression tells whether a line is exactly that, and finds the few fields that are needed.
+All others are decoded as JSON.
+
+Runs in:    any process.
+Invariants: I1  a line that the expression matches decodes, to the same fields
+                (`tests/batch/test_scan.py`).
+            I2  a line whose bytes are not all there counts as not there.
+            I3  no line ends the reading.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol, final
+
+from collector.batch import lines
+from collector.batch.lines import Ended, Packed, Place
+from collector.batch.table import Line, Table
+
+BAD_LINES_TOLD: Final = 10
+"""So many lines that cannot be read are described; the rest is counted."""
+
+_WHOLE = rb"(?:0|[1-9][0-9]{0,17})"
+_TEXT = rb'"[ !#-\[\]-~]*(?:\\(?:["\\/bfnrt]|u[0-9a-f]{4})[ !#-\[\]-~]*)*"'
+_PLACE = rb'(?:null|\{"pack":([1-9][0-9]{0,8}),"at":(%b),"bytes":(%b)\})' % (_WHOLE, _WHOLE)
+_METER = rb"%b:-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?" % _TEXT
+_METERS = rb"(?:%b(?:,%b)*)?" % (_METER, _METER)
+_SIMPLE: Final = re.compile(
+    rb'\{"event":"ended","key":"([0-9a-f]{32})","attempt":([1-9][0-9]{0,8}),'
+    rb'"status":"(done|error|crash|timeout|killed|oom)","seq":(%b),'
+    rb'"start":([0-9]{1,15}(?:\.[0-9]{1,6})?),"end":([0-9]{1,15}(?:\.[0-9]{1,6})?),'
+    rb'"worker":(?:null|%b),"exit":(?:null|-?%b),'
+    rb'"out":%b,"log":%b,"value":%b,'
+    rb'"meters":(\{%b\}),"keeps":(?:true|false),'
+    rb'"before":(?:null|\{"shard":"[A-Za-z0-9_.-]{1,64}","at":%b\}),'
+    rb'"error":(?:null|\{"type":%b,"text":%b,"traceback":%b\}),'
+    rb'"name":%b,"input":%b\}\n'
+    % (_WHOLE, _WHOLE, _WHOLE, _PLACE, _PLACE, _PLACE, _METERS, _WHOLE, *[_TEXT] * 5)
+)
+
+
+class Stored(Protocol):
+    """What there is beside a journal."""
+
+    def pack_size(self, pack: int, least: int) -> int:
+        """Return the size of a pack; look again if it is less than that."""
+
+    def missing(self, place: Place) -> str:
+        """Say what is not there of a file; "" if all is."""
+
+
+@final
+@dataclass(slots=True)
+class Tally:
+    """What came of reading, beside the table."""
+
+    runs: list[tuple[int, lines.Run]] = field(default_factory=list)
+    """With the number of the shard."""
+    inputs: int | None = None
+    seconds: float = 0.0
+    meters: Counter[str] = field(default_factory=Counter)
+    bad: int = 0
+    bad_lines: list[str] = field(default_factory=list)
+    left: set[int] = field(default_factory=set)
+    """Shards whose last process has said that it left."""
+    saving: dict[str, lines.Saving] = field(default_factory=dict)
+    """Files of the user's that may have been written, and no line says so; by key."""
+
+
+@final
+class Scan:
+    """Reads the journals of a batch, one after the other.
+
+    Args:
+        table: Is filled.
+        tally: So is this.
+    """
+
+    def __init__(self, table: Table, tally: Tally) -> None:
+        self._table = table
+        self._tally = tally
+        self._sizes: dict[bytes, int] = {}
+
+    def read(self, number: int, name: str, journal: Iterable[bytes], stored: Stored) -> int:
+        """Read a journal to its end, or to a line that is torn.
+
+        Args:
+            number: Of the shard, in the order of reading.
+            name: Of the shard.
+            journal: Its lines, with their ends.
+            stored: What lies beside it.
+
+        Returns:
+            Where its last whole line ends.
+        """
+        at = 0
+        self._tally.left.add(number)
+        self._sizes.clear()
+        match, simple = _SIMPLE.fullmatch, self._simple
+        for line in journal:
+            found = match(line)
+            if found is None or not simple(found.groups(), number, at, stored):
+                if not line.endswith(b"\n"):
+                    self._bad(name, at, "the line is torn")
+                    break
+                self._other(line, Line(number, at), name, stored)
+            at += len(line)
+        return at
+
+    def _simple(  # noqa: C901, PLR0912 - in one piece: a million lines come here
+        self, found: tuple[bytes, ...], shard: int, at: int, stored: Stored
+    ) -> bool:
+        """Take in a first attempt whose bytes are all there; False for another one, which waits."""
+        (key, attempt, status, seq, start, end, pack, out_at, out_size) = found[:9]
+        (log, log_at, log_size, value, value_at, value_size, meters) = found[9:]
+        sizes, size = self._sizes, 0
+        if pack is not None:
+            size = int(out_size)
+            ends = int(out_at) + size
+            if ends > sizes.get(pack, -1) and not self._has(pack, ends, stored):
+                return False
+        if log is not None:
+            ends = int(log_at) + int(log_size)
+            if ends > sizes.get(log, -1) and not self._has(log, ends, stored):
+                return False
+        if value is not None:
+            ends = int(value_at) + int(value_size)
+            if ends > sizes.get(value, -1) and not self._has(value, ends, stored):
+                return False
+        tally = self._tally
+        if not self._table.first(
+            int(key, 16),
+            shard,
+            at,
+            int(attempt),
+            int(seq),
+            size,
+            len(tally.runs),
+            status == b"done",
+        ):
+            return False
+        if meters != b"{}":
+            tally.meters.update(json.loads(meters))
+        if start != end and (seconds := float(end) - float(start)) > 0:
+            tally.seconds += seconds
+        return True
+
+    def _has(self, pack: bytes, ends: int, stored: Stored) -> bool:
+        """Look how long a pack is; tell whether that is enough."""
+        size = self._sizes[pack] = stored.pack_size(int(pack), ends)
+        return ends <= size
+
+    def _other(self, line: bytes, where: Line, name: str, stored: Stored) -> None:
+        try:
+            event = lines.decode(line)
+        except ValueError as error:
+            self._bad(name, where.at, str(error))
+            return
+        self._take(event, where, stored)
+
+    def _take(self, event: lines.Event | None, where: Line, stored: Stored) -> None:
+        tally, table = self._tally, self._table
+        match event:
+            case Ended():
+                self._ended(event, where, stored)
+            case lines.Started(key=key, seq=seq):
+                row = table.row(key)
+                table.place(row, seq)
+                table.started(row)
+            case lines.Position(key=key, seq=seq):
+                table.place(table.row(key), seq)
+            case lines.Saving(key=key):
+                tally.saving[key] = event
+            case lines.Run(inputs=inputs):
+                tally.runs.append((where.shard, event))
+                tally.left.discard(where.shard)
+                tally.inputs = inputs
+            case lines.Left():
+                tally.left.add(where.shard)
+            case None:
+                pass  # of a later minor version
+
+    def _ended(self, event: Ended, where: Line, stored: Stored) -> None:
+        tally, table = self._tally, self._table
+        tally.seconds += max(0.0, event.end - event.start)
+        tally.meters.update(event.meters)
+        tally.saving.pop(event.key, None)
+        row = table.row(event.key)
+        table.place(row, event.seq)
+        table.ended(
+            row,
+            where,
+            event.attempt,
+            succeeded=event.status == "done",
+            size=event.out.size if event.out else 0,
+            lost=bool(missing_of(event, stored)),
+            run=len(tally.runs),
+        )
+
+    def _bad(self, name: str, at: int, reason: str) -> None:
+        self._tally.bad += 1
+        if self._tally.bad <= BAD_LINES_TOLD:
+            self._tally.bad_lines.append(f"shard {name}, byte {at}: {reason}")
+
+
+def missing_of(event: Ended, stored: Stored) -> str:
+    """Say what is not there of the bytes of an attempt; "" if all is."""
+    for what, place in (("output", event.out), ("log", event.log), ("value", event.value)):
+        if place is not None and (reason := missing(place, stored)):
+            return f"its {what}: {reason}"
+    return ""
+
+
+def missing(place: Place, stored: Stored) -> str:
+    """Say what is not there of a place; "" if all is."""
+    if isinstance(place, Packed):
+        ends = place.at + place.size
+        size = stored.pack_size(place.pack, ends)
+        if size < 0:
+            return f"pack-{place.pack:06} is gone"
+        return (
+            f"pack-{place.pack:06} has {size} bytes where {ends} were written"
+            if size < ends
+            else ""
+        )
+    return stored.missing(place)
+
+
+def meters_of(events: Iterable[Ended]) -> Mapping[str, float]:
+    """Sum up the meters of several attempts."""
+    total: Counter[str] = Counter()
+    for event in events:
+        total.update(event.meters)
+    return dict(total)

@@ -1,0 +1,198 @@
+"""One shard of a batch directory, as it is read: its journal, packs and files.
+
+Runs in:    any process that reads or writes a batch.
+Owns:       descriptors of the shard, of its files' directory, and of the packs that were read.
+Invariants: I1  what is read is as long as its line says, or an OutputLostError says why not.
+            I2  nothing is opened by a name that leads out of the shard, and no link is followed,
+                but for the names that the user gave saved files.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+import weakref
+from typing import Final, final
+
+from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, refused
+from collector.batch.lines import Filed, Packed, Place, Saved
+from collector.batch.scan import missing
+from collector.errors import BatchError, OutputLostError
+from collector.store.output.output import Output, saved_output
+from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
+
+JOURNAL_NAME: Final = "journal.jsonl"
+FILES_NAME: Final = "files"
+RUN_NAME: Final = "run"
+
+
+def pack_name(pack: int) -> str:
+    """Return the name of a pack's file."""
+    return f"pack-{pack:06}"
+
+
+@final
+class Shard:
+    """One shard, open for reading.
+
+    Args:
+        directory: In which it lies.
+        name: Its name, without the prefix.
+
+    Raises:
+        BatchError: It cannot be opened.
+    """
+
+    def __init__(self, directory: BatchDirectory, name: str) -> None:
+        self.name = name
+        self.path = os.path.join(directory.path, f"{SHARD_PREFIX}{name}")
+        try:
+            self.fd = open_private(f"{SHARD_PREFIX}{name}", DIRECTORY_FLAGS, dir_fd=directory.fd)
+        except OSError as error:
+            raise refused(error, self.path) from error
+        self._sizes: dict[int, int] = {}
+        self._no_links: set[str] = set()
+        self._fds: dict[str, int] = {"": self.fd}
+        self._opening = threading.Lock()
+        self._close = weakref.finalize(self, _close_all, self._fds)
+
+    def close(self) -> None:
+        """Let go of all descriptors, as the last reference does; any number of times."""
+        self._close()
+        self.fd = -1
+
+    def journal(self) -> int:
+        """Return a descriptor of the journal; -1 if there is none.
+
+        Raises:
+            BatchError: It cannot be read.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            return self._open(JOURNAL_NAME)
+        return -1
+
+    def line(self, at: int) -> bytes:
+        """Return the line that begins there; b"" if there is none."""
+        size = 4096
+        while True:
+            data = os.pread(self.journal(), size, at)
+            line, end, _ = data.partition(b"\n")
+            if end or len(data) < size:
+                return line + end
+            size *= 4
+
+    def packs(self) -> list[int]:
+        """Return the numbers of all packs."""
+        found = []
+        for name in os.listdir(self.fd):
+            number = name.removeprefix("pack-")
+            if number.isdecimal() and number != name and pack_name(int(number)) == name:
+                found.append(int(number))
+        return sorted(found)
+
+    def pack_size(self, pack: int, least: int) -> int:
+        """Return the size of a pack, or -1; looks again if it was less than `least`."""
+        size = self._sizes.get(pack, -1)
+        if size < least:
+            size = self._sizes[pack] = self._size_of(pack_name(pack), self.fd)
+        return size
+
+    def missing(self, place: Place) -> str:
+        """Say what is not there of a file; "" if all is."""
+        match place:
+            case Filed(name, size):
+                what = os.path.join(FILES_NAME, name)
+                found = self._size_of(what, self.fd) if self._is_inside(name) else -1
+            case Saved(path, size):
+                found, what = self._size_of(path, None), path
+            case _:
+                return missing(place, self)
+        if found < 0:
+            return f"{what} is gone, or no plain file"
+        return "" if found == size else f"{what} has {found} bytes where {size} were written"
+
+    def read(self, place: Place | None) -> bytes:
+        """Return all bytes of a place.
+
+        Raises:
+            OutputLostError: They are not all there.
+        """
+        if place is None:
+            return b""
+        if isinstance(place, Packed):
+            return self._read_pack(place)
+        output = self.output(place, complete=True)
+        return output.read()
+
+    def output(self, place: Place | None, *, complete: bool) -> Output:
+        """Return the output that lies in a place.
+
+        Raises:
+            OutputLostError: It is not all there.
+        """
+        if place is None:
+            return Output.in_memory(b"", chunks=0, complete=complete)
+        if isinstance(place, Packed):
+            return Output.in_memory(self._read_pack(place), chunks=1, complete=complete)
+        reason = self.missing(place)
+        path = self._path_of(place)
+        if reason:
+            raise OutputLostError(errno.ENOENT, f"the output is lost: {reason}", path)
+        return saved_output(path, place.size, complete=complete)
+
+    def _path_of(self, place: Filed | Saved) -> str:
+        if isinstance(place, Saved):
+            return os.path.abspath(place.path)
+        return os.path.join(self.path, FILES_NAME, place.name)
+
+    def _read_pack(self, place: Packed) -> bytes:
+        data = b""
+        with contextlib.suppress(FileNotFoundError, BatchError):
+            data = os.pread(self._open(pack_name(place.pack)), place.size, place.at)
+        if len(data) != place.size:
+            reason = missing(place, self) or f"{pack_name(place.pack)} cannot be read to its end"
+            path = os.path.join(self.path, pack_name(place.pack))
+            raise OutputLostError(errno.EIO, f"the output is lost: {reason}", path)
+        return data
+
+    def _open(self, name: str) -> int:
+        """Open a file of the shard, once."""
+        with self._opening:
+            if name not in self._fds:
+                try:
+                    self._fds[name] = open_plain(self.fd, name)
+                except FileNotFoundError:
+                    raise
+                except OSError as error:
+                    raise refused(error, os.path.join(self.path, name)) from error
+            return self._fds[name]
+
+    def _is_inside(self, name: str) -> bool:
+        """Tell whether a file's directory is one, and no link to one."""
+        place = os.path.dirname(name)
+        if place not in self._no_links:
+            try:
+                for part in (FILES_NAME, os.path.join(FILES_NAME, place)):
+                    if not stat.S_ISDIR(
+                        os.stat(part, dir_fd=self.fd, follow_symlinks=False).st_mode
+                    ):
+                        return False
+            except OSError:
+                return False
+            self._no_links.add(place)
+        return True
+
+    def _size_of(self, name: str, directory_fd: int | None) -> int:
+        """Return the size of a plain file, or -1."""
+        follow = directory_fd is None  # a user may have put a link in the place of a saved file
+        try:
+            status = os.stat(name, dir_fd=directory_fd, follow_symlinks=follow)
+        except (OSError, ValueError):
+            return -1
+        return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _close_all(fds: dict[str, int]) -> None:
+    while fds:
+        close_private(fds.popitem()[1], locked=False)

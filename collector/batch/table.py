@@ -1,0 +1,246 @@
+"""What is known of each job of a batch, in few bytes a job.
+
+Runs in:    any process; pure.
+Owns:       numbers only; everything else of a job is read from its line when it is asked for.
+Invariants: I1  at most 200 bytes a job (`python -m bench --case batch-continue`).
+            I2  a row is never removed: its number is good for as long as the table lives.
+            I3  of results in several shards one that succeeded counts, whichever is read last.
+Source:     columns of numbers in place of objects: an `array` takes 8 bytes where an object of
+            Python takes 100.
+"""
+
+from array import array
+from typing import Final, NamedTuple, final
+
+from collector.batch.states import Event, State, moved
+
+_STATES: Final = tuple(State)
+_DONE: Final = _STATES.index(State.DONE)
+_STATE_BITS: Final = 0b11
+_LOST: Final = 0b100
+_MET: Final = 0b1000
+_SHARD_BITS: Final = 48
+_ATTEMPT_BITS: Final = 32
+_ATTEMPT_MASK: Final = 0xFFFFFFFF
+_NOWHERE: Final = 2**64 - 1
+_ONLY_STATE: Final = bytes(flags & _STATE_BITS for flags in range(256))
+_ONLY_LOST: Final = bytes(bool(flags & _LOST) for flags in range(256))
+_AFTER_FIRST: Final = (
+    _STATES.index(moved(State.WAITING, Event.FAILED)),
+    _STATES.index(moved(State.WAITING, Event.SUCCEEDED)),
+)
+"""State after the first attempt, by whether it succeeded."""
+
+_COLUMNS: Final = 4
+_LINE, _SEQ, _SIZE, _ATTEMPT = range(_COLUMNS)
+
+
+class Line(NamedTuple):
+    """Where a line is: number of its shard in the order of reading, and offset."""
+
+    shard: int
+    at: int
+
+
+@final
+class Table:
+    """The jobs of a batch, by key."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, int] = {}
+        self._columns: array[int] = array("Q")
+        """Four numbers a row: line, position, bytes, and run and attempt in one."""
+        self._flags = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._flags)
+
+    def find(self, key: str) -> int | None:
+        """Return the row of a key, if there is one."""
+        return self._rows.get(int(key, 16))
+
+    def row(self, key: str) -> int:
+        """Return the row of a key; a new one of a job that waits if there is none."""
+        number = int(key, 16)
+        found = self._rows.get(number)
+        return self._add(number, (_NOWHERE, 0, 0, 0), 0) if found is None else found
+
+    def _add(self, number: int, columns: tuple[int, int, int, int], flags: int) -> int:
+        row = self._rows[number] = len(self._flags)
+        self._columns.extend(columns)
+        self._flags.append(flags)
+        return row
+
+    def first(  # noqa: PLR0913, PLR0917 - a million lines: names would cost a tenth
+        self,
+        number: int,
+        shard: int,
+        at: int,
+        attempt: int,
+        seq: int,
+        size: int,
+        run: int,
+        succeeded: bool,
+    ) -> bool:
+        """Do what `row`, `place` and `ended` do, at once, for a key that has no row; else False.
+
+        Args:
+            number: The key.
+            shard: As in `Line`, with `at`.
+            at: As in `Line`.
+            attempt: Its number.
+            seq: Position of the input.
+            size: Bytes of its output.
+            run: Number of the run.
+            succeeded: As for `ended`; all of its bytes are there.
+        """
+        row = len(self._flags)
+        if self._rows.setdefault(number, row) != row:
+            return False
+        self._columns.extend(
+            ((shard << _SHARD_BITS) | at, seq, size, (run << _ATTEMPT_BITS) | attempt)
+        )
+        self._flags.append(_AFTER_FIRST[succeeded])
+        return True
+
+    def state(self, row: int) -> State:
+        """Return the state of a job."""
+        return _STATES[self._flags[row] & _STATE_BITS]
+
+    def line(self, row: int) -> Line | None:
+        """Return the line of its last attempt that has ended."""
+        packed = self._columns[row * _COLUMNS + _LINE]
+        return None if packed == _NOWHERE else Line(packed >> _SHARD_BITS, packed % 2**_SHARD_BITS)
+
+    def attempts(self, row: int) -> int:
+        """Return the number of its last attempt that has ended, or 0."""
+        return self._columns[row * _COLUMNS + _ATTEMPT] & _ATTEMPT_MASK
+
+    def seq(self, row: int) -> int:
+        """Return the position of its input."""
+        return self._columns[row * _COLUMNS + _SEQ]
+
+    def is_lost(self, row: int) -> bool:
+        """Whether it has a result that is not all there."""
+        return bool(self._flags[row] & _LOST)
+
+    def meet(self, number: int, seq: int) -> tuple[int, State, bool] | None:
+        """Do what `row`, `met` and `place` do, at once, for an input that comes now.
+
+        Returns:
+            The row of the key, the state of its job, and whether the input stood elsewhere before;
+            None if it has come before in this run.
+        """
+        row = self._rows.get(number)
+        if row is None:
+            row = self._add(number, (_NOWHERE, seq, 0, 0), _MET)
+            return row, State.WAITING, True
+        flags = self._flags[row]
+        if flags & _MET:
+            return None
+        self._flags[row] = flags | _MET
+        at = row * _COLUMNS + _SEQ
+        moved_on = self._columns[at] != seq
+        if moved_on:
+            self._columns[at] = seq
+        return row, _STATES[flags & _STATE_BITS], moved_on
+
+    def place(self, row: int, seq: int) -> None:
+        """Its input stands there by now."""
+        self._columns[row * _COLUMNS + _SEQ] = seq
+
+    def started(self, row: int) -> None:
+        """An attempt has started."""
+        self._move(row, Event.STARTED)
+
+    def ended(  # noqa: PLR0913 - what is kept of a line
+        self,
+        row: int,
+        line: Line,
+        attempt: int,
+        *,
+        succeeded: bool,
+        size: int,
+        lost: bool,
+        run: int,
+    ) -> None:
+        """An attempt has ended.
+
+        Args:
+            row: Of its job.
+            line: Where that is told.
+            attempt: Its number.
+            succeeded: Whether it has a result that is no failure.
+            size: Bytes of its output.
+            lost: Whether not all of its bytes are there.
+            run: Number of the run.
+        """
+        if self._is_outdone(row, line, attempt, succeeded=succeeded, lost=lost):
+            return
+        column = row * _COLUMNS
+        self._columns[column + _LINE] = (line.shard << _SHARD_BITS) | line.at
+        self._columns[column + _SIZE] = size
+        self._columns[column + _ATTEMPT] = run << _ATTEMPT_BITS | attempt
+        self._flags[row] &= ~_LOST
+        self._move(row, Event.SUCCEEDED if succeeded else Event.FAILED)
+        if lost:
+            self._move(row, Event.LOST)
+            self._flags[row] |= _LOST
+
+    def counts(self) -> dict[State, int]:
+        """Count the jobs in each state."""
+        flags = self._flags.translate(_ONLY_STATE)
+        return {state: flags.count(number) for number, state in enumerate(_STATES)}
+
+    def lost(self) -> int:
+        """Count the jobs whose result is not all there."""
+        return self._flags.translate(_ONLY_LOST).count(1)
+
+    def lost_rows(self, most: int) -> list[int]:
+        """Return the first jobs whose result is not all there."""
+        flags = self._flags.translate(_ONLY_LOST)
+        found: list[int] = []
+        row = flags.find(1)
+        while row >= 0 and len(found) < most:
+            found.append(row)
+            row = flags.find(1, row + 1)
+        return found
+
+    def result_bytes(self) -> int:
+        """Sum up the outputs of all jobs that are done."""
+        states = self._flags.translate(_ONLY_STATE)
+        sizes = self._columns[_SIZE::_COLUMNS]
+        if states.count(_DONE) == len(states):
+            return sum(sizes)
+        return sum(size for size, state in zip(sizes, states, strict=True) if state == _DONE)
+
+    def done_in(self, runs: frozenset[int]) -> int:
+        """Count the jobs whose result is of one of these runs."""
+        states = self._flags.translate(_ONLY_STATE)
+        of = self._columns[_ATTEMPT::_COLUMNS]
+        return sum(
+            state == _DONE and run >> _ATTEMPT_BITS in runs
+            for run, state in zip(of, states, strict=True)
+        )
+
+    def in_order(self) -> list[int]:
+        """Return all rows in the order of their inputs."""
+        return sorted(range(len(self)), key=self._columns[_SEQ::_COLUMNS].__getitem__)
+
+    def _is_outdone(
+        self, row: int, line: Line, attempt: int, *, succeeded: bool, lost: bool
+    ) -> bool:
+        """Tell whether another shard has a better result of the job (I3)."""
+        known = self.line(row)
+        if known is None or known.shard == line.shard or self.is_lost(row):
+            return False
+        if lost:
+            return True
+        if succeeded != (self.state(row) is State.DONE):
+            return not succeeded
+        return attempt < self.attempts(row)
+
+    def _move(self, row: int, event: Event) -> None:
+        flags = self._flags[row]
+        state = moved(_STATES[flags & _STATE_BITS], event)
+        self._flags[row] = (flags & ~_STATE_BITS) | _STATES.index(state)

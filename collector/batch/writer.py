@@ -1,0 +1,419 @@
+"""Make or continue a batch directory: tell what is to run, and store what has ended.
+
+`collect(batch=)` and `collector run -o` both write through this. The calls, in their order:
+`open`, for each input `task`, for each attempt that ended `store`, after one or more of them
+`flush`, and in the end `close`.
+
+Runs in:    the process that runs the batch; `task` in one thread, the rest in another one.
+Owns:       the lock of one shard, and all that is written there.
+Invariants: I1  a result is in its place before the journal says so; what the journal does not say
+                is not there.
+            I2  an attempt that cannot be stored leaves no line and uses up no number.
+            I3  each key is a task once in a run: what comes again has a key of its own.
+            I4  nothing of an earlier process is left that no line speaks of, once a writer has
+                opened its shard.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self, final
+
+from collector.batch import lines
+from collector.batch.directory import SHARD_NAME, BatchDirectory, BatchFacts, What, refused
+from collector.batch.history import History
+from collector.batch.keeping import WRITER_NAME, Keeper, ShardLock
+from collector.batch.keys import Keys, input_text, key_text
+from collector.batch.leftovers import remove_leftovers
+from collector.batch.lines import Ended, Saved, Where
+from collector.batch.remarks import compare, refuse_others, say_what_is_there
+from collector.batch.shard import RUN_NAME, Shard
+from collector.batch.states import Resume, State, runs
+from collector.batch.storing import Attempt, Storing
+from collector.batch.table import Line
+from collector.errors import BatchError, SpillError
+from collector.settings import VERSION
+from collector.store.output.output import Output, publish
+from collector.store.rundir.owner import write_owner
+
+_logger = logging.getLogger("collector")
+_POSITIONS_BYTES: Final = 64 * 1024
+
+
+class Options(NamedTuple):
+    """How a batch directory is written to.
+
+    Attributes:
+        resume: What is done with the results that are there.
+        durable: Have everything on the disk before it counts as done.
+        keep_failed: Keep the outputs of failed attempts of jobs that have succeeded.
+        shard: The name of the shard to write.
+    """
+
+    resume: Resume = Resume.FAILED
+    durable: bool = False
+    keep_failed: bool = False
+    shard: str = "0"
+
+
+@final
+@dataclass(slots=True)
+class Task:
+    """An input of this run.
+
+    Attributes:
+        key: Of its job.
+        row: Of its job, in the table.
+        seq: Its position, from 0.
+        input: Its text.
+        runs: Whether it is to be run; else its result is there.
+        state: Of its job, before this run.
+        name: Of its job, for people.
+        save: The name that its output is to have; "" for none.
+        refused: Why that cannot be had.
+    """
+
+    key: str
+    row: int
+    seq: int
+    input: str
+    runs: bool
+    state: State
+    name: str = ""
+    save: str = ""
+    refused: Exception | None = None
+
+
+@final
+class BatchWriter:
+    """Writes one shard of a batch. A context manager.
+
+    Attributes:
+        directory: The batch's.
+        history: What was known when it was opened, and what has been stored since.
+    """
+
+    def __init__(
+        self, directory: BatchDirectory, facts: BatchFacts, lock: ShardLock, options: Options
+    ) -> None:
+        self.directory = directory
+        self.facts = facts
+        self.options = options
+        self._lock = lock
+        self._keys = Keys(facts.what.name)
+        self._run_states = frozenset(state for state in State if runs(state, options.resume))
+        self._mutex = threading.RLock()
+        self._repeated: dict[str, int] = {}
+        self._positions = bytearray()
+        self._waiting: list[tuple[int, Ended]] = []
+        self._seq = 0
+        self.history = History(directory)
+        self._number, self._shard = self._own_shard()
+        self._keeper: Keeper | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        what: What,
+        options: Options = Options(),  # noqa: B008 - nobody can change it
+        *,
+        inputs: int | None = None,
+    ) -> Self:
+        """Make or continue a batch directory.
+
+        Args:
+            path: Of the directory; it is made if it is missing or empty.
+            what: Is run.
+            options: How it is written to.
+            inputs: How many there are, if that is known.
+
+        Raises:
+            BatchError: It is no batch directory, or another's, or runs something else, or another
+                process writes into that shard, or it cannot be written to.
+            ValueError: The shard has no name that a directory can have.
+        """
+        if not SHARD_NAME.fullmatch(options.shard):
+            raise ValueError(f"a shard cannot be called {options.shard!r}")
+        with contextlib.ExitStack() as undo:
+            directory = undo.enter_context(BatchDirectory.open(path, make=True))
+            refuse_others(directory)
+            facts = directory.facts() or directory.begin(what, time.time())
+            compare(facts.what, what, directory.path)
+            lock = ShardLock(directory, options.shard)
+            undo.callback(lock.drop)
+            writer = cls(directory, facts, lock, options)
+            undo.callback(writer.history.close)
+            writer._begin(what, inputs)
+            undo.pop_all()
+        return writer
+
+    @property
+    def run_root(self) -> str:
+        """Path of a temp root in this shard: what lies there is stored by a rename.
+
+        Raises:
+            BatchError: It cannot be made.
+        """
+        path = os.path.join(self._shard.path, RUN_NAME)
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+        except OSError as error:
+            raise refused(error, path) from error
+        return path
+
+    def task(self, value: object, text: bytes | None = None, name: str = "") -> Task:
+        """Tell what becomes of an input; each input of the run once, in their order.
+
+        Args:
+            value: The input.
+            text: Its key text, if that is not to be made of the input itself.
+            name: Of its job, for people.
+
+        Raises:
+            TypeError: The input has no key text.
+        """
+        with self._mutex:
+            text = key_text(value) if text is None else text
+            seq, self._seq = self._seq, self._seq + 1
+            table = self.history.table
+            key = first = self._keys.key(text)
+            met = table.meet(int(key, 16), seq)
+            while met is None:
+                earlier = self._repeated[first] = self._repeated.get(first, 0) + 1
+                key = self._keys.key(text, earlier)
+                met = table.meet(int(key, 16), seq)
+            row, state, moved = met
+            if moved and (state is not State.WAITING or table.is_lost(row)):
+                self._told(lines.Position(key, seq))
+        return Task(key, row, seq, input_text(value), state in self._run_states, state, name)
+
+    def read(self, task: Task) -> None:
+        """Have the journal know of an input before it has run, with its text.
+
+        Raises:
+            SpillError: It cannot be written.
+        """
+        with self._mutex:
+            self._told(lines.Position(task.key, task.seq, task.name, task.input))
+
+    def attempts(self, task: Task) -> int:
+        """Return how many attempts of a job have ended, in all runs."""
+        return self.history.table.attempts(task.row)
+
+    def started(self, task: Task, at: float) -> None:
+        """An attempt has run for a while; never raises: the line is for people."""
+        with self._mutex, contextlib.suppress(SpillError):
+            number = self.attempts(task) + 1
+            event = lines.Started(task.key, number, task.seq, at, task.name, task.input)
+            self._append(event)
+            self.history.table.started(task.row)
+
+    def store(self, task: Task, attempt: Attempt) -> None:
+        """Put the bytes of an attempt in their places; it counts once `flush` has returned.
+
+        Raises:
+            SpillError: They cannot be written, and nothing of them is left.
+            OutputLostError: They cannot be read.
+            OSError: The name that the user wants the output to have cannot be had.
+        """
+        number = self.attempts(task) + 1
+        with self._mutex, Storing(self._writing) as storing:
+            out = self._save(task, number, attempt) if attempt.save else None
+            places = storing.put(task.key, number, attempt, saved=out)
+            ended = Ended(
+                task.key,
+                number,
+                attempt.status,
+                task.seq,
+                attempt.start,
+                attempt.end,
+                attempt.worker,
+                attempt.exitcode,
+                *places,
+                attempt.meters or {},
+                attempt.status == "done" and self.options.keep_failed,
+                self._before(task.row),
+                attempt.error,
+                task.name,
+                task.input,
+            )
+            if not self.options.durable:
+                self._write([(task.row, ended)])
+            else:
+                self._waiting.append((task.row, ended))
+
+    def flush(self) -> None:
+        """Make what was stored count; with `durable`, once it is on the disk.
+
+        Raises:
+            SpillError: It cannot be; none of it counts, and nothing of it is left.
+        """
+        with self._mutex:
+            waiting, self._waiting = self._waiting, []
+            if not waiting:
+                return
+            with Storing(self._writing) as storing:
+                for _, ended in waiting:
+                    storing.take_back(ended.out, ended.log, ended.value)
+                self._writing.sync()
+                self._write(waiting)
+                self._writing.sync_journal()
+
+    def close(self, how: str = "complete") -> None:
+        """Let others write; any number of times. Never raises.
+
+        Args:
+            how: The run has ended, for people.
+        """
+        with self._mutex:
+            keeper, self._keeper = self._keeper, None
+            if keeper is not None:
+                with contextlib.suppress(SpillError):
+                    keeper.append(
+                        bytes(self._positions) + lines.encode(lines.Left(time.time(), how))
+                    )
+                with contextlib.suppress(OSError):
+                    os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
+                keeper.close()
+            self.directory.close()
+            self._lock.drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        self.close("complete" if kind is None else "broken off")
+
+    @property
+    def _writing(self) -> Keeper:
+        if self._keeper is None:
+            raise BatchError(
+                errno.EBADF, "the batch directory is not open any more", self.directory.path
+            )
+        return self._keeper
+
+    def _own_shard(self) -> tuple[int, Shard]:
+        for number, shard in enumerate(self.history.shards):
+            if shard.name == self.options.shard:
+                return number, shard
+        raise BatchError(errno.ENOENT, "others remove its shard", self.directory.path)
+
+    def _begin(self, what: What, inputs: int | None) -> None:
+        history, tally, path = self.history, self.history.tally, self.directory.path
+        if self.options.resume is Resume.NEVER and (len(history.table) or tally.bad):
+            message = "it has results already: take another directory, or another resume"
+            raise BatchError(errno.EEXIST, message, path)
+        packs = self._shard.packs()
+        pack = max(packs, default=1)
+        if tally.bad or history.table.lost():
+            pack = max(packs, default=0) + 1
+        end = history.ends[self._shard.name]
+        keeper = self._keeper = Keeper(self._shard, end, pack, durable=self.options.durable)
+        try:
+            if self._number not in tally.left:
+                remove_leftovers(history, self._shard)
+            with contextlib.suppress(OSError):
+                os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
+            write_owner(self._shard.fd, WRITER_NAME)
+            self._append(_run_of(what, inputs))
+        except SpillError as error:
+            keeper.close()
+            raise refused(error, path) from error
+        except BaseException:
+            keeper.close()
+            raise
+        say_what_is_there(history, what, path)
+
+    def _told(self, event: lines.Position) -> None:
+        self._positions += lines.encode(event)
+        if len(self._positions) > _POSITIONS_BYTES:
+            self._append(None)
+
+    def _append(self, event: lines.Event | None) -> int:
+        """Write an event, and the positions that wait, which must come before it."""
+        line = b"" if event is None else lines.encode(event)
+        if self._positions:
+            self._writing.append(bytes(self._positions))
+            self._positions.clear()
+        return self._writing.append(line) if line else 0
+
+    def _write(self, ended: list[tuple[int, Ended]]) -> None:
+        """Write the lines of attempts, and take in what they say."""
+        for row, event in ended:
+            at = self._append(event)
+            outdone = [] if event.attempt == 1 or event.keeps else self._outdone(row, event)
+            self.history.table.ended(
+                row,
+                Line(self._number, at),
+                event.attempt,
+                succeeded=event.status == "done",
+                size=event.out.size if event.out else 0,
+                lost=False,
+                run=len(self.history.tally.runs) + 1,
+            )
+            for name in outdone:
+                self._writing.remove(name)
+
+    def _outdone(self, row: int, event: Ended) -> list[str]:
+        """Name the files of this shard that a result puts in its place."""
+        if event.status != "done":
+            return []
+        return [
+            place.name
+            for shard, ended in self.history.attempts(row)
+            if shard is self._shard
+            for place in (ended.out, ended.log, ended.value)
+            if isinstance(place, lines.Filed)
+        ]
+
+    def _before(self, row: int) -> Where | None:
+        line = self.history.table.line(row)
+        return None if line is None else Where(self.history.shards[line.shard].name, line.at)
+
+    def _save(self, task: Task, number: int, attempt: Attempt) -> Saved:
+        """Give the output the name that the user wants, after having told of it."""
+        output = attempt.output or Output.in_memory(b"", chunks=0)
+        saving = lines.Saving(task.key, number, attempt.save, output.size)
+        ours = self._is_ours(task, attempt.save)
+        self._append(saving)
+        path = os.path.abspath(attempt.save)
+        try:
+            publish(output, path, overwrite=ours, sync=self.options.durable)
+        except FileExistsError as error:
+            message = f"{self._saved_by(attempt.save)} has that name: move it away"
+            raise FileExistsError(errno.EEXIST, message, attempt.save) from error
+        if self.options.durable:
+            self._writing.sync_later(path)
+        self.history.tally.saving[task.key] = saving
+        return Saved(attempt.save, output.size)
+
+    def _saved_by(self, path: str) -> str:
+        """Say whose output has a name."""
+        for shard in self.history.shards:
+            for event in self.history.events(shard):
+                if isinstance(event, Ended) and event.out and event.out[:-1] == (path,):
+                    return f"the output of {event.input!r}"
+        return "a file of yours"
+
+    def _is_ours(self, task: Task, path: str) -> bool:
+        """Tell whether a file of that name is one that an earlier attempt of the job has saved."""
+        begun = self.history.tally.saving.get(task.key)
+        known = [Saved(begun.path, begun.size)] if begun else []
+        known += [
+            ended.out
+            for _, ended in self.history.attempts(task.row)
+            if isinstance(ended.out, Saved)
+        ]
+        return any(place.path == path and not self._shard.missing(place) for place in known)
+
+
+def _run_of(what: What, inputs: int | None) -> lines.Run:
+    python = ".".join(map(str, sys.version_info[:3]))
+    host = os.uname().nodename
+    return lines.Run(os.getpid(), host, time.time(), VERSION, python, inputs, what.source)

@@ -1,0 +1,1 @@
+"""The `collector` program: one module a command, and what they print with."""

@@ -1,0 +1,40 @@
+"""What the commands share that look into a batch directory."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from collector.batch.batch import Batch
+from collector.cli.printing import USAGE, complain, printable
+from collector.errors import BatchError
+
+
+def add_directory_to(command: argparse.ArgumentParser) -> None:
+    """Add the directory, which each of these commands needs."""
+    command.add_argument("directory", metavar="DIR", help="a batch directory")
+
+
+@contextlib.contextmanager
+def opened(directory: str) -> Iterator[Batch]:
+    """Open a batch directory; one that cannot be read ends the command."""
+    try:
+        batch = Batch.open(directory)
+    except (BatchError, ValueError) as error:
+        complain(printable(explained(error)))
+        raise SystemExit(USAGE) from error
+    with batch:
+        yield batch
+
+
+def explained(error: Exception) -> str:
+    """Say an error without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return str(error)
+
+
+def line(text: Any) -> str:
+    """Escape what could steer a terminal."""
+    return printable(str(text))

@@ -1,0 +1,88 @@
+"""`collector cat`: print outputs of a batch, byte for byte."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+
+from collector.batch.batch import Batch
+from collector.batch.record import Record
+from collector.cli.batches import add_directory_to, explained, opened
+from collector.cli.printing import DONE, NOT_DONE, complain, printable, printing
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the program's."""
+    cat = commands.add_parser(
+        "cat",
+        help="print outputs of a batch",
+        description="Print the outputs of all jobs that are done, in the order of the inputs; or "
+        "those of the inputs and keys that are named, in that order.",
+    )
+    add_directory_to(cat)
+    cat.add_argument("wanted", metavar="INPUT|KEY", nargs="*", help="an input, or a job's key")
+    cat.add_argument("--log", action="store_true", help="print logs, not outputs")
+    cat.add_argument(
+        "--failed", action="store_true", help="print what failed jobs left, not what others wrote"
+    )
+    cat.set_defaults(command=_cat)
+
+
+def _cat(arguments: argparse.Namespace) -> int:
+    status = DONE
+    with opened(arguments.directory) as batch, printing():
+        for wanted, records in _chosen(batch, arguments.wanted, failed=arguments.failed):
+            if not records:
+                complain(f"no job has the input or key {printable(wanted)}")
+                status = NOT_DONE
+            for record in records:
+                if not _print(record, log=arguments.log):
+                    status = NOT_DONE
+        if not arguments.wanted and not arguments.failed:
+            counts = batch.status(0)
+            if counts["failed"] or counts["interrupted"] or counts["waiting"]:
+                status = NOT_DONE
+    return status
+
+
+def _chosen(
+    batch: Batch, wanted: list[str], *, failed: bool
+) -> Iterator[tuple[str, Iterable[Record]]]:
+    state = "failed" if failed else "done"
+    if not wanted:
+        for record in batch:
+            if record.status == state:
+                yield record.input, [record]
+        return
+    by_input: dict[str, list[Record]] = {text: [] for text in wanted}
+    for record in batch:
+        if record.input in by_input:
+            by_input[record.input].append(record)
+    for text in wanted:
+        found = by_input[text]
+        by_key = batch.find(text)
+        if by_key is not None:
+            found = [*found, by_key]
+        yield text, [record for record in found if record.status == state or not failed]
+
+
+def _print(record: Record, *, log: bool) -> bool:
+    """Print an output or a log; returns whether it is one of a job that is done, and whole."""
+    out = sys.stdout.buffer
+    try:
+        with record.log() if log else record.output() as output, output.open() as file:
+            shutil.copyfileobj(file, out, 1 << 20)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        complain(f"job {printable(record.name or record.key)}: {printable(explained(error))}")
+        return False
+    out.flush()
+    if record.status == "done":
+        return True
+    if record.attempts:
+        return False
+    who = printable(os.fspath(record.input))
+    complain(f"the job of {who} has no output: it is {record.status}")
+    return False

@@ -1,0 +1,42 @@
+"""`collector export`: copy the outputs of a batch to files of their own."""
+
+import argparse
+from pathlib import Path
+
+from collector.cli.batches import add_directory_to, explained, opened
+from collector.cli.printing import DONE, NOT_DONE, USAGE, complain, printable, printing
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the program's."""
+    export = commands.add_parser(
+        "export",
+        help="copy outputs of a batch to files of their own",
+        description="Copy the output of each job that is done to a name of its own, for example "
+        "'out/{input.stem}.txt'. The fields are {input}, with {input.stem}, {input.name}, "
+        "{input.suffix} and {input.parent}, {key}, {seq} and {name}.",
+    )
+    add_directory_to(export)
+    export.add_argument("template", metavar="TEMPLATE", help="the names of the files")
+    export.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    export.set_defaults(command=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    saved = failed = 0
+    with opened(arguments.directory) as batch, printing():
+        try:
+            for record, came in batch.exported(arguments.template, overwrite=arguments.overwrite):
+                if isinstance(came, Path):
+                    saved += 1
+                else:
+                    failed += 1
+                    who = printable(record.name or record.key)
+                    complain(f"job {who}: {printable(explained(came))}")
+        except ValueError as error:  # the template is none
+            complain(printable(str(error)))
+            return USAGE
+        print(f"{saved} outputs were exported" + (f", {failed} were not" if failed else ""))
+        status = batch.status(0)
+    missing = failed + status["failed"] + status["interrupted"] + status["waiting"]
+    return NOT_DONE if missing else DONE

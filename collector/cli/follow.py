@@ -1,0 +1,121 @@
+"""`collector follow`: print the output of a running job, or of all, from its first byte on."""
+
+import argparse
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import BinaryIO, final
+
+from collector.cli.asking import Answer, AskError, Asking, find_run
+from collector.cli.printing import DONE, NOT_DONE, complain, printable, turn_off
+from collector.cli.roots import add_root_to
+from collector.settings import READ_BLOCK_BYTES
+from collector.wire.questions import Question
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the program's."""
+    follow = commands.add_parser("follow", help="print the output of a job while it runs")
+    follow.add_argument(
+        "run",
+        metavar="RUN|DIR",
+        nargs="?",
+        help="as `collector ls` names it, or its beginning, or the directory of its batch; "
+        "may be left out if there is only one",
+    )
+    follow.add_argument(
+        "job", metavar="JOB", nargs="?", help="number or name of the job; all, tagged, without it"
+    )
+    add_root_to(follow)
+    follow.set_defaults(command=_follow)
+
+
+def _follow(arguments: argparse.Namespace) -> int:
+    try:
+        run = find_run(arguments.run, arguments.root)
+        with contextlib.closing(Asking(run, Question("follow", arguments.job))) as asking:
+            return _print(asking, tagged=arguments.job is None)
+    except AskError as error:
+        complain(printable(str(error)))
+        return NOT_DONE
+    except BrokenPipeError:
+        turn_off(sys.stdout)  # `collector follow | head`: nobody reads on
+        return DONE
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Output:
+    """The output of a job, as far as it was printed."""
+
+    name: str
+    tagged: bool
+    fd: int | None = None
+    printed: int = 0
+    rest: bytes = b""
+
+    def print_until(self, end: int, to: BinaryIO) -> None:
+        """Print what lies before this byte.
+
+        Raises:
+            AskError: It is not all there any more.
+        """
+        while self.printed < end:
+            size = min(READ_BLOCK_BYTES, end - self.printed)
+            block = b"" if self.fd is None else os.pread(self.fd, size, self.printed)
+            if not block:
+                raise AskError(f"something else has cut the output of job {self.name}")
+            self.printed += len(block)
+            self._print(block, to)
+
+    def close(self, to: BinaryIO) -> None:
+        """Print the last line, if it has no end, and let go of the file."""
+        if self.rest:
+            to.write(self._tag() + self.rest + b"\n")
+            self.rest = b""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+    def _print(self, block: bytes, to: BinaryIO) -> None:
+        if not self.tagged:
+            to.write(block)
+            return
+        *lines, self.rest = (self.rest + block).split(b"\n")
+        tag = self._tag()
+        to.writelines(tag + line + b"\n" for line in lines)
+
+    def _tag(self) -> bytes:
+        return printable(self.name).encode() + b"\t"
+
+
+def _print(asking: Asking, *, tagged: bool) -> int:
+    outputs: dict[int, _Output] = {}
+    status = DONE
+    to = sys.stdout.buffer
+    ended = False
+    for said in asking.lines():
+        output = outputs.setdefault(said["job"], _Output(said.get("name", ""), tagged))
+        if said.get("file"):
+            output.fd = asking.descriptors.popleft()
+        output.print_until(said.get("bytes", 0), to)
+        if said.get("ended"):
+            ended = True
+            output.close(to)
+            del outputs[said["job"]]
+            status = max(status, _complain(output.name, said))
+        to.flush()
+    for output in outputs.values():
+        output.close(to)
+        complain(f"the run has ended, and job {printable(output.name)} with it")
+    to.flush()
+    return NOT_DONE if outputs or not (ended or tagged) else status
+
+
+def _complain(name: str, said: Answer) -> int:
+    """Say why a job has failed, if it has."""
+    if said.get("error") is None:
+        return DONE
+    complain(f"job {printable(name)}: {printable(said['error'])}")
+    return NOT_DONE

@@ -1,0 +1,66 @@
+"""The `collector` program: its commands, and what becomes of what they could not do.
+
+Runs in:    a process of its own.
+States:     exit status 0 done, 1 something of ours could not be removed or the report not be
+            printed, 2 wrong usage or a root that cannot be used, 130 interrupted. A command may
+            have more; its page says which.
+"""
+
+import argparse
+import atexit
+import gc
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from collector.cli.printing import INTERRUPTED, USAGE, complain, printable
+from collector.errors import RunDirectoryError
+from collector.settings import VERSION
+
+_COMMANDS: Final = (
+    "run", "status", "cat", "export", "verify", "report", "top", "follow", "kill", "gc", "ls",
+    "demo",
+)  # fmt: skip
+"""Each is a module here, which is loaded when it is asked for: all of them take 50 ms."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        argv: Its arguments without its name; None for those of this process.
+
+    Returns:
+        The exit status.
+    """
+    if argv is None:
+        atexit.register(gc.freeze)  # the process ends: 15 ms of looking for garbage less
+    words = list(sys.argv[1:] if argv is None else argv)
+    asked = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
+    arguments = make_parser(asked).parse_args(words)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")  # a terminal may lack letters
+    try:
+        return command(arguments)
+    except RunDirectoryError as error:
+        complain(printable(str(error)))
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def make_parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of the program, with all of its commands or with some."""
+    parser = argparse.ArgumentParser(
+        prog="collector",
+        description="Run a command over many inputs; look into batches and at what runs left.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in names:
+        importlib.import_module(f"collector.cli.{name}").add_to(commands)
+    return parser

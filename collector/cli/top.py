@@ -1,0 +1,84 @@
+"""`collector top`: what all running Collectors of this user are doing."""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from collector.cli.asking import Answer, AskError, SilentError, ask_all, done_of_total
+from collector.cli.printing import DONE, complain, print_table, printable, printing, size
+from collector.cli.roots import add_root_to
+from collector.store.rundir.reclaim import live_runs
+from collector.wire.questions import Question
+
+_RATE_OVER_S: Final = 0.5
+_JOBS_SHOWN: Final = 8
+_NAME_SHOWN: Final = 60
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the program's."""
+    top = commands.add_parser("top", help="show what running Collectors are doing")
+    top.add_argument("--json", action="store_true", help="print a list, one object a Collector")
+    add_root_to(top)
+    top.set_defaults(command=_top)
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    answers = ask_all(live_runs(arguments.root), Question("top"))
+    known = {run: said for run, said in answers.items() if not isinstance(said, AskError)}
+    with printing():
+        if arguments.json:
+            print(json.dumps(list(known.values())))
+        elif known:
+            earlier, begun_s = known, time.monotonic()
+            time.sleep(_RATE_OVER_S)
+            again = ask_all(list(known), Question("top"))
+            known = {run: said for run, said in again.items() if not isinstance(said, AskError)}
+            answers |= again
+            _print(earlier, known, time.monotonic() - begun_s)
+    for said in answers.values():
+        if isinstance(said, AskError) and not isinstance(said, SilentError):
+            complain(printable(str(said)))
+    return DONE
+
+
+def _print(earlier: dict[str, Answer], now: dict[str, Answer], seconds: float) -> None:
+    print_table(
+        ("RUN", "PID", "DONE", "FAILED", "BYTES", "RATE", "MEMORY", "RUNNING", "BATCH"),
+        (
+            (
+                said["run"],
+                str(said["pid"]),
+                done_of_total(said),
+                str(said["failed"]),
+                size(said["bytes"]),
+                f"{size(max(0, int((said['bytes'] - earlier[run]['bytes']) / seconds)))}/s",
+                size(said["memory_bytes"]),
+                str(len(said["running"])),
+                said["batch"] or "-",
+            )
+            for run, said in now.items()
+        ),
+    )
+    jobs = list(_jobs(now))
+    if jobs:
+        print()
+        print_table(("RUN", "JOB", "NAME", "ATTEMPT", "SECONDS", "BYTES"), jobs)
+
+
+def _jobs(now: dict[str, Answer]) -> Iterator[tuple[str, ...]]:
+    for said in now.values():
+        for job in said["running"][:_JOBS_SHOWN]:
+            yield (
+                said["run"],
+                str(job["job"]),
+                job["name"][:_NAME_SHOWN],
+                str(job["attempt"]),
+                f"{job['seconds']:.1f}",
+                size(job["bytes"]),
+            )
+        more = len(said["running"]) - _JOBS_SHOWN
+        if more > 0:
+            yield (said["run"], "", f"and {more} more", "", "", "")

@@ -1,0 +1,345 @@
+"""Yield the jobs of one `collect` as they finish, with no more of them open than are needed.
+
+Runs in:    the parent, in the thread that iterates.
+Owns:       nothing; what submits the jobs may keep what comes of them.
+Invariants: I1  no job is held here that was yielded.
+            I2  what keeps the next job from being there is raised behind the jobs before it.
+"""
+
+import itertools
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
+
+from collector.errors import BatchHaltedError, JobKilledError
+from collector.executor.halting import Halt, Tally, Urgency, failure_text, quotable
+from collector.executor.options import Options
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from collector.executor.core import Core
+    from collector.executor.job import Job
+    from collector.process.pool.pool import Pool
+    from collector.progress.board import OpenBatch
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Submits(Protocol[T_contra]):
+    """Makes the jobs of one `collect`."""
+
+    def submit(self, item: T_contra, /) -> "Job[Any] | None":
+        """Make the job of an item; None if it is not one of this `collect`."""
+
+    def complete(self) -> None:
+        """All jobs have been yielded."""
+
+    def leave(self) -> None:
+        """No further item will come; jobs may still run."""
+
+    def spent(self) -> "Mapping[str, float]":
+        """Return what earlier runs have counted, whose results these are."""
+
+    def continued_by(self) -> str:
+        """Say how the rest is run."""
+
+
+Submitting = Callable[["OpenBatch"], Submits[T]]
+"""Begins to submit, for a batch that is shown."""
+
+
+@final
+class JustRun(Generic[T]):
+    """Submits each item to the pool, and keeps nothing."""
+
+    def __init__(
+        self, core: "Core", options: Options, fn: Callable[[T], Any], batch: "OpenBatch"
+    ) -> None:
+        self._core = core
+        self._options = options
+        self._fn = fn
+        self._batch = batch
+
+    def submit(self, item: T, /) -> "Job[Any]":
+        """See `Submits.submit`."""
+        return self._core.submit((self._fn, (item,), {}), self._options, self._batch.belonging)
+
+    def complete(self) -> None:
+        """See `Submits.complete`."""
+
+    def leave(self) -> None:
+        """See `Submits.leave`."""
+
+    def spent(self) -> "Mapping[str, float]":
+        """See `Submits.spent`."""
+        return {}
+
+    def continued_by(self) -> str:
+        """See `Submits.continued_by`."""
+        return "give batch= a directory, and the same call goes on with what is left"
+
+
+@final
+class Stopping:
+    """Stops one `collect` at its halt or budget.
+
+    Args:
+        halt: The condition on ends, if there is one.
+        budget: Bounds of meters.
+        total: How many inputs there are, if that is known.
+    """
+
+    def __init__(self, halt: Halt | None, budget: Mapping[str, float], total: int | None) -> None:
+        self._halt = halt
+        self._budget = budget
+        self._total = total
+        self._tally = Tally()
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._open: deque[Job[Any]] = deque()
+        self._wake: Callable[[], object] = lambda: None
+
+    def begin(
+        self,
+        pool: "Pool",
+        spent: Mapping[str, float],
+        jobs: "deque[Job[Any]]",
+        wake: "Callable[[], object]",
+    ) -> None:
+        """The batch begins, whose earlier runs have spent so much.
+
+        Args:
+            pool: Runs the jobs.
+            spent: By the names of meters.
+            jobs: Those that are open now.
+            wake: Called, in a thread of the pool's, when a meter has reached its bound.
+        """
+        self._tally = Tally(self._halt, self._budget, spent)
+        self._tally.total = self._total
+        self._pool, self._open, self._wake = pool, jobs, wake
+
+    def stops(self) -> bool:
+        """Whether the batch is to stop."""
+        return bool(self._tally.reason)
+
+    def watch(self, job: "Job[Any]") -> None:
+        """A job was submitted."""
+        if self._budget and not job.resumed:
+            job.at_count = self._counted
+            self._counted(job.meters)  # what it had counted by then
+
+    def _counted(self, meters: Mapping[str, float]) -> None:
+        with self._lock:
+            before, stops = self._tally.reason, self._tally.spend(meters)
+        if stops and not before:
+            self._wake()
+
+    def ended(self, job: "Job[Any]") -> None:
+        """A job has ended that is yielded next."""
+        if job.resumed or job.cancelled():
+            return  # of an earlier run, or nothing has run
+        error = job.exception()
+        with self._lock:
+            self._tally.ended(None if error is None else failure_text(error, _names_of(job)))
+
+    def all_taken(self, count: int) -> None:
+        """There are so many inputs: the last one was taken."""
+        self._tally.total = count
+
+    def drain(self) -> "Iterator[Job[Any]]":
+        """Yield what ends by itself of the open jobs; the others are ended."""
+        assert self._pool is not None
+        jobs, pool = self._open, self._pool
+        waiting = [job for job in jobs if not job.cancel()]
+        ended_by_us = {job.id for job in waiting if not job.done()}
+        if self._tally.urgency is Urgency.NOW:
+            for number in ended_by_us:
+                pool.kill(number)
+        else:
+            pool.drop(ended_by_us)
+            pool.cancel(waiting)
+        while jobs:
+            _settled(jobs[0])
+            job = jobs.popleft()
+            if job.cancelled() or _was_dropped(job, ended_by_us):
+                self.left += 1
+            else:
+                yield job
+
+    left = 0
+    """How many of the jobs that were submitted have not ended by themselves."""
+
+    def error(self, done: int, continued_by: str) -> BatchHaltedError:
+        """Return what the `collect` ends with."""
+        left = f"{self.left} of the jobs that were submitted have not been run to their end"
+        if self._total is not None:
+            left = f"{max(0, self._total - done)} of {self._total} are left"
+        message = f"the batch has stopped: {self._tally.reason}; {left}; {continued_by}"
+        return BatchHaltedError(message, self._tally.reason, done, self.left)
+
+
+def collected(  # noqa: PLR0913 - the parts of a `collect`
+    pool: "Pool",
+    begin: Submitting[T],
+    items: Iterator[T],
+    ahead: int,
+    open_batch: "Callable[[], OpenBatch]",
+    *,
+    ordered: bool,
+    stopping: Stopping | None = None,
+) -> "Iterator[Job[Any]]":
+    """Run a job for each item and yield them as they finish, or in the order of the items."""
+    finished: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
+    open_jobs: deque[Job[Any]] = deque()
+    batch = open_batch()
+    submits = _begun(begin, batch)
+    if stopping is not None:
+        yield from _stopped(
+            pool, submits, items, ahead, batch, finished, ordered=ordered, stopping=stopping
+        )
+        return
+    coming = _submitted(submits, items, None if ordered else finished.put)
+    failure: Exception | None = None
+    try:
+        while True:
+            if failure is None:
+                failure = _take(coming, ahead - len(open_jobs), open_jobs)
+            if open_jobs and ordered:
+                _settled(open_jobs[0])
+                yield open_jobs.popleft()
+            elif open_jobs:
+                yield _taken(finished.get(), open_jobs)
+            elif failure is None:
+                batch.complete()
+                submits.complete()
+                return
+            else:
+                raise failure
+    finally:
+        del failure  # its traceback holds this frame
+        pool.cancel(open_jobs)
+        submits.leave()
+        batch.leave()
+
+
+def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a reason to stop
+    pool: "Pool",
+    submits: Submits[T],
+    items: Iterator[T],
+    ahead: int,
+    batch: "OpenBatch",
+    finished: "queue.SimpleQueue[Future[Any] | None]",
+    *,
+    ordered: bool,
+    stopping: Stopping,
+) -> "Iterator[Job[Any]]":
+    """Do as `collected`, until it is time to stop; then raise why."""
+    open_jobs: deque[Job[Any]] = deque()
+    taken = done = 0
+    failure: BaseException | None = None
+    over = False
+    try:
+        stopping.begin(pool, submits.spent(), open_jobs, lambda: finished.put(None))
+        coming = _submitted(submits, items, finished.put)
+        while not stopping.stops():
+            while len(open_jobs) < ahead and not (over or stopping.stops()):
+                count = len(open_jobs)
+                failure = _take(coming, 1, open_jobs)
+                over = len(open_jobs) == count
+                if not over:
+                    taken += 1
+                    stopping.watch(open_jobs[-1])
+            if over and failure is None:
+                stopping.all_taken(taken)
+            if not open_jobs:
+                if failure is not None:
+                    raise failure
+                if not stopping.stops():
+                    batch.complete()
+                    submits.complete()
+                    return
+            elif not stopping.stops() and finished.get() is not None:
+                for job in _ripe(open_jobs, ordered=ordered):
+                    stopping.ended(job)
+                    done += 1
+                    yield job
+                    if stopping.stops():
+                        break
+        for job in stopping.drain():
+            done += 1
+            yield job
+        raise stopping.error(done, submits.continued_by())
+    finally:
+        del failure
+        pool.cancel(open_jobs)
+        submits.leave()
+        batch.leave()
+
+
+def _ripe(jobs: "deque[Job[Any]]", *, ordered: bool) -> "Iterator[Job[Any]]":
+    """Take out and yield the jobs that are over, as many as may be yielded now."""
+    if ordered:
+        while jobs and jobs[0].done():
+            yield jobs.popleft()
+        return
+    for job in [job for job in jobs if job.done()]:
+        jobs.remove(job)
+        yield job
+
+
+def _names_of(job: "Job[Any]") -> list[str]:
+    inputs = [os.fspath(i) for i in job.args if isinstance(i, str | os.PathLike)]
+    return [job.name, *quotable(inputs)]
+
+
+def _was_dropped(job: "Job[Any]", dropped: set[int]) -> bool:
+    return job.id in dropped and isinstance(job.exception(), JobKilledError)
+
+
+def _begun(begin: Submitting[T], batch: "OpenBatch") -> Submits[T]:
+    try:
+        return begin(batch)
+    except BaseException:
+        batch.leave()
+        raise
+
+
+def _submitted(
+    submits: Submits[T], items: Iterator[T], at_end: "Callable[[Future[Any]], object] | None"
+) -> "Iterator[Job[Any]]":
+    """Return the jobs of the items; a generator would end with the first error."""
+
+    def submitted(item: T) -> "Job[Any] | None":
+        job = submits.submit(item)
+        if job is not None and at_end is not None:
+            job.add_done_callback(at_end)
+        return job
+
+    return filter(None, map(submitted, items))
+
+
+def _take(coming: "Iterator[Job[Any]]", count: int, jobs: "deque[Job[Any]]") -> Exception | None:
+    """Add so many jobs; returns what kept the next one from being there. A Ctrl-C is raised."""
+    try:
+        jobs.extend(itertools.islice(coming, count))
+    except Exception as error:  # noqa: BLE001 - the user's iterable: raised behind the jobs before it
+        return error
+    return None
+
+
+def _settled(job: "Job[Any]") -> None:
+    """Wait for the end, whatever it is."""
+    done = threading.Event()
+    job.add_done_callback(lambda _job: done.set())
+    done.wait()
+
+
+def _taken(job: Any, open_jobs: "deque[Job[Any]]") -> "Job[Any]":
+    open_jobs.remove(job)
+    taken: Job[Any] = job
+    return taken

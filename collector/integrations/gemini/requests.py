@@ -1,0 +1,264 @@
+"""Send requests to Gemini, again when that helps, and explain failures without the API key.
+
+Runs in:    a worker, or any process.
+Owns:       the client, unless the caller gave it.
+Invariants: I1  no text that leaves this module holds the API key.
+            I2  no error that leaves it has an exception of the SDK as cause or context.
+Source:     google-genai 3.4: no retry and no time-out by default; a connection that is cut raises
+            an error of httpx, not of the SDK; an HTTP time-out is also sent to the server as the
+            deadline of the whole request, hence the hook in `_open_client`.
+"""
+
+import itertools
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+
+from collector.errors import RetryLater
+from collector.integrations.gemini.errors import (
+    GeminiError,
+    GeminiKeyError,
+    GeminiNotInstalledError,
+    GeminiRequestError,
+)
+from collector.settings import GEMINI_RETRY_LONGEST_S, GEMINI_RETRY_S, GEMINI_SILENCE_S
+
+if TYPE_CHECKING:
+    from google import genai
+    from google.genai import types
+
+T = TypeVar("T")
+
+_MESSAGE_CHARS: Final = 500
+"""An explanation of the service's is cut to this length."""
+
+TOO_MANY: Final = 429
+"""The HTTP status of a service that wants a pause."""
+
+_KEY_NAMES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+
+
+@final
+class GeminiRequests:
+    """One client, used for one media file.
+
+    Attributes:
+        client: The client.
+        file_path: The media file, for messages.
+        attempts: How often a request is sent at most.
+        resource: What has a gate that is closed while the service wants a pause, and the task is
+            run later; empty where the task waits by itself.
+    """
+
+    def __init__(
+        self,
+        client: "genai.Client | None",
+        *,
+        file_path: str,
+        attempts: int,
+        on_retry: Callable[[str], None],
+    ) -> None:
+        self.file_path = file_path
+        self.attempts = attempts
+        self.resource = ""
+        self._on_retry = on_retry
+        self._owned = client is None
+        self.client = client if client is not None else _open_client(file_path)
+        self._secrets = _secrets_of(self.client)
+        self._check_key()
+
+    def close(self) -> None:
+        """Close the client, unless the caller gave it."""
+        if self._owned:
+            self.client.close()
+
+    def address_and_headers(self) -> tuple[str, dict[str, str]]:
+        """Tell where the service is, with its version, and what each request must carry."""
+        options = self.client._api_client._http_options  # noqa: SLF001 - no public way
+        address = "/".join(filter(None, (str(options.base_url).rstrip("/"), options.api_version)))
+        return address, dict(options.headers or {})
+
+    def send(self, what: str, call: Callable[[], T]) -> T:
+        """Send a request as often as it is allowed to.
+
+        Args:
+            what: The request in words, for messages.
+            call: Sends it once.
+        """
+        for attempt in itertools.count(1):
+            try:
+                return call()
+            except GeminiError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the SDK lets errors of four libraries through; judged below, outside of the block (I2)
+                failure = error
+            let_interrupt_through(failure)
+            self.pause_or_raise(what, failure, attempt)
+        raise AssertionError  # pragma: no cover - count() does not end
+
+    def pause_or_raise(self, what: str, failure: Exception, attempt: int) -> None:
+        """Wait before the next attempt, or raise what the failure means to the user.
+
+        Raises:
+            GeminiKeyError: The service refuses the key.
+            GeminiRequestError: It refuses the request, or failed for the last time.
+            RetryLater: It wants a pause, from all.
+        """
+        wished = _wished_delay(failure)
+        if self.resource and wished is not None and getattr(failure, "code", None) == TOO_MANY:
+            text = self.describe(failure)
+            self._on_retry(f"{what} is put off for {wished:g} s ({text})")
+            raise RetryLater(wished, self.resource, text)
+        if attempt >= self.attempts or not is_transient(failure):
+            raise self._explained(what, failure, attempt)
+        self.pause(f"{what} failed ({self.describe(failure)})", attempt, wished)
+
+    def pause(self, why: str, attempt: int, wished: float | None = None) -> None:
+        """Wait before the next attempt: as long as the service wishes, else twice as long each."""
+        delay = GEMINI_RETRY_S * 2 ** (attempt - 1) * random.uniform(1, 1.5)  # noqa: S311 - jitter
+        delay = min(delay if wished is None else wished, GEMINI_RETRY_LONGEST_S)
+        self._on_retry(f"{why}; attempt {attempt + 1} of {self.attempts} in {delay:.1f} s")
+        time.sleep(delay)
+
+    def describe(self, failure: Exception) -> str:
+        """Say in one line what went wrong, without the API key."""
+        code = getattr(failure, "code", None)
+        if code is None:
+            text = f"{type(failure).__name__}: {failure}"
+        else:
+            status = getattr(failure, "status", None) or ""
+            text = f"{code} {status}: {getattr(failure, 'message', None) or failure}"
+        # Redacted first: a cut through the middle of the key would leave half of it.
+        return " ".join(self.redact(text).split())[:_MESSAGE_CHARS]
+
+    def redact(self, text: str) -> str:
+        """Take every secret of the client out of a text (I1): the service may quote the key."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[API key]")
+        return text
+
+    def keep_secret(self, options: "types.HttpOptions | None") -> None:
+        """Take the secrets of one request's options out of texts, too."""
+        self._secrets = _longest_first([*self._secrets, *_secret_headers(options)])
+
+    def _check_key(self) -> None:
+        """Refuse a key that cannot be sent: the HTTP layer would quote it in error and log (I1)."""
+        key = getattr(self.client._api_client, "api_key", None)  # noqa: SLF001 - no public way
+        if key is None or re.fullmatch("[!-~]+", key) is not None:
+            return
+        self.close()
+        message = "the API key has a character that no key has (a space, a line end, an accent?)"
+        raise GeminiKeyError(message, self.file_path)
+
+    def _explained(self, what: str, failure: Exception, attempt: int) -> GeminiError:
+        code = getattr(failure, "code", None)
+        text = self.describe(failure)
+        if code in {401, 403} or "API_KEY" in str(getattr(failure, "details", "")):
+            return GeminiKeyError(f"Gemini refused {what}: {text}", self.file_path, f"{code}")
+        times = f" {attempt} times" if attempt > 1 else ""
+        return GeminiRequestError(
+            f"{what} for {self.file_path} failed{times}: {text}",
+            self.file_path,
+            f"{code} {getattr(failure, 'status', None) or ''}".strip() if code else "",
+            code,
+        )
+
+
+def one_attempt(options: "types.HttpOptions | None") -> "types.HttpOptions":
+    """The caller's options with the SDK's own retries off: they would multiply with ours."""
+    from google.genai import types
+
+    once = types.HttpRetryOptions(attempts=1)
+    return (options or types.HttpOptions()).model_copy(update={"retry_options": once})
+
+
+def let_interrupt_through(failure: Exception) -> None:
+    """Raise the Ctrl-C that a failure was made of.
+
+    The SDK's models are built at their first use, and what interrupts pydantic there comes out of
+    it as a `SchemaError`, in its text alone.
+    """
+    if type(failure).__name__ == "SchemaError" and "KeyboardInterrupt" in str(failure):
+        raise KeyboardInterrupt
+
+
+def is_transient(failure: Exception) -> bool:
+    """Tell whether the same request may succeed later: 408, 429, 5xx, a lost connection."""
+    code = getattr(failure, "code", None)
+    if isinstance(code, int):
+        return code in {408, 429} or 500 <= code < 600  # noqa: PLR2004 - the class of 5xx
+    for module in filter(None, map(sys.modules.get, ("httpx2", "httpx"))):
+        if isinstance(failure, (module.LocalProtocolError, module.UnsupportedProtocol)):
+            return False
+        if isinstance(failure, module.TransportError):
+            return True
+    return False
+
+
+def _wished_delay(failure: Exception) -> float | None:
+    """How many seconds the service asks to wait (RetryInfo, or Retry-After), if it does."""
+    found = re.search(r"'retryDelay': '([\d.]+)s'", str(getattr(failure, "details", "")))
+    if found is not None:
+        return float(found[1])
+    headers = getattr(getattr(failure, "response", None), "headers", None) or {}
+    after = str(headers.get("retry-after", ""))
+    return float(after) if after.isdecimal() else None
+
+
+def _open_client(file_path: str) -> "genai.Client":
+    """Make a client from the environment, with a limit on silence."""
+    try:
+        from google import genai
+        from google.genai import types
+    except ImportError as error:
+        message = "google-genai is not installed: pip install 'collector[gemini]'"
+        raise GeminiNotInstalledError(message, file_path) from error
+
+    options = types.HttpOptions(client_args={"event_hooks": {"request": [_limit_silence]}})
+    try:
+        return genai.Client(http_options=options)
+    except Exception as error:  # noqa: BLE001 - explained below, outside of the block (I2)
+        failure = error
+    if any(map(os.environ.get, _KEY_NAMES)):
+        # Not its text: it is not known what the SDK, or what it calls, would quote.
+        message = f"a client for Gemini cannot be made ({type(failure).__name__}): pass client="
+    else:
+        message = (
+            "there is no API key for Gemini: set GEMINI_API_KEY "
+            "(https://aistudio.google.com/apikey makes one), or pass client="
+        )
+    raise GeminiKeyError(message, file_path)
+
+
+def _limit_silence(request: Any) -> None:
+    request.extensions["timeout"] = dict.fromkeys(
+        ("connect", "read", "write", "pool"), GEMINI_SILENCE_S
+    )
+
+
+def _secrets_of(client: "genai.Client") -> list[str]:
+    """Everything that must not be told: keys of the client and of the environment."""
+    inner = getattr(client, "_api_client", None)
+    found = {getattr(inner, "api_key", None)}
+    found.update(map(os.environ.get, _KEY_NAMES))
+    found.update(_secret_headers(getattr(inner, "_http_options", None)))
+    return _longest_first(found)
+
+
+def _secret_headers(options: "types.HttpOptions | None") -> list[str]:
+    headers = getattr(options, "headers", None) or {}
+    return [
+        value
+        for name, value in headers.items()
+        if re.search("key|auth|token|cookie", name, re.IGNORECASE)
+    ]
+
+
+def _longest_first(secrets: Iterable[str | None]) -> list[str]:
+    """Sort them so that none is replaced in a part only."""
+    known = {text.strip() for text in secrets if text and text.strip()}
+    return sorted(known, key=len, reverse=True)

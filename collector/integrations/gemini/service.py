@@ -1,0 +1,248 @@
+"""What one media task asks of Gemini: take a file, process it, answer a question, forget the file.
+
+Runs in:    a worker, or any process.
+Owns:       the remote files, by names of our own choosing.
+Invariants: I1  a remote file has its name before the first byte is sent, so that it can be deleted
+                whatever happens to the upload: by us, or by the keeper if we are killed.
+            I2  the service gets the bytes that were announced, or the upload fails.
+"""
+
+import io
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self, cast, final
+
+from collector.integrations.gemini.errors import (
+    GeminiFileChangedError,
+    GeminiKeyError,
+    GeminiProcessingError,
+    GeminiProcessingTimeoutError,
+    GeminiRequestError,
+)
+from collector.integrations.gemini.keeper import Keeper
+from collector.integrations.gemini.requests import GeminiRequests, one_attempt
+from collector.settings import GEMINI_POLL_LONGEST_S, GEMINI_POLL_S
+
+if TYPE_CHECKING:
+    from google.genai import types
+
+_SECOND_LOOK_S: Final = 0.5
+"""After an interrupted upload: how long the service may take to make a file of what it has."""
+
+_GONE: Final = ("403", "404")
+"""How the service answers when a file does not exist (403: or it is somebody else's)."""
+
+_log = logging.getLogger("collector")
+
+
+@final
+class GeminiService:
+    """The service, for one media file. A context manager: leaving it deletes the remote files."""
+
+    def __init__(self, requests: GeminiRequests, *, delete_remote: bool) -> None:
+        self.requests = requests
+        self._delete_remote = delete_remote
+        self._uploads: dict[str, bool] = {}  # name of a remote file -> did its upload return?
+        self._keeper = Keeper(*requests.address_and_headers()) if delete_remote else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        try:
+            for name, uploaded in self._uploads.items():
+                if self._delete_remote or not uploaded:
+                    self._delete(name, uploaded=uploaded)
+            if self._keeper is not None:
+                self._keeper.dismiss()
+        finally:
+            self.requests.close()
+
+    @property
+    def remote_file(self) -> str | None:
+        """Name of the uploaded file, if there is one."""
+        return next((f"files/{name}" for name, whole in self._uploads.items() if whole), None)
+
+    def upload(self, size: int, mime_type: str, on_bytes: Callable[[int], None]) -> "types.File":
+        """Send the media file through the Files API.
+
+        Args:
+            size: Size of the file in bytes, as it was when it was checked.
+            mime_type: Its type.
+            on_bytes: Told how many bytes have been read for sending, after each piece.
+
+        Raises:
+            GeminiFileChangedError: The file shrank meanwhile.
+            OSError: The file cannot be opened.
+            GeminiKeyError, GeminiRequestError: The service refuses, or cannot be reached.
+        """
+        from google.genai import types
+
+        if self.requests.client.vertexai:
+            message = "Vertex AI takes no uploads: raise inline_limit, or use a Gemini API key"
+            raise GeminiRequestError(message, self.requests.file_path)
+
+        name = ""
+
+        def about_to_send(read: int) -> None:
+            self._uploads[name] = False  # I1; before, there is nothing to delete
+            on_bytes(read)
+
+        def send() -> "types.File":
+            nonlocal name
+            name = f"collector-{secrets.token_hex(8)}"
+            if self._keeper is not None:
+                self._keeper.watch(name)
+            media.seek(0)  # the SDK sends what is behind the position
+            remote = self.requests.client.files.upload(
+                file=media,
+                config=types.UploadFileConfig(
+                    name=name,
+                    mime_type=mime_type,
+                    display_name=os.path.basename(self.requests.file_path)[:512],
+                    http_options=one_attempt(None),
+                ),
+            )
+            self._uploads[name] = True
+            return remote
+
+        with MediaReader(self.requests.file_path, size, about_to_send) as media:
+            return self.requests.send("the upload", send)
+
+    def wait_until_active(
+        self, remote: "types.File", timeout: float, on_look: Callable[[str], None]
+    ) -> "types.File":
+        """Wait until the service has processed an uploaded file.
+
+        Args:
+            remote: The file, as the upload returned it.
+            timeout: Seconds.
+            on_look: Told the file's state at each look.
+
+        Raises:
+            GeminiProcessingError: The service gave the file up.
+            GeminiProcessingTimeoutError: It took longer than `timeout`.
+        """
+        requests = self.requests
+        deadline = time.monotonic() + timeout
+        delay = GEMINI_POLL_S
+        while True:
+            state = str(remote.state.name) if remote.state is not None else "unknown"
+            on_look(state)
+            if state == "ACTIVE":
+                return remote
+            if state == "FAILED":
+                why = requests.redact(str(remote.error.message if remote.error else "no reason"))
+                message = f"Gemini could not process {requests.file_path}: {why}"
+                raise GeminiProcessingError(message, requests.file_path, state)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                message = (
+                    f"Gemini was still processing {requests.file_path} after {timeout:g} s "
+                    "(processing_timeout)"
+                )
+                raise GeminiProcessingTimeoutError(message, requests.file_path, state)
+            time.sleep(min(delay, left))
+            delay = min(delay * 1.5, GEMINI_POLL_LONGEST_S)
+            remote = requests.send("a look at the uploaded file", partial(self._look, remote.name))
+
+    def generate(
+        self,
+        model: str,
+        contents: "list[types.Part]",
+        config: "types.GenerateContentConfig",
+        *,
+        streaming: bool,
+    ) -> "Generator[types.GenerateContentResponse, None, None]":
+        """Ask the model once. The request is sent, and may fail, at the first `next`.
+
+        The SDK would keep the whole answer for automatic function calling, so that is off.
+        """
+        from google.genai import types
+
+        config = config.model_copy(
+            update={
+                "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
+                "http_options": one_attempt(config.http_options),
+            }
+        )
+        models = self.requests.client.models
+        whole = cast("types.ContentListUnionDict", list(contents))  # what it says depends on Pillow
+        if streaming:
+            yield from models.generate_content_stream(model=model, contents=whole, config=config)
+        else:
+            yield models.generate_content(model=model, contents=whole, config=config)
+
+    def _look(self, name: str | None) -> "types.File":
+        from google.genai import types
+
+        return self.requests.client.files.get(
+            name=str(name), config=types.GetFileConfig(http_options=one_attempt(None))
+        )
+
+    def _delete(self, name: str, *, uploaded: bool) -> None:
+        """Delete a remote file. Never raises: the service itself forgets it after 48 hours."""
+        if self._deleted(name) or uploaded:
+            return
+        # 1. we sent the last piece, 2. were interrupted, 3. and asked for the deletion before the
+        # service had made a file of the pieces: so ask a second time.
+        time.sleep(_SECOND_LOOK_S)
+        self._deleted(name)
+
+    def _deleted(self, name: str) -> bool:
+        from google.genai import types
+
+        config = types.DeleteFileConfig(http_options=one_attempt(None))
+        files = self.requests.client.files
+        try:
+            self.requests.send(
+                f"the deletion of the remote file {name}",
+                lambda: files.delete(name=name, config=config),
+            )
+        except (GeminiRequestError, GeminiKeyError) as error:
+            if error.reason.partition(" ")[0] not in _GONE:
+                _log.warning("%s; Gemini keeps the file for 48 hours", error)
+            return False
+        return True
+
+
+@final
+class MediaReader(io.FileIO):
+    """The media file as it is sent: exactly the bytes that were announced (I2).
+
+    Left alone the SDK sends empty pieces for ever when the file has shrunk, and more than it
+    announced when it has grown.
+    """
+
+    def __init__(self, path: str, size: int, on_bytes: Callable[[int], None]) -> None:
+        super().__init__(path, "rb")
+        self._path = path
+        self._size = size
+        self._on_bytes = on_bytes
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position; the end is where it was announced to be."""
+        if whence == os.SEEK_END:  # how the SDK asks for the size
+            return super().seek(self._size + offset)
+        return super().seek(offset, whence)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, or up to the end that was announced.
+
+        Raises:
+            GeminiFileChangedError: The file has shrunk.
+        """
+        left = self._size - self.tell()
+        wanted = left if size is None or size < 0 else min(size, left)
+        data = super().read(wanted) or b""
+        while len(data) < wanted and (more := super().read(wanted - len(data))):
+            data += more
+        if len(data) < wanted:
+            message = f"{self._path} was cut short while it was being sent: send it again"
+            raise GeminiFileChangedError(message, self._path)
+        self._on_bytes(self.tell())
+        return data

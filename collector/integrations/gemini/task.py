@@ -1,0 +1,251 @@
+"""Send one media file with a prompt to a Gemini model and collect the answer while it comes.
+
+Runs in:    a worker (`collector.collect(partial(run_gemini_media_task, prompt=...), videos)`), or
+            any process.
+States:     reading | uploading -> processing, then generating -> streaming -> finalizing -> done;
+            from each of them failed, truncated or cancelled
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from collector import current_job
+from collector.errors import RetryLater
+from collector.integrations.gemini.answer import Answer, AnswerWriter, Question, ask
+from collector.integrations.gemini.errors import (
+    GeminiError,
+)
+from collector.integrations.gemini.media import Media, check_media
+from collector.integrations.gemini.requests import GeminiRequests
+from collector.integrations.gemini.service import GeminiService, MediaReader
+from collector.integrations.gemini.status import GeminiStatus, StatusReporter
+from collector.settings import GEMINI_INLINE_BYTES
+from collector.store.output.output import Output
+from collector.store.rundir.directory import process_run_directory
+from collector.store.spill import Sealed, SpillManager
+
+if TYPE_CHECKING:
+    from google import genai
+    from google.genai import types
+
+
+@dataclass(slots=True)
+class GeminiResult:
+    """A whole answer.
+
+    Attributes:
+        model: The model that was asked.
+        finish_reason: Why the model stopped: "STOP".
+        usage: What the service counted (`total_token_count`, ...), by its own names.
+        file_path: The media file.
+        remote_file: Name of the uploaded file if it was to be kept (`delete_remote=False`).
+    """
+
+    model: str
+    finish_reason: str
+    usage: dict[str, Any]
+    file_path: str
+    remote_file: str | None = None
+    _output: Output | None = field(default=None, repr=False, compare=False)
+    _manager: SpillManager | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def output(self) -> Output | None:
+        """The answer; None inside a job, whose `output()` it is.
+
+        A manager that the caller gave is finalized by the first look at this; until then it can be
+        handed on as it is.
+        """
+        if self._output is None and self._manager is not None:
+            self._output = self._manager.finalize()
+        return self._output
+
+
+def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thing that a user may want
+    file_path: str | os.PathLike[str],
+    *,
+    prompt: str,
+    model: str = "gemini-3.8-flash",
+    use_streaming: bool = True,
+    on_status: Callable[[GeminiStatus], object] | None = None,
+    client: "genai.Client | None" = None,
+    manager: SpillManager | None = None,
+    inline_limit: int = GEMINI_INLINE_BYTES,
+    processing_timeout: float = 600.0,
+    delete_remote: bool = True,
+    attempts: int = 3,
+    config: "types.GenerateContentConfig | Mapping[str, Any] | None" = None,
+) -> GeminiResult:
+    """Ask a Gemini model about a media file and collect its answer while it comes.
+
+    Inside a job the answer is the job's output. Elsewhere it goes into `manager`, or into a
+    `SpillManager` of the task's own; the result then has it as `output`.
+
+    Args:
+        file_path: Audio, video, image, text or PDF, of at most 2 GiB.
+        prompt: What to do with it.
+        model: Name of the model.
+        use_streaming: False asks for the answer in one piece, which is then held in memory whole.
+        on_status: Called with each `GeminiStatus`, at most ten times a second while bytes move. If
+            it raises, that is logged once and hurts nothing.
+        client: A client of google-genai; by default one is made from the environment
+            (`GEMINI_API_KEY`) and closed at the end.
+        manager: Where to write, also inside a job. It stays open until `result.output` is looked
+            at, so that `finalize_processing` can take it.
+        inline_limit: Bytes; a larger file goes through the Files API, in pieces of 8 MiB.
+        processing_timeout: Seconds that the service may take to process an uploaded file.
+        delete_remote: False leaves the uploaded file to the service, which keeps it for 48 hours.
+        attempts: How often each request is sent at most: again if the service is busy (408, 429,
+            5xx), or if the connection is lost before the first byte of the answer.
+        config: Further settings of the request, as google-genai has them.
+
+    Raises:
+        GeminiError: One subclass for each cause. What had come is in its `output`, in `manager`, or
+            in the output of the job.
+        RetryLater: In a job: the service wants a pause (429 with Retry-After). The job runs later,
+            and so are all `with_options(resource=model)`; none of its retries is used up. A task
+            that has a manager, or has uploaded its file, waits by itself instead.
+        SpillError: The answer could not be written.
+        OSError: The file cannot be read.
+
+    Guarantees:
+        The uploaded file is deleted, also after an error, Ctrl-C and `kill -9`; what nobody could
+        delete, for the machine went down, the service forgets after 48 hours. The API key is in no
+        message, log or error. In a job the tokens are counted, of failed attempts too: the meters
+        `tokens`, `input_tokens`, `output_tokens`. Memory stays flat over an answer of any length.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, not {attempts}")
+    sink, own = _choose_sink(manager)
+    reporter = StatusReporter(on_status)
+    answer = Answer(sink, reporter)
+    try:
+        media = check_media(file_path)
+        requests = GeminiRequests(
+            client, file_path=media.path, attempts=attempts, on_retry=reporter.retrying
+        )
+        with GeminiService(requests, delete_remote=delete_remote) as service:
+            settings = _settings(config)  # refused, if at all, before anything is sent
+            requests.keep_secret(settings.http_options)
+            if manager is None and own is None and media.size <= inline_limit:
+                requests.resource = model  # in a job, and nothing to be uploaded once more
+            part = _media_part(service, reporter, media, inline_limit, processing_timeout)
+            reporter.report("generating", 0)
+            try:
+                ask(service, _question(model, part, prompt, settings, use_streaming), answer)
+            finally:
+                _count(answer.usage)
+            reporter.report("finalizing", answer.written_bytes, answer.written_bytes)
+        output = own.finalize() if own is not None else None
+    except BaseException as error:
+        _keep_what_came(own, error)
+        if not isinstance(error, RetryLater):
+            reporter.ended(error, answer.written_bytes)
+        if isinstance(error, (GeminiError, RetryLater)) or not isinstance(error, Exception):
+            # Variables in the frames below hold the key, and reports of errors may show them.
+            raise error.with_traceback(None)  # noqa: B904 - it is the error being handled
+        raise
+    reporter.report("done", answer.written_bytes, answer.written_bytes)
+    remote_file = None if delete_remote else service.remote_file
+    return GeminiResult(
+        model, answer.finish_reason, answer.usage, media.path, remote_file, output, manager
+    )
+
+
+def _count(usage: Mapping[str, Any]) -> None:
+    """Add what the service has counted to the meters of the job, if this is one."""
+    with contextlib.suppress(RuntimeError):  # it is none
+        job = current_job()
+        read = usage.get("prompt_token_count") or 0
+        total = usage.get("total_token_count") or 0
+        if total:
+            job.count(tokens=total, input_tokens=read, output_tokens=max(0, total - read))
+
+
+def _choose_sink(manager: SpillManager | None) -> tuple[AnswerWriter, SpillManager | None]:
+    """Choose where to write: the second is the manager that is ours to finalize."""
+    if manager is not None:
+        manager.write_joined(b"", 0)  # one that takes no more says so before anything is sent
+        return manager, None
+    try:
+        return current_job(), None
+    except RuntimeError:  # not inside a job
+        own = SpillManager()
+        return own, own
+
+
+def _media_part(
+    service: GeminiService,
+    reporter: StatusReporter,
+    media: Media,
+    inline_limit: int,
+    processing_timeout: float,
+) -> "types.Part":
+    """Make the file a part of the request: its bytes, or the address of the uploaded file."""
+    from google.genai import types
+
+    if media.size <= inline_limit:
+        reporter.report("reading", 0, media.size)
+        with MediaReader(
+            media.path, media.size, lambda read: reporter.report("reading", read, media.size)
+        ) as file:
+            data = file.read()
+        return types.Part.from_bytes(data=data, mime_type=media.mime_type)
+
+    reporter.report("uploading", 0, media.size)
+    remote = service.upload(
+        media.size, media.mime_type, lambda sent: reporter.report("uploading", sent, media.size)
+    )
+    remote = service.wait_until_active(
+        remote,
+        processing_timeout,
+        lambda state: reporter.report("processing", media.size, media.size, state),
+    )
+    return types.Part.from_uri(file_uri=str(remote.uri), mime_type=media.mime_type)
+
+
+def _settings(
+    config: "types.GenerateContentConfig | Mapping[str, Any] | None",
+) -> "types.GenerateContentConfig":
+    from google.genai import types
+
+    if isinstance(config, types.GenerateContentConfig):
+        return config
+    return types.GenerateContentConfig.model_validate(dict(config or {}))
+
+
+def _question(
+    model: str,
+    part: "types.Part",
+    prompt: str,
+    config: "types.GenerateContentConfig",
+    streaming: bool,
+) -> Question:
+    from google.genai import types
+
+    return Question(model, [part, types.Part.from_text(text=prompt)], config, streaming)
+
+
+def _keep_what_came(own: SpillManager | None, error: BaseException) -> None:
+    """Hand the manager of our own over to the error, if it is one that can be caught."""
+    if own is None:
+        return
+    with own:
+        if isinstance(error, GeminiError):
+            error.output = _incomplete_output(own.seal())
+
+
+def _incomplete_output(sealed: Sealed) -> Output:
+    if sealed.data is not None:
+        return Output.in_memory(sealed.data, chunks=sealed.chunks, complete=False)
+    assert sealed.name is not None
+    return Output.on_disk(
+        process_run_directory(),
+        sealed.name,
+        size=sealed.size,
+        chunks=sealed.chunks,
+        complete=False,
+    )

@@ -1,0 +1,272 @@
+"""Turn a collected output into a finished text file with a record beside it, in flat memory.
+
+Runs in:    any process; usually the parent, for each job that `collect` hands over.
+Invariants: I1  nothing is under the final names until both files are whole and on the disk.
+            I2  the record is named last: where it is, the text that it describes is.
+            I3  memory held is a block of the source, or the longest line if there are transforms.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from collector.errors import CollectorError, spill_error
+from collector.integrations.on_status import StatusCallback
+from collector.integrations.postprocess.text_record import Tally, as_plain_json, record_bytes
+from collector.settings import JOIN_BYTES
+from collector.store.output.output import Output
+from collector.store.output.publish import Publication
+from collector.store.output.target import refuse_taken
+from collector.store.spill import SpillManager
+
+if TYPE_CHECKING:
+    from collector.executor.job import Job
+
+Transform = Callable[[Iterator[str]], Iterable[str]]
+"""Takes an iterator of lines without their ends and gives another."""
+
+ProcessingStage = Literal["finalizing", "writing", "publishing", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessingStatus:
+    """What `finalize_processing` is doing.
+
+    Attributes:
+        stage: `finalizing`, `writing`, `publishing`, `done`; else `failed` or `cancelled`.
+        bytes_done: Bytes of the new text that have been written.
+        bytes_total: Size of the collected output in bytes; at the end, of the new text. None while
+            nobody knows.
+        message: For people.
+    """
+
+    stage: ProcessingStage
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessedResult:
+    """A finished text, and what its record says.
+
+    Attributes:
+        output_path: The text.
+        metadata_path: The record, `<output_path>.json`.
+        source: The file that the text is about, as it was given.
+        bytes: Size of the text in bytes.
+        lines: Lines of the text; a last one without an end counts.
+        words: Words of the text: runs of bytes between ASCII white space, as `wc -w` counts.
+        sha256: Digest of the text, in hexadecimal.
+        complete: False if the text is what a failed job left.
+        base_result: What the caller gave.
+    """
+
+    output_path: Path
+    metadata_path: Path
+    source: str
+    bytes: int
+    lines: int
+    words: int
+    sha256: str
+    complete: bool
+    base_result: Any
+
+
+def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a user may want
+    base_result: Any,
+    *,
+    streaming_manager: "SpillManager | Output | Job[Any]",
+    file_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str] | None = None,
+    transforms: Sequence[Transform] = (),
+    on_status: Callable[[ProcessingStatus], object] | None = None,
+    overwrite: bool = False,
+) -> ProcessedResult:
+    """Write a collected output to its final place, transformed, with a record beside it.
+
+    Args:
+        base_result: What made the output (a dict, a dataclass, ...); goes into the record as JSON.
+        streaming_manager: A `SpillManager`, which is finalized, an `Output`, or a finished `Job`.
+        file_path: The file that the text is about.
+        output_path: Where the text goes; by default `file_path` with the ending `.txt`. Missing
+            parents are made.
+        transforms: Functions from an iterator of lines (str, without their ends) to another, used
+            from the first to the last. Without any the bytes are copied as they are; with some,
+            every line ends with one line feed. Bytes that are not UTF-8 pass through unchanged.
+        on_status: Called with each `ProcessingStatus`, at most ten times a second while bytes move.
+            If it raises, that is logged once and hurts nothing.
+        overwrite: Replace an older text and its record.
+
+    Raises:
+        FileExistsError: The text or its record is there already, and `overwrite` is False.
+        TypeError: `streaming_manager` is text, `base_result` cannot be written as JSON, or a
+            transform gives no lines.
+        ValueError: The text would replace `file_path`.
+        SpillError: The disk refuses the text.
+        Exception: Whatever a transform raises, as itself.
+            After each of them the output that was collected is still readable; one that was taken
+            out of a `SpillManager` is the attribute `output` of the exception, if it takes one.
+
+    Guarantees:
+        Under the final names there is nothing, or what was there before, until both files are
+        whole; after an exception, a full disk and `kill -9`, too. The record is named last.
+    """
+    callback = StatusCallback(on_status)
+    written = Tally()
+    collected: Output | None = None
+    try:
+        place = _FinalNames.choose(file_path, output_path, overwrite=overwrite)
+        plain_result = as_plain_json(base_result)
+        callback.tell(ProcessingStatus("finalizing"))
+        collected = _collected(streaming_manager)
+        with (
+            _begun(place.text) as text,
+            _begun(place.record) as record,
+            contextlib.closing(_transformed(collected, transforms)) as blocks,
+        ):
+            for block in blocks:
+                text.write(block)
+                written.add(block)
+                if callback.is_due("writing"):
+                    callback.tell(ProcessingStatus("writing", written.bytes, collected.size))
+            result = _result(base_result, place, written, complete=collected.complete)
+            record.write(_record(result, plain_result))
+            callback.tell(ProcessingStatus("publishing", written.bytes, written.bytes))
+            _publish(text, record, overwrite=overwrite)
+    except BaseException as error:
+        if collected is not None and isinstance(streaming_manager, SpillManager):
+            with contextlib.suppress(AttributeError):  # frozen, or with an `output` of its own
+                error.output = collected  # type: ignore[attr-defined] # nothing is lost by a full disk
+        how: ProcessingStage = "failed" if isinstance(error, Exception) else "cancelled"
+        callback.tell(ProcessingStatus(how, written.bytes, None, str(error)))
+        raise
+    if isinstance(streaming_manager, SpillManager):
+        collected.close()
+    callback.tell(ProcessingStatus("done", written.bytes, written.bytes))
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _FinalNames:
+    """The final names."""
+
+    source: str
+    text: Path
+    record: Path
+
+    @classmethod
+    def choose(
+        cls,
+        file_path: str | os.PathLike[str],
+        output_path: str | os.PathLike[str] | None,
+        *,
+        overwrite: bool,
+    ) -> "_FinalNames":
+        source = Path(file_path)
+        text = source.with_suffix(".txt") if output_path is None else Path(output_path)
+        place = cls(str(source), text, text.with_name(text.name + ".json"))
+        if os.path.realpath(source) in {os.path.realpath(text), os.path.realpath(place.record)}:
+            message = f"the text would replace {source} itself: give another output_path"
+            raise ValueError(message)
+        for path in (place.text, place.record):
+            with contextlib.suppress(NotADirectoryError):  # said when the text is begun
+                refuse_taken(os.path.abspath(path), overwrite=overwrite)
+        return place
+
+
+def _collected(source: "SpillManager | Output | Job[Any]") -> Output:
+    if isinstance(source, SpillManager):
+        return source.finalize()
+    if isinstance(source, Output):
+        return source
+    output = getattr(source, "output", None)
+    if callable(output):  # a Job; its class is not imported, for it brings the processes along
+        found = output()
+        if isinstance(found, Output):
+            return found
+    message = (
+        "streaming_manager takes a SpillManager, an Output or a finished Job, "
+        f"not {type(source).__name__}: the text itself stays out of memory"
+    )
+    raise TypeError(message)
+
+
+def _begun(path: Path) -> Publication:
+    try:
+        return Publication(path)
+    except CollectorError:
+        raise
+    except OSError as error:
+        raise spill_error(error, os.path.abspath(path)) from error
+
+
+def _transformed(output: Output, transforms: Sequence[Transform]) -> Generator[bytes, None, None]:
+    """Give the new text in blocks."""
+    if not transforms:
+        yield from output
+        return
+    with io.TextIOWrapper(output.open(), "utf-8", "surrogateescape", newline="\n") as file:
+        lines: Iterable[str] = (line.removesuffix("\r\n").removesuffix("\n") for line in file)
+        for transform in transforms:
+            lines = transform(iter(lines))
+            if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
+                name = getattr(transform, "__name__", repr(transform))
+                message = f"the transform {name} gave {type(lines).__name__}, not lines"
+                raise TypeError(message)
+        block = bytearray()
+        for line in lines:
+            block += line.encode("utf-8", "surrogateescape") + b"\n"
+            if len(block) >= JOIN_BYTES:
+                yield bytes(block)
+                block.clear()
+        yield bytes(block)
+
+
+def _result(
+    base_result: Any, place: _FinalNames, written: Tally, *, complete: bool
+) -> ProcessedResult:
+    return ProcessedResult(
+        output_path=place.text,
+        metadata_path=place.record,
+        source=place.source,
+        bytes=written.bytes,
+        lines=written.lines,
+        words=written.words,
+        sha256=written.sha256,
+        complete=complete,
+        base_result=base_result,
+    )
+
+
+def _record(result: ProcessedResult, plain_result: Any) -> bytes:
+    return record_bytes(
+        {
+            "base_result": plain_result,
+            "source": result.source,
+            "output": str(result.output_path),
+            "bytes": result.bytes,
+            "lines": result.lines,
+            "words": result.words,
+            "sha256": result.sha256,
+            "complete": result.complete,
+        }
+    )
+
+
+def _publish(text: Publication, record: Publication, *, overwrite: bool) -> None:
+    """Name both files, the record last (I1, I2)."""
+    text.sync()
+    record.sync()
+    # The old record does not describe the new text, so it goes first, if the old text goes, too.
+    with record.old_set_aside() if overwrite else contextlib.nullcontext():
+        text.publish(overwrite=overwrite)
+    try:
+        record.publish(overwrite=overwrite)
+    except BaseException:
+        os.unlink(text.path)
+        raise

@@ -1,0 +1,101 @@
+"""Judge what a Collector is told of Ray, and the Ray that is installed, before anything starts.
+
+Runs in:    the parent; Ray itself is not loaded here.
+"""
+
+import importlib.metadata
+import math
+import re
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, Final
+
+LEAST: Final = (2, 60)
+BELOW: Final = (2, 61)
+"""The versions of Ray that were tested: pyproject.toml names the same."""
+
+OPTIONS: Final = (
+    "accelerator_type",
+    "label_selector",
+    "memory",
+    "num_cpus",
+    "num_gpus",
+    "resources",
+    "runtime_env",
+    "scheduling_strategy",
+)
+
+
+def check_version() -> None:
+    """See whether there is a Ray, of a version that was tested.
+
+    Raises:
+        ImportError: There is none, or of another version.
+    """
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        raise ModuleNotFoundError(
+            "engine=\"ray\" needs Ray, which is not installed: pip install 'collector[ray]'",
+            name="ray",
+        ) from None
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if not LEAST <= numbers < BELOW:
+        raise ImportError(
+            f'engine="ray" was tested with Ray from {_dotted(LEAST)} to before '
+            f"{_dotted(BELOW)}, and {version} is installed: pip install 'collector[ray]'",
+            name="ray",
+        )
+
+
+def check_address(address: str | None) -> None:
+    """See whether jobs can be streamed from there.
+
+    Raises:
+        ValueError: It is empty, or that of a Ray client.
+    """
+    if address is None:
+        return
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"address {address!r} is that of a Ray client, which cannot stream what jobs write: "
+            'run this program inside the cluster (ray job submit) with address="auto"'
+        )
+    if address != "auto" and not re.fullmatch(r"\[?[^\s/\]]+\]?:[0-9]{1,5}", address):
+        raise ValueError(f'address must be "host:port", "auto" or None, not {address!r}')
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """See whether each is one that a job may ask of Ray.
+
+    Raises:
+        ValueError: One is not, or asks for less than nothing.
+        TypeError: One is of a wrong type.
+    """
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise ValueError(f"ray_options has {name!r}, and may have {', '.join(OPTIONS)}")
+        if name in ("num_cpus", "num_gpus", "memory"):
+            _check_number(name, value)
+        if name in ("resources", "runtime_env", "label_selector") and not isinstance(
+            value, Mapping
+        ):
+            raise TypeError(f"{name} of ray_options must be a dict, not {value!r}")
+    for name, value in options.get("resources", {}).items():
+        _check_number(f"resource {name!r}", value)
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} of ray_options must be a number, not {value!r}")
+    if not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name} of ray_options must be at least 0; it is {value!r}")
+
+
+def cpus_of(options: Mapping[str, Any]) -> float:
+    """Return how many CPUs a job asks for; one, if nothing is said."""
+    return float(options.get("num_cpus", 1))
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

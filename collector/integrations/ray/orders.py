@@ -1,0 +1,156 @@
+"""What the parent says to the pump, and what an agent on the cluster says to it in parcels.
+
+Runs in:    the parent, the pump and the agents; pure.
+Invariants: I1  a parcel is whole or absent: it is one object of Ray's.
+"""
+
+import enum
+import struct
+from collections.abc import Iterator
+from pickle import PickleBuffer
+from typing import Any, Final, NamedTuple
+
+from collector import settings
+from collector.process.pickling.script import Part
+from collector.wire.frames import Kind, Stream
+
+LOG: Final = 100
+"""As the kind of an piece: bytes of what the job has printed."""
+DIED: Final = 101
+"""The worker of the job is dead; the payload is a JSON list: its exit code or null, and whether the
+kernel has counted that it was killed for its memory."""
+LACKS: Final = 102
+"""The agent cannot run the job without references to what it does not know yet."""
+
+BEGINNING: Final = -1
+"""Among the numbers of parts, that of the `Beginning`."""
+
+_HEAD: Final = struct.Struct("<BBIQ")
+
+
+class Order(enum.IntEnum):
+    """What is to be done with a worker."""
+
+    JOIN = 1
+    """It is there from now on; the descriptor that comes along tells of its death."""
+    PART = 2
+    """Keep this part of the script."""
+    RUN = 3
+    STOP = 4
+    TERMINATE = 5
+    KILL = 6
+
+
+class Said(NamedTuple):
+    """An order, and whom it is for: the number of a worker, or of a part."""
+
+    order: Order
+    number: int
+    data: Any = None
+
+
+class Job(NamedTuple):
+    """A job as the pump has it, which looks into no more of it than it needs."""
+
+    ticket: int
+    log_name: str
+    run: bytes
+    """The pickled fields of its `RunJob`."""
+    parts: tuple[int, ...]
+    """The numbers of the parts of the script that it needs."""
+
+
+class Beginning(NamedTuple):
+    """What an agent is told before its first job, and what it must be itself."""
+
+    collector: str
+    """Names the Collector: an agent serves one."""
+    version: str
+    python: tuple[int, int]
+    base_name: str
+    initializer: bytes
+    parts: tuple[Any, ...]
+    log_levels: dict[str, int]
+    most_tasks: int | None
+    parcel_bytes: int
+
+
+class Hello(NamedTuple):
+    """What a pump says once: that it is connected, or why not."""
+
+    room: int
+    """For so many jobs."""
+    refusal: str = ""
+    warning: str = ""
+
+
+class Piece(NamedTuple):
+    """One thing that a worker has said: as a frame, or LOG or DIED."""
+
+    kind: int
+    detail: int
+    chunks: int
+    payload: memoryview
+
+
+def parcel_bytes(memory_budget: int, workers: int) -> int:
+    """Return how large parcels may be: what is on its way of all jobs stays within the budget.
+
+    Where that would make them smaller than `RAY_PARCEL_LEAST_BYTES`, they are of that size.
+    """
+    share = memory_budget // (workers * settings.RAY_WINDOW)
+    return max(settings.RAY_PARCEL_LEAST_BYTES, min(settings.RAY_PARCEL_BYTES, share))
+
+
+class Parcel:
+    """Collects pieces until they are sent; output that follows output becomes one piece."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._last: tuple[int, int, int, int] | None = None
+        """Of the last piece, if it is output: where its head is, its detail, chunks and length."""
+
+    @property
+    def size(self) -> int:
+        """How large it is."""
+        return len(self._buffer)
+
+    def add(
+        self, kind: int, payload: bytes | memoryview = b"", *, detail: int = 0, chunks: int = 0
+    ) -> None:
+        """Add what was said, of which a copy is made."""
+        last, length = self._last, len(payload)
+        if kind == Kind.DATA and last is not None and last[1] == detail:
+            at, chunks, length = last[0], chunks + last[2], length + last[3]
+            _HEAD.pack_into(self._buffer, at, kind, detail, chunks, length)
+        else:
+            at = len(self._buffer)
+            self._buffer += _HEAD.pack(kind, detail, chunks, length)
+        self._buffer += payload
+        merges = kind == Kind.DATA and detail != Stream.RECORD
+        self._last = (at, detail, chunks, length) if merges else None
+
+    def take(self) -> PickleBuffer:
+        """Return all as an object of Ray's that is read where it lies, and begin anew."""
+        taken, self._buffer, self._last = self._buffer, bytearray(), None
+        return PickleBuffer(taken)
+
+
+def pieces_of(parcel: bytes | memoryview | PickleBuffer) -> Iterator[Piece]:
+    """Yield what a parcel holds, as views of it."""
+    view, at = memoryview(parcel), 0
+    while at < len(view):
+        kind, detail, chunks, length = _HEAD.unpack_from(view, at)
+        at += _HEAD.size
+        yield Piece(kind, detail, chunks, view[at : at + length])
+        at += length
+
+
+def packed(part: Part) -> tuple[Any, ...]:
+    """Return a part of the script as plain values: a part itself cannot be pickled."""
+    return part.number, part.keys, part.starts, part.blob
+
+
+def unpacked(values: tuple[Any, ...]) -> Part:
+    """Return the part again."""
+    return Part(*values)

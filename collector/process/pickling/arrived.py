@@ -1,0 +1,117 @@
+"""The modules of a worker that stand for the parent's, and the parts of the script that fill them.
+
+Runs in:    the worker. To the parent, which asks too, nothing has come.
+Owns:       of each module that travels and that the worker has: what came from the parent.
+Invariants: I1  a worker has one module for each of the parent's that travels, and it is the one in
+                `sys.modules`: all that is loaded here sees the same names.
+            I2  a part is loaded after a job that needs it has begun: if loading it ends the worker,
+                that job fails and no other.
+"""
+
+import io
+import pickle
+import sys
+from array import array
+from collections.abc import Collection, Container, Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from collector.process.pickling.places import Key
+
+if TYPE_CHECKING:
+    from collector.wire.messages import LoadPart
+
+_came: Final[dict[Key, object]] = {}
+
+
+class _Main(ModuleType):
+    """Stands for the script. It has no `__file__`, which `multiprocessing` would run once more."""
+
+    @property
+    def __file__(self) -> str:  # type: ignore[mutable-override, override]
+        raise AttributeError("__file__")  # functions of the script find it among their globals
+
+
+def stand_for_the_script() -> None:
+    """Let `__main__` be a module for the script, in a worker that is no copy of the parent."""
+    main = sys.modules["__main__"] = _Main("__main__")
+    vars(main)["__builtins__"] = sys.modules["builtins"]
+
+
+def came_from_the_parent(key: Key, value: object) -> bool:
+    """Tell whether this very object is what the parent has sent under this name."""
+    return _came.get(key, _came) is value
+
+
+def name_that_came(value: object) -> Key | None:
+    """Return what the parent calls this object."""
+    return next((key for key, came in _came.items() if came is value), None)
+
+
+def modules() -> set[str]:
+    """Return the modules of which something came."""
+    return {"__main__", *(module for module, _ in _came)}
+
+
+class Arrivals:
+    """The parts that came here, until they are loaded, and what of them could not be."""
+
+    def __init__(self) -> None:
+        self._waiting: list[LoadPart] = []
+        self._failed: dict[Key, tuple[LoadPart, int]] = {}
+
+    def take(self, parts: "Iterable[LoadPart]") -> None:
+        """Have these loaded soon."""
+        self._waiting.extend(parts)
+
+    def load(self, needed: Container[int]) -> None:
+        """Load what waits. What cannot be loaded fails only the jobs that need its part.
+
+        Raises:
+            BaseException: What loading a part with one of these numbers raises: the user's code.
+        """
+        while self._waiting:
+            part = self._waiting[0]
+            self._bind(part, array("Q", part.wanted))
+            del self._waiting[0]
+        for part, number in list(self._failed.values()):
+            if part.number in needed:
+                self._bind(part, (number,), again=True)
+
+    def _bind(self, part: "LoadPart", wanted: Collection[int], *, again: bool = False) -> None:
+        """Bind names to what a part holds for them.
+
+        A part holds the attributes that its modules must have, then each name with its value, all
+        pickled with one memo. So everything before the last wanted name is unpickled as well, also
+        names of which the worker keeps another version: later values may share objects with them.
+        """
+        unpickler = pickle.Unpickler(file := io.BytesIO(part.blob))
+        for name, attributes in unpickler.load().items():
+            _stand_in(name, attributes)
+        for number, start in enumerate(array("Q", part.starts)[: max(wanted) + 1]):
+            file.seek(start)
+            module, name = key = unpickler.load()
+            try:
+                value = unpickler.load()
+            except BaseException:  # fails the jobs that need it, not the one that loads it first
+                if again and number in wanted:
+                    raise
+                if number in wanted:
+                    self._failed[key] = part, number
+                continue
+            if number in wanted:
+                self._failed.pop(key, None)
+                vars(sys.modules[module])[name] = _came[key] = value
+
+
+def _stand_in(name: str, attributes: dict[str, Any]) -> None:
+    module = sys.modules.get(name)
+    if module is None:
+        module = sys.modules[name] = ModuleType(name)
+        vars(module)["__builtins__"] = sys.modules["builtins"]
+        above, _, last = name.rpartition(".")
+        if above in sys.modules:
+            setattr(sys.modules[above], last, module)
+    for key, value in attributes.items():
+        if vars(module).get(key) is None:
+            vars(module)[key] = value

@@ -1,0 +1,102 @@
+"""Where functions and classes live, and which modules another process can import.
+
+A module *travels* if this process has it and a worker could not import it: the script, a plug-in
+that was loaded by its path, a test module that pytest has loaded by its own means.
+
+Runs in:    the parent and the worker.
+Owns:       what was found out about the modules of this process.
+"""
+
+import contextlib
+import os
+import sys
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+Key = tuple[str, str]
+"""A module, and a name of its top level."""
+
+
+_path: Final[list[object]] = []
+_known: Final[dict[str, tuple[object, bool]]] = {}
+"""By name: the module that was looked at, and whether it can be imported with that path."""
+
+
+def importable(name: str) -> bool:
+    """Tell whether another process with our `sys.path` gets this very module by importing it."""
+    if sys.path != _path:
+        _known.clear()
+        _path[:] = sys.path
+    known = _known.get(name)
+    module = sys.modules.get(name)
+    if known is None or known[0] is not module:
+        known = _known[name] = module, name != "__main__" and _is_found(name, module)
+    return known[1]
+
+
+def _is_found(name: str, module: Any) -> bool:
+    above, _, _ = name.rpartition(".")
+    path = None
+    if above:
+        if not importable(above):
+            return False
+        path = getattr(sys.modules.get(above), "__path__", None)
+        if path is None:
+            return True  # no package: it makes this module itself, as `os` does `os.path`
+    file = getattr(module, "__file__", None)
+    for finder in list(sys.meta_path):
+        try:
+            spec = finder.find_spec(name, path)
+        except Exception:  # noqa: BLE001 - a finder of somebody else's: the worker will see
+            return True
+        if spec is not None:
+            own = getattr(getattr(module, "__spec__", None), "origin", None)
+            return not spec.has_location or any(
+                _is_same(spec.origin, place) for place in {file, own}
+            )
+    return bool(above) and file is None  # made by the package that it is in
+
+
+def _is_same(origin: str | None, place: str | None) -> bool:
+    if origin is None or place is None or origin == place:
+        return True
+    with contextlib.suppress(OSError):
+        return os.path.samefile(origin, place)
+    return False
+
+
+def place(obj: Any) -> Key | None:
+    """Return the module and the qualified name under which this very object is found."""
+    module = getattr(obj, "__module__", None)
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if type(module) is not str or type(name) is not str:
+        return None
+    found: Any = sys.modules.get(module)
+    if "." not in name:
+        found = getattr(found, name, None)
+    else:
+        for part in name.split("."):
+            found = getattr(found, part, None)
+    return (module, name) if found is obj else None
+
+
+def home(fn: FunctionType) -> str | None:
+    """Return the travelling module whose names are a function's globals; None if there is none."""
+    name = fn.__globals__.get("__name__")
+    if not isinstance(name, str) or importable(name):
+        return None
+    module = sys.modules.get(name)
+    return name if getattr(module, "__dict__", None) is fn.__globals__ else None
+
+
+def travelling(module: ModuleType) -> str | None:
+    """Return the name of a module that travels, None of one that can be imported."""
+    name = getattr(module, "__name__", None)
+    if not isinstance(name, str) or sys.modules.get(name) is not module or importable(name):
+        return None
+    return name
+
+
+def names_of(module: str) -> dict[str, Any]:
+    """Return the names of a module; none if it is not there any more."""
+    return getattr(sys.modules.get(module), "__dict__", {})

@@ -1,0 +1,1 @@
+"""The parent: supervises every process of a Collector and settles its jobs."""

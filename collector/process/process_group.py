@@ -1,0 +1,95 @@
+"""End a process group, but for the resource trackers in it: they clean up what it leaves.
+
+A job that makes shared memory or a named semaphore of `multiprocessing` has that library start a
+tracker, a process that unlinks what is left once the last process that could have used it is dead.
+The tracker is in the job's group, also where a program that the job runs has started it.
+
+Runs in:    parent, forkserver, sink and worker: whoever ends a worker.
+Owns:       nothing.
+Invariants: I1  no process of the group lives on that is no tracker.
+            I2  the leader is killed last: if it died with a stopped process in its group, the
+                kernel would send SIGHUP to all of it, and that ends a tracker.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+_TRACKER: Final = b"resource_tracker import main"
+"""In the command line of a tracker: of multiprocessing, multiprocess, loky."""
+
+_EXEC_S: Final = 0.01
+_LOOKS: Final = 100
+"""A process in the midst of `exec` is looked at so many times, with a pause in between."""
+
+
+def end_process(pid: int) -> None:
+    """Kill a process and its group, also where it does not lead one yet; it may be dead already."""
+    end_group(pid)
+    _kill(os.kill, pid, signal.SIGKILL)
+
+
+def end_group(group: int) -> None:
+    """Kill all processes of a group that are no resource trackers; it may be gone already."""
+    if not any(map(is_tracker, _members(group))):
+        _kill(os.killpg, group, signal.SIGKILL)
+        return
+    _kill(os.killpg, group, signal.SIGSTOP)  # all at once: none forks a child that is missed below
+    members = sorted(_members(group), key=group.__eq__)
+    trackers = {pid for pid in members if is_tracker(pid)}
+    for pid in trackers:
+        _kill(os.kill, pid, signal.SIGCONT)
+    for pid in members:
+        if pid not in trackers:
+            _kill(os.kill, pid, signal.SIGKILL)
+
+
+def end_further(group: int) -> None:
+    """Kill all processes of a group that a worker's job has begun; 0 for none."""
+    if group:
+        end_group(group)
+
+
+def _members(group: int) -> set[int]:
+    """Return the processes of a group; none where there is no `/proc` to look at."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return set()
+    return {pid for name in names if name.isdecimal() and _group_of(pid := int(name)) == group}
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:  # it has ended
+        return None
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether a process is a resource tracker, which ends by itself; not if it is dead."""
+    words = _command(pid).split(b"\0")
+    return any(word.startswith(b"from ") and _TRACKER in word for word in words)
+
+
+def _command(pid: int) -> bytes:
+    """Return its command line, each word with a NUL behind it; empty if it is dead."""
+    for _ in range(_LOOKS):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                command = file.read()
+            if command:
+                return command
+            os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            break
+        time.sleep(_EXEC_S)  # it is alive without a command line: in the midst of `exec`
+    return b""
+
+
+def _kill(how: Callable[[int, int], None], pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        how(pid, number)

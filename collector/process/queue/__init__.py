@@ -1,0 +1,1 @@
+"""Carries: the chunk queue with its shared slots, message channels, readiness loops."""

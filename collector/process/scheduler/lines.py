@@ -1,0 +1,185 @@
+"""All jobs that are at no worker: in line, at the gate of a resource, or put off for some time.
+
+Pure: as the scheduler, which has one; the time is given.
+
+Invariants: I1  each job is in exactly one place.
+            I2  asking what may run now costs as many steps as there are resources, however many
+                jobs wait; so does the next time at which that changes.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping
+from typing import final
+
+from collector.process.scheduler.decisions import Entry
+from collector.process.scheduler.gates import Gate, Waits
+from collector.process.scheduler.waiting import Line
+
+
+@final
+class Lines:
+    """The jobs that wait.
+
+    Args:
+        limits: How many jobs of a resource may run at once, by its name; of others any number.
+    """
+
+    def __init__(self, limits: Mapping[str, int] | None = None) -> None:
+        self._gates = {name: Gate(limit) for name, limit in (limits or {}).items()}
+        self._free = Line()
+        """Jobs of no resource."""
+        self._alone = Line()
+        """Jobs beside which no other one may run."""
+        self._running_alone = 0
+        self._put_off: dict[int, Entry] = {}
+        self._due: list[tuple[float, int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._free or self._put_off or self._alone) or any(
+            gate.line for gate in self._gates.values()
+        )
+
+    @property
+    def ready(self) -> int:
+        """How many of them a worker might run now."""
+        if self._running_alone:
+            return 0
+        if self._alone_may_run():
+            return 1
+        return len(self._free) + sum(gate.ready for gate in self._gates.values())
+
+    def values(self) -> list[Entry]:
+        """Return all of them."""
+        lines = (self._free, self._alone, *(gate.line for gate in self._gates.values()))
+        return [*(e for line in lines for e in line.values()), *self._put_off.values()]
+
+    def add(self, entry: Entry) -> None:
+        """A job came."""
+        self._line_of(entry)[entry.job_id] = entry
+
+    def put_back(self, entry: Entry) -> None:
+        """A job was at a worker already: it goes before those that were not."""
+        self._line_of(entry).put_back(entry)
+
+    def put_off(self, entry: Entry, due_s: float) -> None:
+        """A job that was at a worker is to wait until then."""
+        self._put_off[entry.job_id] = entry
+        heapq.heappush(self._due, (due_s, entry.job_id))
+
+    def close(self, resource: str, until_s: float) -> None:
+        """Let no job of this resource go to a worker until then, and at first one only."""
+        self._gate(resource).close(until_s)
+
+    def get(self, job_id: int) -> Entry | None:
+        """Return a job that waits; None if it is at a worker, or over."""
+        found = (where.get(job_id) for where in self._places())
+        return next((entry for entry in found if entry is not None), None)
+
+    def pop(self, job_id: int) -> Entry | None:
+        """Take out a job; None if it is at a worker, or over."""
+        found = (where.pop(job_id, None) for where in self._places())
+        return next((entry for entry in found if entry is not None), None)
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        for where in self._places():
+            where.clear()
+        self._due.clear()
+
+    def take_first(self, running: int) -> Entry | None:
+        """Take out the job whose turn it is, for an idle worker.
+
+        Args:
+            running: How many jobs are at workers.
+        """
+        if self._running_alone:
+            return None
+        if self._alone_may_run():
+            if running:
+                return None
+            return self._taken(self._alone.take_first())
+        if not self._gates:
+            return self._free.take_first()
+        open_lines = [g.line for g in self._gates.values() if g.line and g.room > 0]
+        if self._free:
+            open_lines.append(self._free)
+        first = min(open_lines, key=lambda line: line.turn() or (True, 0), default=None)
+        return self._taken(first.take_first()) if first is not None else None
+
+    def take_ahead(self) -> Entry | None:
+        """Take out the first job that may wait at a worker, behind another one.
+
+        A job of a resource may not: its gate could close meanwhile.
+        """
+        if self._running_alone or self._alone_may_run():
+            return None
+        return self._free.take_first()
+
+    def left(self, entry: Entry, *, proved: bool) -> None:
+        """A job has left its worker; `proved` if its resource is known to have served it."""
+        if entry.job_id == self._running_alone:
+            self._running_alone = 0
+        if entry.resource:
+            self._gate(entry.resource).left(entry, proved=proved)
+
+    def proved(self, entry: Entry) -> bool:
+        """The resource of a running job has served it; returns whether the gate opens."""
+        return bool(entry.resource) and self._gate(entry.resource).proved(entry)
+
+    def tick(self, now_s: float) -> bool:
+        """Let go on what was to wait until now; returns whether more jobs may run."""
+        if now_s < self.next_s():
+            return False
+        for gate in self._gates.values():
+            gate.tick(now_s)
+        while self._due and self._due[0][0] <= now_s:
+            entry = self._put_off.pop(heapq.heappop(self._due)[1], None)
+            if entry is not None:  # else it was cancelled
+                self.put_back(entry)
+        return True
+
+    def next_s(self) -> float:
+        """Return when time itself changes what may run; infinite if it does not."""
+        soonest = self._due[0][0] if self._due else math.inf
+        return min(soonest, *(g.until_s for g in self._gates.values()), math.inf)
+
+    def waits(self) -> list[Waits]:
+        """Return what jobs wait for, beside workers. May be called in any thread."""
+        gates = (gate.waits(name) for name, gate in list(self._gates.items()))
+        found = [waits for waits in gates if waits is not None]
+        count, due = len(self._put_off), self._due[:1]
+        if count:
+            found.append(Waits("", "again", count, due[0][0] if due else math.inf))
+        return found
+
+    def _gate(self, resource: str) -> Gate:
+        return self._gates.get(resource) or self._gates.setdefault(resource, Gate())
+
+    def _line_of(self, entry: Entry) -> Line:
+        if entry.alone:
+            return self._alone
+        return self._gate(entry.resource).line if entry.resource else self._free
+
+    def _places(self) -> Iterable[dict[int, Entry]]:
+        yield self._free
+        yield self._put_off
+        yield self._alone
+        for gate in self._gates.values():
+            yield gate.line
+
+    def _alone_may_run(self) -> bool:
+        if not self._alone:
+            return False
+        turn = self._alone.turn()
+        assert turn is not None
+        resource = self._alone[turn[1]].resource
+        return not resource or self._gate(resource).room > 0
+
+    def _taken(self, entry: Entry | None) -> Entry | None:
+        if entry is not None:
+            if entry.alone:
+                self._running_alone = entry.job_id
+            if entry.resource:
+                self._gate(entry.resource).passed(entry)
+        return entry

@@ -1,0 +1,80 @@
+"""How many jobs are prefetched for a worker, and when they are recalled.
+
+The way of a job to a worker and back takes longer than a very short job. So while jobs are short,
+some wait at the workers, and each begins as soon as the one before it ends. No job waits behind a
+long one.
+
+Pure: as the scheduler, which has one.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from typing import final
+
+from collector import settings
+from collector.process.scheduler.decisions import Entry
+from collector.process.scheduler.worker_state import Seat
+
+
+@final
+class Prefetch:
+    """Moving average of the duration of jobs; decides how many to prefetch for each worker.
+
+    Args:
+        job_s: The average before the first job has ended, in seconds.
+    """
+
+    def __init__(self, job_s: float = 1.0) -> None:
+        self._job_s = job_s
+        self._refill_at = 0
+
+    def took(self, job_s: float) -> None:
+        """A job has taken so long."""
+        self._job_s += (job_s - self._job_s) * settings.PACE_WEIGHT
+
+    @property
+    def brisk(self) -> bool:
+        """Whether jobs are so short that some are to wait at a worker."""
+        return self._ahead() > 1
+
+    def wants_more(self, seat: Seat) -> bool:
+        """Whether a worker is to be refilled: it has done a portion of its jobs, or is retired."""
+        return len(seat.entries) <= self._refill_at or seat.retired
+
+    def share_out(
+        self, take: Callable[[], Entry | None], seats: Iterable[Seat], now_s: float
+    ) -> Iterator[tuple[Seat, Entry]]:
+        """Yield jobs, as long as there are any, each with a worker that has the fewest of them.
+
+        Args:
+            take: Takes a job out of the line; None if there is none.
+            seats: The workers; each has what was yielded with it when the next is asked for.
+            now_s: The time.
+        """
+        ahead = self._ahead()
+        by_number = {seat.worker: seat for seat in seats if seat.has_room(ahead, now_s)}
+        fit = [(len(seat.entries), worker) for worker, seat in by_number.items()]
+        heapq.heapify(fit)
+        while fit and (entry := take()) is not None:
+            count, worker = fit[0]
+            yield by_number[worker], entry
+            if count + 1 < ahead and not by_number[worker].used_up:
+                heapq.heapreplace(fit, (count + 1, worker))
+            else:
+                heapq.heappop(fit)
+
+    def _ahead(self) -> int:
+        """Return how many jobs may be at one worker now, with the running one."""
+        ahead = round(min(settings.JOBS_AHEAD, settings.AHEAD_S / max(self._job_s, 1e-9)))
+        self._refill_at = ahead - ahead // settings.PORTIONS
+        return ahead
+
+    def recall_at_s(self, seat: Seat) -> float:
+        """When the jobs that wait behind a running one are recalled, for workers that are free.
+
+        At once if they are short no more and would together need RECALL_AFTER_S: where only a few
+        wait, they would come and go.
+        """
+        ahead_s = (len(seat.entries) - 1) * self._job_s
+        long = self._job_s > settings.BRISK_S and ahead_s > settings.RECALL_AFTER_S
+        return seat.since_s + (0.0 if long else settings.RECALL_AFTER_S)

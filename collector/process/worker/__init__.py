@@ -1,0 +1,1 @@
+"""The worker: runs one job at a time and writes its chunks into its own queue."""

@@ -1,0 +1,1 @@
+"""One output: growing, sealed, read, saved under its final name."""

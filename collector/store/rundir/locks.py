@@ -1,0 +1,264 @@
+"""Hold the kernel's locks that prove that a run directory is in use.
+
+Runs in:    every process that creates, joins, sweeps or disposes a run directory.
+Owns:       the descriptors that carry a lock, until they are closed here.
+Invariants: I1  a descriptor opened here lives in this process only: exec closes it, and so does a
+                fork through Python, in the child. Otherwise a child would keep a dead run alive.
+            I2  a lock is dropped by LOCK_UN before its descriptor is closed, so that a copy of the
+                descriptor (a fork in C, or one between fork and exec) cannot hold it any longer.
+            I3  a shared lock is never made exclusive: Linux drops the lock in between.
+Source:     flock(2), open(2); systemd-tmpfiles(8) respects only a lock on the directory itself.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, final
+
+from collector import interpreter
+from collector.store.rundir import kernel
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK_NAME: Final = "lock"
+"""Name of the file lock inside a run directory."""
+
+DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+_CONTENDED: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES})
+_UNSUPPORTED: Final = frozenset(
+    {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL}
+)
+
+_held: Final[set[int]] = set()
+
+fork_gate: Final = threading.RLock()
+"""Held while a descriptor is opened or closed, and by a fork: a child finds each descriptor of ours
+either registered or absent. Reentrant, since a finalizer or a signal handler may take it again in
+the same thread. A thread that holds it does nothing that can block."""
+
+_load_gate: Final = threading.RLock()
+_loaded: Final[set[str]] = set()
+
+
+@contextlib.contextmanager
+def loading(module: str) -> Iterator[None]:
+    """Import a module within this block; a fork in another thread waits until the block is left.
+
+    Otherwise the child could never import a module that another thread was importing at the fork:
+    it would wait for the import lock of a thread that it does not have. While holding this gate a
+    thread may block on an import lock of the main thread: import what signal handlers need
+    beforehand.
+    """
+    if module in _loaded:
+        yield
+        return
+    with _load_gate, _gates_before_theirs():
+        yield
+    _loaded.add(module)
+
+
+@contextlib.contextmanager
+def _gates_before_theirs() -> Iterator[None]:
+    """Make a fork take our gates before it runs the fork hook of a module that is being imported.
+
+    Without this: 1. the import of filelock registers its hook, which locks out all other threads
+    for the time of a fork; 2. another thread forks: hooks run newest first, so filelock's runs and
+    then ours, which waits for the import; 3. the import needs what filelock's hook has locked.
+    """
+    register = os.register_at_fork
+
+    def register_both(**hooks_of_theirs: Any) -> None:
+        register(**hooks_of_theirs)
+        register(before=_close_gates, after_in_parent=_open_gates, after_in_child=_open_gates)
+
+    os.register_at_fork = register_both
+    try:
+        yield
+    finally:
+        os.register_at_fork = register
+
+
+@final
+class Lease:
+    """The hold of one process on one run directory; made without holding anything.
+
+    Attributes:
+        fd: Descriptor of the directory with its shared lock, or -1.
+        refused: The error with which locks were refused here, if nothing at all could be locked.
+    """
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.refused: OSError | None = None
+        self._file_lock: BaseFileLock | None = None
+
+    def take(self, name: str, *, dir_fd: int) -> bool:
+        """Open the directory `name` of `dir_fd` and lock it; False if it is lost to a sweeper.
+
+        Raises:
+            OSError: as `os.open`.
+        """
+        self.fd = open_private(name, dir_fd=dir_fd)
+        try:
+            if not share(self.fd):
+                return False
+        except OSError as error:
+            if not unsupported(error):
+                raise
+            self.refused = error
+        return leads_to(name, self.fd, dir_fd=dir_fd)
+
+    def take_file_lock(self, path: str) -> bool:
+        """Take the file lock in the directory, whose path is `path`; False if it is lost.
+
+        FileLock goes by the path and makes missing parents: 1. somebody removes the directory,
+        2. FileLock makes it anew, 3. we hold a lock in a directory that nobody leases. So the
+        caller looks afterwards whether the directory is still the same.
+
+        Raises:
+            OSError: as `os.open`.
+        """
+        with loading("filelock"):
+            from filelock import FileLock, Timeout
+
+        self._file_lock = FileLock(
+            os.path.join(path, LOCK_NAME),
+            mode=0o600,
+            thread_local=False,
+            fallback_to_soft=False,
+            preserve_lock_file=True,
+        )
+        try:
+            self._file_lock.acquire(blocking=False)
+            kernel.stat(LOCK_NAME, dir_fd=self.fd, follow_symlinks=False)
+        except (Timeout, FileNotFoundError):
+            return False
+        except OSError as error:
+            if not unsupported(error):
+                raise
+            return True
+        self.refused = None  # it alone proves life where no directory can be locked
+        return True
+
+    def drop(self) -> None:
+        """Let go of everything; any number of times."""
+        if self._file_lock is not None:
+            with contextlib.suppress(OSError):
+                self._file_lock.release()
+        with fork_gate:
+            if self.fd >= 0:
+                unlock(self.fd)  # first: interrupted after this, it is only a descriptor
+                fd, self.fd = self.fd, -1
+                close_private(fd)
+
+
+def open_private(
+    path: str, flags: int = DIRECTORY_FLAGS, *, mode: int = 0o600, dir_fd: int | None = None
+) -> int:
+    """Open a file or directory by a descriptor that no child process inherits.
+
+    Raises:
+        OSError: as `os.open`.
+    """
+    with fork_gate:
+        fd = kernel.open_fd(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+        _held.add(fd)
+        return fd
+
+
+def close_private(fd: int, *, locked: bool = True) -> None:
+    """Close a descriptor of ours; before that drop whatever lock it carries, unless none can."""
+    with fork_gate:
+        if fd not in _held:
+            return
+        if locked:
+            unlock(fd)
+        _held.discard(fd)
+        kernel.close(fd)
+
+
+def share(fd: int) -> bool:
+    """Take the shared lock of a user of the directory, without waiting.
+
+    Returns:
+        False if a sweeper holds the directory.
+
+    Raises:
+        OSError: the file system or a sandbox refuses locks; see `unsupported`.
+    """
+    return _lock(fd, fcntl.LOCK_SH)
+
+
+def seize(fd: int) -> bool:
+    """Take the exclusive lock of a sweeper, without waiting.
+
+    Returns:
+        False if somebody uses the directory.
+
+    Raises:
+        OSError: the file system or a sandbox refuses locks; see `unsupported`.
+    """
+    return _lock(fd, fcntl.LOCK_EX)
+
+
+def unlock(fd: int) -> None:
+    """Drop the lock that `fd` carries, if any; never raises."""
+    try:
+        kernel.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        # There is no lock to drop where none could be taken. The close that follows does the rest.
+        return
+
+
+def unsupported(error: OSError) -> bool:
+    """Tell whether `error` says that locks are not to be had here, rather than held by another."""
+    return error.errno in _UNSUPPORTED
+
+
+def leads_to(name: str, fd: int, *, dir_fd: int) -> bool:
+    """Tell whether `name` in the directory `dir_fd` is still the directory behind `fd`."""
+    try:
+        found = kernel.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, kernel.fstat(fd))
+
+
+def _lock(fd: int, operation: int) -> bool:
+    try:
+        kernel.flock(fd, operation | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _CONTENDED:
+            return False
+        raise
+    return True
+
+
+def _close_inherited() -> None:
+    """Close in a forked child what belongs to the parent, without a LOCK_UN: it is the parent's."""
+    for fd in tuple(_held):
+        try:
+            os.close(fd)
+        except OSError:
+            continue  # closed behind our back; there is nothing left to close
+    _held.clear()
+    _open_gates()
+
+
+def _close_gates() -> None:
+    _load_gate.acquire()
+    fork_gate.acquire()
+
+
+def _open_gates() -> None:
+    fork_gate.release()
+    _load_gate.release()
+
+
+os.register_at_fork(before=_close_gates, after_in_parent=_open_gates)
+interpreter.in_forked_child(_close_inherited)

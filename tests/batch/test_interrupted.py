@@ -1,0 +1,166 @@
+"""What is kept of jobs that were running when somebody ended them, and of those that run long."""
+
+import json
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import Batch, Collector, JobKilledError, JobTimeoutError
+from collector.batch.storing import Attempt
+from collector.batch.writer import BatchWriter, Task
+from tests.support.batchdir import journal, run, writer
+from tests.support.batchjobs import double, double_later, forever
+
+
+def events(path: Path, kind: str) -> list[Any]:
+    lines = map(json.loads, journal(path).read_bytes().splitlines())
+    return [line for line in lines if line["event"] == kind]
+
+
+def test_a_job_that_runs_for_a_second_is_told_of_before_it_ends(tmp_path: Path) -> None:
+    with Collector(1, progress=False) as collector:
+        jobs = collector.collect(forever, ["a"], batch=tmp_path / "b", ordered=True)
+        loop = threading.Thread(target=lambda: list(jobs))
+        loop.start()
+        while not events(tmp_path / "b", "started") if journal(tmp_path / "b").exists() else True:
+            loop.join(0.05)
+        with Batch.open(tmp_path / "b") as batch:
+            (record,) = batch
+            assert (record.status, record.input, record.name) == ("interrupted", "a", "forever-1")
+            assert "was started and has never ended" in batch.why("a")
+            assert batch.status()["interrupted"] == 1
+        collector.kill_workers()
+        loop.join()
+
+
+def test_a_ctrl_c_leaves_what_ran_interrupted_and_not_failed(tmp_path: Path) -> None:
+    def loop() -> None:
+        with Collector(2, progress=False) as collector:
+            for job in collector.collect(forever, ["quick", "a", "b"], batch=tmp_path / "b"):
+                assert job.args == ("quick",)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    with Batch.open(tmp_path / "b") as batch:
+        status = batch.status()
+        assert (status["done"], status["failed"]) == (1, 0)
+        assert status["interrupted"] + status["waiting"] == 2
+    ended = [line["input"] for line in events(tmp_path / "b", "ended")]
+    assert ended == ["quick"]
+
+
+def test_a_job_that_the_user_kills_has_failed(tmp_path: Path) -> None:
+    with Collector(1, progress=False, on_progress=lambda job, _: job.kill()) as collector:
+        (job,) = collector.collect(forever, ["talks"], batch=tmp_path / "b")
+        assert isinstance(job.exception(), JobKilledError)
+    with Batch.open(tmp_path / "b") as batch:
+        (record,) = batch
+        assert record.attempts[0].status == "killed"
+        assert record.output().text() == "talks"
+        with pytest.raises(JobKilledError):
+            record.value()
+
+
+def test_a_time_out_is_kept_as_one(tmp_path: Path) -> None:
+    with Collector(1, progress=False, timeout=0.3) as collector:
+        (job,) = collector.collect(forever, ["a"], batch=tmp_path / "b")
+        assert isinstance(job.exception(), JobTimeoutError)
+    with Batch.open(tmp_path / "b") as batch:
+        (record,) = batch
+        (attempt,) = record.attempts
+        assert attempt.status == "timeout"
+        assert attempt.worker == 1
+        assert attempt.seconds > 0
+
+
+def test_shutdown_waits_until_everything_is_stored(tmp_path: Path) -> None:
+    collector = Collector(2, progress=False)
+    jobs = collector.collect(double, range(50), batch=tmp_path / "b", buffersize=50)
+    next(jobs)
+    collector.shutdown()
+    with Batch.open(tmp_path / "b") as batch:
+        assert batch.status()["done"] == 50
+    assert sorted(job.args[0] for job in jobs)
+    run_again = Collector(1, progress=False)
+    with run_again:
+        assert all(j.resumed for j in run_again.collect(double, range(50), batch=tmp_path / "b"))
+
+
+def test_shutdown_returns_no_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    store = BatchWriter.store
+    go_on = tmp_path / "go on"
+
+    def slowly(writing: BatchWriter, task: Task, attempt: Attempt) -> None:
+        if task.seq:
+            gate.wait()
+        store(writing, task, attempt)
+
+    monkeypatch.setattr(BatchWriter, "store", slowly)
+    collector = Collector(2, progress=False)
+    inputs = [(number, str(go_on)) for number in range(5)]
+    jobs = collector.collect(double_later, inputs, batch=tmp_path / "b", buffersize=5)
+    next(jobs)  # the first one waits for nothing, so that no other is stored with it
+    go_on.touch()
+    others = collector.submit(double, 7)
+    assert others.result() == 14  # a slow disk holds up nobody else
+    shutdown = threading.Thread(target=collector.shutdown)
+    shutdown.start()
+    shutdown.join(0.5)
+    assert shutdown.is_alive()
+    gate.set()
+    shutdown.join()
+    assert len(events(tmp_path / "b", "ended")) == 5
+    assert len(list(jobs)) == 4
+
+
+def test_two_batches_of_one_collector_keep_apart(tmp_path: Path) -> None:
+    with Collector(2, progress=False) as collector:
+        one = collector.collect(double, range(9), batch=tmp_path / "one")
+        two = collector.collect(double, range(9), batch=tmp_path / "two")
+        for first, second in zip(one, two, strict=True):
+            assert first.exception() is second.exception() is None
+    for name in ("one", "two"):
+        with Batch.open(tmp_path / name) as batch:
+            assert batch.status()["done"] == 9
+
+
+def test_what_is_made_known_before_it_runs_waits(tmp_path: Path) -> None:
+    with writer(tmp_path / "b", inputs=3) as writing:
+        for text in ("x", "y"):
+            writing.read(writing.task(text, name=f"job-{text}"))
+    with Batch.open(tmp_path / "b") as batch:
+        assert [(r.input, r.name, r.status) for r in batch] == [
+            ("x", "job-x", "waiting"),
+            ("y", "job-y", "waiting"),
+        ]
+        assert batch.status()["waiting"] == 3
+    assert run(tmp_path / "b", ["x", "y"]) == ["x", "y"]
+
+
+def test_a_child_that_the_user_forks_writes_and_closes_nothing(tmp_path: Path) -> None:
+    with Collector(1, progress=False) as collector:
+        jobs = collector.collect(double, range(4), batch=tmp_path / "b")
+        next(jobs)
+        before = journal(tmp_path / "b").read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                jobs.close()  # type: ignore[attr-defined]
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert b'"left"' not in journal(tmp_path / "b").read_bytes()[len(before) :]
+        assert len(list(jobs)) == 3
+    with Batch.open(tmp_path / "b") as batch:
+        assert batch.status()["done"] == 4
+        assert batch.verify() == []

@@ -1,0 +1,211 @@
+"""`collector report`, of real directories: whole, running, killed, damaged; and wrong use."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.batch.report.source import Source
+from collector.cli.program import main
+from tests.support.batchdir import ended, failed, journal, run, writer
+
+Captured = pytest.CaptureFixture[str]
+
+RUNNING = """
+import sys, time
+from tests.support.batchdir import ended, failed, writer
+with writer(sys.argv[1], inputs=10) as batch:
+    tasks = [batch.task(str(n), name=f"job-{n}") for n in range(6)]
+    batch.store(tasks[0], ended(b"out", b"log"))
+    batch.store(tasks[1], failed(b"out"))
+    batch.store(tasks[2], failed(b"out", "crash"))
+    batch.flush()
+    for task in tasks[2:4]:
+        batch.started(task, time.time())
+    batch.flush()
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that writes to a batch and waits: one done, two failed, one of these again, ..."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNING, str(tmp_path / "b")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def statuses(directory: Path) -> Counter[str]:
+    with Source(directory) as source:
+        return Counter(job.status for job in source)
+
+
+def all_reports(directory: Path) -> list[str]:
+    """Arguments for all reports, beside the directory."""
+    kinds = ("html", "junit", "trace", "csv")
+    return [text for kind in kinds for text in (f"--{kind}", str(directory / f"r.{kind}"))]
+
+
+def test_all_reports_of_a_batch_are_made_at_once(tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a", "b", "c"])
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) == 0
+    assert ET.parse(tmp_path / "r.junit").getroot().get("tests") == "3"
+    events = json.loads((tmp_path / "r.trace").read_text())["traceEvents"]
+    assert sum(event["ph"] == "X" for event in events) == 3
+    with open(tmp_path / "r.csv", newline="") as table:
+        assert [row["input"] for row in csv.DictReader(table)] == ["a", "b", "c"]
+    page = (tmp_path / "r.html").read_text()
+    assert page.endswith("</html>\n")
+    assert str(tmp_path) not in page
+
+
+def test_it_ends_with_1_if_a_job_has_failed_or_is_missing(tmp_path: Path) -> None:
+    with writer(tmp_path / "b", inputs=1) as batch:
+        batch.store(batch.task("a"), failed(b"x"))
+        batch.flush()
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) == 1
+    with writer(tmp_path / "b", inputs=2) as batch:
+        batch.store(batch.task("a"), ended(b"x"))
+        batch.flush()
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) == 1
+    (case,) = ET.parse(tmp_path / "r.junit").getroot().iter("testcase")
+    assert [child.tag for child in case] == ["flakyFailure"]
+
+
+def test_a_running_batch_has_running_jobs(tmp_path: Path, running: "subprocess.Popen[str]") -> None:
+    assert statuses(tmp_path / "b") == {"done": 1, "failed": 1, "running": 2}
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) == 1
+    page = (tmp_path / "r.html").read_text()
+    assert "The batch was running when this page was made" in page
+    assert "<b>6</b> waiting" in page
+    assert running.poll() is None
+
+
+def test_of_a_batch_that_was_killed_they_are_interrupted(
+    tmp_path: Path, running: "subprocess.Popen[str]"
+) -> None:
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert statuses(tmp_path / "b") == {"done": 1, "failed": 2, "interrupted": 1}
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) == 1
+    assert "was running" not in (tmp_path / "r.html").read_text()
+    suite = ET.parse(tmp_path / "r.junit").getroot()
+    assert suite.get("errors") == "2"
+    with writer(tmp_path / "b"):  # the report holds no lock
+        pass
+
+
+def test_a_journal_that_is_torn_is_said(tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a", "b"])
+    with open(journal(tmp_path / "b"), "ab") as file:
+        file.write(b"garbage\n" + b'{"event": "ended"')
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) in {0, 1}
+    assert "2 lines of the journal cannot be read" in (tmp_path / "r.html").read_text()
+
+
+def test_a_log_that_is_gone_is_said_in_its_place(tmp_path: Path) -> None:
+    with writer(tmp_path / "b") as batch:
+        bad = failed(b"x")
+        bad.log = ended(b"", b"L" * 200_000).log
+        batch.store(batch.task("a"), bad)
+        batch.flush()
+    with Source(tmp_path / "b") as source:
+        (job,) = source
+        assert job.log_tail() == b"L" * 8192
+        for file in (tmp_path / "b" / "shard-0" / "files").rglob("*.log"):
+            file.unlink()
+        assert b"its log cannot be read" in job.log_tail()
+
+
+def test_a_batch_that_cannot_be_written_to_can_be_reported(tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a"])
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "b").rglob("*"))
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) == 0
+    after = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "b").rglob("*"))
+    assert after == before
+
+
+def test_a_dash_is_stdout(tmp_path: Path, capfd: Captured) -> None:
+    run(tmp_path / "b", ["a"])
+    assert main(["report", str(tmp_path / "b"), "--csv", "-"]) == 0
+    out = capfd.readouterr().out
+    assert [row["name"] for row in csv.DictReader(out.splitlines())] == ["job-a"]
+
+
+def test_a_report_replaces_another_and_leaves_it_if_it_cannot(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    run(tmp_path / "b", ["a"])
+    target = tmp_path / "report.html"
+    target.write_text("old")
+    assert main(["report", str(tmp_path / "b"), "--html", str(target)]) == 0
+    assert target.read_text().startswith("<!DOCTYPE html>")
+    os.mkfifo(tmp_path / "fifo")
+    assert main(["report", str(tmp_path / "b"), "--html", str(tmp_path / "fifo")]) == 2
+    assert "cannot make the report" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["b", "fifo", "report.html"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["b"], "say which report to make"),
+        (["b", "--html", ""], "a report needs a file name"),
+        (["b", "--html", "x", "--csv", "./x"], "two reports cannot be one file"),
+        (["b", "--html", "-", "--csv", "-"], "two reports cannot be one file"),
+        ([], "DIR"),
+    ],
+)
+def test_wrong_use_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    arguments: list[str],
+    message: str,
+) -> None:
+    run(tmp_path / "b", ["a"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended_with:
+        main(["report", *arguments])
+    assert ended_with.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "No such file"),
+        ("file", "Not a directory"),
+        ("other", "this is no batch"),
+        ("", ""),
+    ],
+)
+def test_what_is_no_batch_directory_is_one_clear_error(
+    tmp_path: Path, capsys: Captured, name: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").touch()
+    where = str(tmp_path / name) if name else ""
+    assert main(["report", where, "--html", str(tmp_path / "r")]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "r").exists()

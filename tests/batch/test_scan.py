@@ -1,0 +1,167 @@
+"""Lines of a journal: written and read alike, quickly or not."""
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.batch import lines, scan
+from collector.batch.lines import Ended, Error, Filed, Packed, Place, Saved, Where
+from collector.batch.scan import Scan, Tally
+from collector.batch.states import State
+from collector.batch.table import Table
+
+KEYS = st.text("0123456789abcdef", min_size=32, max_size=32)
+WHOLE = st.integers(0, 2**50)
+TIMES = st.floats(0, 2e9).map(lambda time: round(time, 6))
+TEXTS = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
+METERS = st.dictionaries(TEXTS, st.integers(-5, 10**6) | st.floats(0, 1), max_size=2)
+
+
+def places(key: str) -> st.SearchStrategy[Place | None]:
+    packed = st.builds(Packed, st.integers(1, 10**6), WHOLE, WHOLE)
+    filed = st.builds(
+        lambda number, kind, size: Filed(f"{key[:2]}/{key}.{number}.{kind}", size),
+        st.integers(1, 10**6),
+        st.sampled_from(["out", "log", "value"]),
+        WHOLE,
+    )
+    paths = TEXTS.filter(lambda text: text and "\0" not in text)
+    return st.none() | packed | filed | st.builds(Saved, paths, WHOLE)
+
+
+@st.composite
+def endings(draw: st.DrawFn) -> Ended:
+    key = draw(KEYS)
+    place = places(key)
+    return Ended(
+        key,
+        draw(st.integers(1, 10**6)),
+        draw(st.sampled_from(sorted(lines.STATUSES))),
+        draw(WHOLE),
+        draw(TIMES),
+        draw(TIMES),
+        draw(st.none() | st.integers(0, 99)),
+        draw(st.none() | st.integers(-64, 255)),
+        draw(place),
+        draw(place),
+        draw(place),
+        draw(METERS),
+        draw(st.booleans()),
+        draw(st.none() | st.builds(Where, st.text(string.ascii_letters, min_size=1), WHOLE)),
+        draw(st.none() | st.builds(Error, TEXTS, TEXTS, TEXTS)),
+        draw(TEXTS),
+        draw(TEXTS),
+    )
+
+
+EVENTS = st.one_of(
+    endings(),
+    st.builds(lines.Started, KEYS, st.integers(1, 9), WHOLE, TIMES, TEXTS, TEXTS),
+    st.builds(lines.Position, KEYS, WHOLE, st.none() | TEXTS, st.none() | TEXTS),
+    st.builds(
+        lines.Saving,
+        KEYS,
+        st.integers(1, 9),
+        TEXTS.filter(lambda text: text and "\0" not in text),
+        WHOLE,
+    ),
+    st.builds(lines.Left, TIMES, TEXTS),
+    st.builds(lines.Run, WHOLE, TEXTS, TIMES, TEXTS, TEXTS, st.none() | WHOLE, st.none() | TEXTS),
+)
+
+
+class EverythingIsThere:
+    """A shard in which each place is whole but those of one pack."""
+
+    def pack_size(self, pack: int, least: int) -> int:
+        return -1 if pack == 7 else least
+
+    def missing(self, place: Place) -> str:
+        return ""
+
+
+@given(EVENTS)
+def test_what_is_encoded_is_decoded_alike(event: lines.Event) -> None:
+    line = lines.encode(event)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert line.isascii()
+    assert lines.decode(line) == event
+
+
+@given(EVENTS, st.data())
+def test_no_part_of_a_line_is_one(event: lines.Event, data: st.DataObject) -> None:
+    line = lines.encode(event)
+    with pytest.raises(ValueError, match="torn"):
+        lines.decode(line[: data.draw(st.integers(0, len(line) - 1))])
+
+
+def taken_in(line: bytes) -> tuple[Mapping[str, Any], list[Any]]:
+    table, tally = Table(), Tally()
+    end = Scan(table, tally).read(0, "0", [line], EverythingIsThere())
+    assert end == len(line)
+    rows = [
+        (table.state(r), table.line(r), table.attempts(r), table.seq(r), table.is_lost(r))
+        for r in range(len(table))
+    ]
+    facts = {
+        "seconds": tally.seconds,
+        "meters": dict(tally.meters),
+        "bad": tally.bad,
+        "bytes": table.result_bytes(),
+        "counts": table.counts(),
+    }
+    return facts, rows
+
+
+@pytest.mark.slow
+@given(endings())
+def test_the_expression_finds_what_json_finds(event: Ended) -> None:
+    line = lines.encode(event)
+    if scan._SIMPLE.fullmatch(line) is None:
+        return
+    quick = taken_in(line)
+    slow = taken_in(line.replace(b'"key":', b'"key": ', 1))
+    assert quick == slow
+    assert quick[0]["bad"] == 0
+
+
+def test_lines_as_they_are_written_are_read_by_the_expression() -> None:
+    key = "0123456789abcdef" * 2
+    event = Ended(
+        key, 1, "done", 3, 1.5, 2.0, 1, None, Packed(1, 0, 5), None, Packed(1, 5, 9), name="a b"
+    )
+    assert scan._SIMPLE.fullmatch(lines.encode(event)) is not None
+    failed = event._replace(status="error", error=Error("E", 'a "\u00e9"\n', ""))
+    assert scan._SIMPLE.fullmatch(lines.encode(failed)) is not None
+
+
+@pytest.mark.slow
+@given(st.lists(endings(), max_size=5), st.binary(max_size=40))
+def test_whatever_lies_between_lines_nothing_raises(events: list[Ended], garbage: bytes) -> None:
+    table, tally = Table(), Tally()
+    text = b"".join(lines.encode(event) + garbage + b"\n" for event in events)
+    journal = text.splitlines(keepends=True)
+    assert Scan(table, tally).read(0, "0", journal, EverythingIsThere()) == len(text)
+    known = {event.key for event in events}
+    assert len(table) == len(known)
+    assert sum(table.counts().values()) == len(known)
+    assert all(table.find(key) is not None for key in known)
+
+
+def test_the_better_of_two_shards_counts() -> None:
+    key = "0123456789abcdef" * 2
+    done = lines.encode(Ended(key, 1, "done", 0, 1.0, 2.0, out=Packed(1, 0, 5)))
+    failed = lines.encode(Ended(key, 3, "error", 0, 5.0, 6.0))
+    lost = lines.encode(Ended(key, 9, "done", 0, 9.0, 9.0, out=Packed(7, 0, 5)))
+    for order in ((done, failed, lost), (lost, failed, done), (failed, done, lost)):
+        table, tally = Table(), Tally()
+        for number, line in enumerate(order):
+            Scan(table, tally).read(number, str(number), [line], EverythingIsThere())
+        assert table.counts()[State.DONE] == 1
+        assert table.result_bytes() == 5
+        assert table.lost() == 0

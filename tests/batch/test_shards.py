@@ -1,0 +1,117 @@
+"""Several processes share a batch directory: each has its part, some are killed, others go on."""
+
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from collector import Batch
+from collector.batch.keys import Keys, key_text, part_of
+from tests.support.leaks import wait_until
+from tests.support.tree import Script, kill_at_once, script
+
+SCRIPT: Final = """
+import sys
+from collector import Collector
+from collector.batch.parts import parse_shard
+
+def job(number):
+    yield f"{number:06d}".encode() * (number % 50)
+    if number % 1000 == 999:
+        yield bytes(100_000)
+    return number * number
+
+directory, count, shard = sys.argv[1], int(sys.argv[2]), parse_shard(sys.argv[3], {})
+with Collector(1, progress=False, ask=False) as collector:
+    for job in collector.collect(job, range(count), batch=directory, shard=shard):
+        assert job.result() == job.args[0] ** 2
+"""
+
+
+def written(number: int) -> bytes:
+    return f"{number:06d}".encode() * (number % 50) + bytes(100_000) * (number % 1000 == 999)
+
+
+def lines_of(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def assert_keeps(path: Path, count: int) -> None:
+    with Batch.open(path) as batch:
+        assert batch.verify() == []
+        assert len(batch) == count
+        found = {int(record.input): record for record in batch}
+        assert sorted(found) == list(range(count))
+        for number, record in found.items():
+            assert record.status == "done"
+            assert record.output().read() == written(number)
+            assert record.value() == number * number
+            assert sum(attempt.status == "returned" for attempt in record.attempts) <= 1
+
+
+@pytest.mark.slow
+def test_eight_shards_at_once_some_killed_are_finished_by_three_of_another_split(
+    tmp_path: Path,
+) -> None:
+    count, path = 5000, tmp_path / "b"
+    with ExitStack() as stack:
+        eight: list[Script] = [
+            stack.enter_context(script(SCRIPT, str(path), str(count), f"{part}/8"))
+            for part in range(1, 9)
+        ]
+        for part in (2, 5, 7):
+            journal = path / f"shard-{part}of8" / "journal.jsonl"
+            assert wait_until(lambda journal=journal: lines_of(journal) >= 50, 120)  # type: ignore[misc]
+            kill_at_once(eight[part - 1].tree)
+        seen = 0
+        while any(running.process.poll() is None for running in eight):
+            with Batch.open(path) as batch:
+                status = batch.status()
+            assert seen <= status["done"] <= count
+            assert status["failed"] == 0
+            assert status["done"] + status["interrupted"] + status["waiting"] == count
+            seen = status["done"]
+        assert [running.process.wait() for running in eight] == [
+            -9 if part in (2, 5, 7) else 0 for part in range(1, 9)
+        ]
+    with Batch.open(path) as batch:
+        assert 0 < batch.status()["waiting"] + batch.status()["interrupted"] < count
+    with ExitStack() as stack:
+        three = [
+            stack.enter_context(script(SCRIPT, str(path), str(count), f"{part}/3"))
+            for part in (1, 2, 3)
+        ]
+        assert [running.process.wait() for running in three] == [0, 0, 0]
+    assert_keeps(path, count)
+
+
+def test_an_inserted_input_moves_no_other_into_another_part() -> None:
+    keys = Keys("module:function")
+    before = {number: part_of(keys.key(key_text(number)), 8) for number in range(2000)}
+    inputs = [*range(1000), "inserted", *range(1000, 2000)]
+    after = {item: part_of(keys.key(key_text(item)), 8) for item in inputs}
+    assert {number: after[number] for number in range(2000)} == before
+    sizes = [list(before.values()).count(part) for part in range(1, 9)]
+    assert all(150 < size < 350 for size in sizes), sizes
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_part_are_not_let_in_together(tmp_path: Path) -> None:
+    with script(SCRIPT, str(tmp_path / "b"), "5000", "1/2") as first:
+        journal = tmp_path / "b" / "shard-1of2" / "journal.jsonl"
+        assert wait_until(lambda: lines_of(journal) >= 10, 60)
+        first.process.send_signal(signal.SIGSTOP)  # else it may be over before the second begins
+        second = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(tmp_path / "b"), "1000", "1/2"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert "BatchError" in second.stderr
+        first.process.send_signal(signal.SIGCONT)
+        assert first.process.wait() == 0

@@ -1,0 +1,136 @@
+"""What a Collector is told of Ray that makes no sense, or what is not there: one clear error."""
+
+import importlib.metadata
+import re
+import sys
+from typing import Any, Final
+
+import pytest
+
+from collector import Collector
+from collector.integrations.ray import installed
+from collector.integrations.ray.agent import WrongVersionError, check
+from collector.integrations.ray.orders import Beginning
+from collector.settings import VERSION
+from tests.support.engines import needs_ray
+from tests.support.sharedray import a_ray
+from tests.support.tree import ROOT
+
+
+def test_the_address_of_a_ray_client_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match="cannot stream what jobs write: run this program inside"):
+        Collector(1, engine="ray", address="ray://head:10001")
+
+
+@pytest.mark.parametrize("address", ["", "head", "head:", "http://head:1", "head:123456"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match='"host:port", "auto" or None'):
+        Collector(1, engine="ray", address=address)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"max_retries": 3}, ValueError, "'max_retries', and may have accelerator_type"),
+        ({"num_cpus": "two"}, TypeError, "num_cpus of ray_options must be a number, not 'two'"),
+        ({"num_cpus": True}, TypeError, "num_cpus of ray_options must be a number, not True"),
+        ({"memory": -1}, ValueError, "memory of ray_options must be at least 0"),
+        ({"resources": ["a"]}, TypeError, "resources of ray_options must be a dict"),
+        ({"resources": {"a": "b"}}, TypeError, "resource 'a' of ray_options must be a number"),
+        ({"runtime_env": "."}, TypeError, "runtime_env of ray_options must be a dict"),
+        (["num_cpus"], TypeError, "ray_options must be a dict"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: Any, error: Any, said: str) -> None:
+    with pytest.raises(error, match=said):
+        Collector(1, engine="ray", ray_options=options)
+
+
+def test_an_unknown_engine_and_options_without_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="engine must be one of local, ray, not 'dask'"):
+        Collector(1, engine="dask")
+    with pytest.raises(TypeError, match='give engine="ray" too'):
+        Collector(1, address="auto")
+    with pytest.raises(TypeError, match='give engine="ray" too'):
+        Collector(1, ray_options={})
+
+
+def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'collector\[ray\]'"):
+        Collector(1, engine="ray")
+
+
+@pytest.mark.parametrize("version", ["2.59.3", "2.61.0", "3.0.0", "1.0"])
+def test_a_ray_that_was_not_tested_is_refused(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    with pytest.raises(ImportError, match=rf"tested with Ray from 2\.60 .* {version} is installed"):
+        Collector(1, engine="ray")
+
+
+def test_the_extra_names_the_range_that_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    (extra,) = re.findall(r'^ray = \["ray([^"]+)"\]', project, re.MULTILINE)
+    for version, fits in (("2.60.0", True), ("2.60.7", True), ("2.61.0", False)):
+        monkeypatch.setattr(importlib.metadata, "version", lambda _, said=version: said)
+        if fits:
+            installed.check_version()
+        else:
+            with pytest.raises(ImportError):
+                installed.check_version()
+    assert extra == ">=2.60,<2.61"
+
+
+def test_another_collector_or_python_on_the_cluster_is_named() -> None:
+    here = Beginning("c", VERSION, sys.version_info[:2], "", b"", (), {}, None, 1)
+    check(here)
+    for other in (here._replace(version="0.0.7"), here._replace(python=(3, 9))):
+        with pytest.raises(WrongVersionError, match="both must be the same") as raised:
+            check(other)
+        assert "0.0.7" in str(raised.value) or "Python 3.9" in str(raised.value)
+
+
+@needs_ray
+def test_initargs_that_only_a_process_here_can_inherit_are_refused() -> None:
+    import multiprocessing
+
+    ours, theirs = multiprocessing.get_context("forkserver").Pipe()
+    with ours, theirs, pytest.raises(TypeError, match='with engine="ray" workers run on others'):
+        Collector(1, engine="ray", initializer=print, initargs=(theirs,))
+
+
+OTHER_PYTHON: Final = """
+import sys, ray
+import ray._private.utils as utils
+
+utils.compute_version_info = lambda: (ray.__version__, "3.9.1")
+context = ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
+                   object_store_memory=80 << 20, _temp_dir=sys.argv[1])
+print(context.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.xdist_group("ray")
+def test_a_cluster_with_another_python_is_refused() -> None:
+    with (
+        a_ray(OTHER_PYTHON) as (address, _),
+        pytest.raises(ConnectionError, match=r"Version mismatch(.|\n)*3\.9\.1"),
+    ):
+        Collector(1, engine="ray", address=address)
+
+
+@pytest.mark.slow
+@needs_ray
+def test_where_no_ray_answers_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "2")
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "2")
+    with pytest.raises(ConnectionError, match=r"cannot connect with 127\.0\.0\.1:9"):
+        Collector(1, engine="ray", address="127.0.0.1:9")

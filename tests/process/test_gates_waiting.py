@@ -1,0 +1,54 @@
+"""A hundred thousand jobs that wait at a closed gate cost what they cost in line, and no time."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from collector.process.scheduler.decisions import Entry
+from collector.process.scheduler.retries import Later, Remark
+from tests.process.test_gates import Desk, desk, model
+
+MANY = 100_000
+
+
+def held_bytes(make: Callable[[int], Entry]) -> tuple[Desk, int]:
+    here = desk(1)
+    here.submit(make(1))
+    here.refuse(here.running[0], 60)
+    tracemalloc.start()
+    try:
+        here.submit(*map(make, range(2, MANY)))
+        return here, tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_waiting_at_a_gate_takes_no_more_memory_than_waiting_in_line() -> None:
+    here, at_gate = held_bytes(model)
+    _, in_line = held_bytes(Entry)
+    assert [waits.jobs for waits in here.schedule.waits()] == [MANY - 1]
+    assert at_gate < in_line * 1.05
+
+
+def test_time_that_passes_at_a_closed_gate_looks_at_no_job() -> None:
+    here = desk(2)
+    here.submit(model(1), *map(model, range(2, 1000)))
+    for entry in list(here.running):
+        here.refuse(entry, 60)
+    line = here.schedule.waits()[0]
+    assert line.jobs == 999
+    due_s = here.schedule.next_deadline_s()
+    assert due_s == here.clock.now_s + 60, "one wake-up for all"
+    assert list(here.schedule.ticked(due_s - 0.001)) == []
+
+
+def test_a_remark_of_another_attempt_is_not_believed() -> None:
+    here = desk(1)
+    here.submit(model(1), model(2))
+    first = here.running[0]
+    ticket = first.ticket
+    here.end(first)
+    here.schedule.remarked(ticket, Remark(frozenset({"x"}), Later(60, "")))
+    assert here.numbers() == [2]

@@ -1,0 +1,113 @@
+"""`collector top`, `follow` and `kill` while `collector run` runs, on a path of 200 characters."""
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agreeing import compare, make_gates
+from tests.support.asking import program, top
+from tests.support.leaks import wait_until
+from tests.support.running import QUIET, RUN
+
+STEP = (
+    "n={}; [ $COLLECTOR_ATTEMPT = 1 ] && [ $((n % 17)) = 5 -o $((n % 10)) = 3 ] && exit 1; "
+    "printf 0123456789; : < go-$n; printf end; [ $((n % 10)) != 3 ]"
+)
+FLOOD = "printf 0123456789; : < go-{}; head -c $((32 << 20)) /dev/urandom"
+
+
+@contextlib.contextmanager
+def running(here: Path, *words: str) -> Iterator["tuple[subprocess.Popen[bytes], Path]"]:
+    """Start it with a batch directory; yield it with its run directory once two jobs run."""
+    batch = here / ("x" * 100) / ("y" * 100)
+    batch.parent.mkdir(parents=True)
+    process = subprocess.Popen(
+        [*RUN, *QUIET, "-j2", "-o", batch, *words],
+        cwd=here,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    with process:
+        try:
+            assert wait_until(lambda: [len(run["running"]) for run in top()] == [2])
+            (run,) = (batch / "shard-0" / "run").glob("run-*")
+            assert len(os.fspath(run)) > 200
+            assert top()[0]["batch"] == os.fspath(batch)
+            yield process, run
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_top_agrees_with_the_events_of_the_batch_at_every_moment(tmp_path: Path) -> None:
+    make_gates(tmp_path)
+    words = ["--attempts", "2", "--events", "events", STEP, ":::", *map(str, range(1, 201))]
+    with running(tmp_path, *words) as (process, run):
+        compare(run, tmp_path / "events", tmp_path)
+        assert process.wait() == 20
+
+
+def test_what_top_says_is_of_jobs_and_not_of_attempts(tmp_path: Path) -> None:
+    for name in "abcd":
+        os.mkfifo(tmp_path / f"go-{name}")
+    script = "[ $COLLECTOR_ATTEMPT = 1 ] && exit 1; : < go-{}"
+    with running(tmp_path, "--attempts", "2", script, ":::", *"abcd") as (process, run):
+        (said,) = top()
+        assert (said["done"], said["failed"], said["total"]) == (0, 0, 4)
+        jobs = [job["job"] for job in said["running"]]
+        assert set(jobs) < {1, 2, 3, 4}
+        assert [job["attempt"] for job in said["running"]] == [2, 2]
+        killed = program("kill", run.name, str(jobs[0]))
+        assert killed.stdout.startswith(b"job %d (" % jobs[0])
+        assert wait_until(lambda: top()[0]["failed"] == 1)
+        assert jobs[0] not in [job["job"] for job in top()[0]["running"]]
+        for number, name in enumerate("abcd", 1):
+            if number != jobs[0]:
+                (tmp_path / f"go-{name}").open("wb").close()
+        assert process.wait() == 1
+
+
+@pytest.mark.slow
+def test_a_followed_job_is_exact_from_its_first_byte_and_a_killed_one_ends_alone(
+    tmp_path: Path,
+) -> None:
+    for name in "abc":
+        os.mkfifo(tmp_path / f"go-{name}")
+    script = f"case {{}} in a) printf 0123456789; : < go-a; printf end;; *) {FLOOD};; esac"
+    with running(tmp_path, script, ":::", *"abc") as (process, run):
+        found: dict[str, subprocess.CompletedProcess[bytes]] = {}
+
+        def follow(where: str, job: str) -> None:
+            found[job] = program("follow", where, job)
+
+        batch = os.fspath(run.parents[2])
+        readers = [
+            threading.Thread(target=follow, args=told) for told in ((run.name, "1"), (batch, "2"))
+        ]
+        for reader in readers:
+            reader.start()
+        assert wait_until(lambda: len(list(run.glob("*.spill"))) == 2)  # they are followed
+        (tmp_path / "go-b").open("wb").close()
+        readers[1].join()
+        assert wait_until(lambda: 3 in [job["job"] for job in top()[0]["running"]])
+        assert readers[0].is_alive()
+        assert program("kill", run.name, "3").returncode == 0
+        assert wait_until(lambda: top()[0]["failed"] == 1)
+        assert [job["job"] for job in top()[0]["running"]] == [1]
+        (tmp_path / "go-a").open("wb").close()
+        readers[0].join()
+        assert process.wait() == 1
+    assert (found["1"].returncode, found["1"].stdout, found["1"].stderr) == (
+        0,
+        b"0123456789end",
+        b"",
+    )
+    assert (found["2"].returncode, found["2"].stderr) == (0, b"")
+    kept = program("cat", batch, "b").stdout
+    assert len(kept) == 10 + (32 << 20)
+    assert found["2"].stdout == kept

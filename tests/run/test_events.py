@@ -1,0 +1,73 @@
+"""What `collector run --events` says of gates that are closed, and of what jobs count."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import Batch
+from tests.support.running import run
+
+
+def events(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of a kind."""
+    found = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [event for event in found if event["event"] == kind]
+
+
+def counted(event: dict[str, Any]) -> tuple[int, int, dict[str, float]]:
+    """Of an end: whose it is, which attempt's, and what that has counted."""
+    return event["job"], event["attempt"], event["meters"]
+
+
+def test_an_end_has_what_the_attempt_has_counted_and_the_last_line_the_sums(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os\n"
+        "from collector import current_job\n"
+        "def work(number):\n"
+        "    current_job().count(requests=1, usd=0.25)\n"
+        "    if number == 'b' and os.environ['COLLECTOR_ATTEMPT'] == '1':\n"
+        "        raise ValueError\n"
+    )
+    line = ["-j1", "--attempts", "2", "-o", "B", "--events", "events", "--python", "mine:work"]
+    once = {"requests": 1, "usd": 0.25}
+    assert run(*line, ":::", "a", "b", where=tmp_path).returncode == 0
+    ended = events(tmp_path / "events", "ended")
+    assert sorted(map(counted, ended)) == [(1, 1, once), (2, 1, once), (2, 2, once)]
+    assert events(tmp_path / "events", "closed")[0]["meters"] == {"requests": 3, "usd": 0.75}
+    assert run(*line, ":::", "a", "b", where=tmp_path).returncode == 0
+    ended = events(tmp_path / "events", "ended")
+    assert [(event["resumed"], event["meters"]) for event in ended] == 2 * [(True, once)]
+    with Batch.open(tmp_path / "B") as batch:
+        assert batch.status()["meters"] == {"requests": 3, "usd": 0.75}
+
+
+def test_what_counts_nothing_has_no_meters(tmp_path: Path) -> None:
+    assert run("--events", "events", "true", ":::", "a", where=tmp_path).returncode == 0
+    (ended,) = events(tmp_path / "events", "ended")
+    (closed,) = events(tmp_path / "events", "closed")
+    assert ended["meters"] == closed["meters"] == {}
+
+
+def test_a_closed_gate_is_an_event_and_so_is_that_it_has_opened(tmp_path: Path) -> None:
+    asks_until_it_is_told = 'grep -q \'^{"event": "waiting"\' events || exit 75; : {}'
+    line = ["-j2", "--resource", "api", "--later", "0.3", "--events", "events"]
+    assert run(*line, asks_until_it_is_told, ":::", "a", "b", "c", where=tmp_path).returncode == 0
+    waiting = [event["why"] for event in events(tmp_path / "events", "waiting")]
+    assert "for api, which has asked for a pause of" in waiting[0]
+    assert waiting[-1] is None
+    (closed,) = events(tmp_path / "events", "closed")
+    assert (closed["passed"], closed["failed"], closed["retried"]) == (3, 0, 0)
+
+
+@pytest.mark.slow
+def test_a_job_that_waits_alone_is_an_event_too(tmp_path: Path) -> None:
+    asks_until_it_is_told = 'grep -q \'^{"event": "waiting"\' events || exit 75; : {}'
+    line = ["--later", "0.3", "--events", "events", asks_until_it_is_told, ":::", "a"]
+    assert run(*line, where=tmp_path).returncode == 0
+    waiting = [event["why"] for event in events(tmp_path / "events", "waiting")]
+    assert waiting[0].startswith("1 job waits to be run again, the first in ")
+    assert waiting[-1] is None

@@ -1,0 +1,173 @@
+"""`collector run -o`, `--save`, `--retry`: what is kept, continued and refused."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from collector import Batch
+from tests.support.disks import small_disk
+from tests.support.leaks import wait_until
+from tests.support.running import QUIET, RUN, run
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = ["a b", "'", "$(touch pwned)", "a\nb", "(x", "('a', 'b')", os.fsdecode(b"\xff"), ""]
+
+
+def ran(where: Path) -> list[str]:
+    """Return which inputs have run since the last time."""
+    log = where / "ran"
+    found = log.read_text().split() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return sorted(found)
+
+
+def test_the_same_line_again_runs_what_has_failed_and_prints_all(tmp_path: Path) -> None:
+    script = "echo {} >> ran; echo out {}; echo err {} >&2; [ -e ok ] || [ {} != b ]"
+    line = ["-k", "-o", "B", script, ":::", "a", "b", "c"]
+    assert run(*line, where=tmp_path).returncode == 1
+    assert ran(tmp_path) == ["a", "b", "c"]
+    (tmp_path / "ok").touch()
+    again = run(*line, where=tmp_path)
+    assert (again.returncode, again.stdout) == (0, b"out a\nout b\nout c\n")
+    assert ran(tmp_path) == ["b"]
+    third = run("--only-new", *line, "d", where=tmp_path)
+    assert (third.returncode, third.stdout) == (0, b"out d\n")
+    with Batch.open(tmp_path / "B") as batch:
+        records = {record.input: record for record in batch}
+        assert records["b"].output().read() == b"out b\n"
+        assert records["b"].log().read() == b"err b\n"
+        assert [attempt.exitcode for attempt in records["b"].attempts] == [1, 0]
+        assert batch.verify() == []
+
+
+def test_attempts_of_one_run_are_kept_apart(tmp_path: Path) -> None:
+    script = "echo $COLLECTOR_ATTEMPT; [ $COLLECTOR_ATTEMPT = 2 ] # {}\n: {}"
+    ended = run(
+        "--attempts",
+        "2",
+        "-o",
+        "B",
+        script.replace(" # {}\n: {}", " && : {}"),
+        ":::",
+        "a",
+        where=tmp_path,
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"2\n")
+    with Batch.open(tmp_path / "B") as batch:
+        (record,) = batch
+        assert [attempt.status for attempt in record.attempts] == ["error", "done"]
+
+
+def test_retry_runs_what_is_missing_whatever_its_inputs_are(tmp_path: Path) -> None:
+    script = "[ -e ok ] && printf '%s|' {}"
+    line = ["-k", "-0", "-o", "B", script]
+    stdin = b"\0".join(map(os.fsencode, HOSTILE)) + b"\0"
+    assert run(*line, stdin=stdin, where=tmp_path).returncode == len(HOSTILE)
+    (tmp_path / "ok").touch()
+    ended = run("-k", "--retry", "B", where=tmp_path)
+    assert ended.returncode == 0
+    assert [os.fsdecode(item) for item in ended.stdout.split(b"|")[:-1]] == HOSTILE
+    assert run("--retry", "B", where=tmp_path).stdout == b""
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_retry_knows_all_that_makes_the_command(tmp_path: Path) -> None:
+    line = ["-o", "B", "--shell", "bash", "[[ -e ok ]] && echo $BASH {1} {y}", "--header", ":"]
+    del line[5:]
+    words = ["--header", ":", *line, ":::", "x", "1", ":::", "y", "2", "3"]
+    assert run(*words, where=tmp_path).returncode == 2
+    (tmp_path / "ok").touch()
+    ended = run("-k", "--retry", "B", where=tmp_path)
+    assert [line.split(b" ", 1)[1] for line in ended.stdout.splitlines()] == [b"1 2", b"1 3"]
+
+
+def test_another_command_is_refused_and_shown(tmp_path: Path) -> None:
+    run("-o", "B", "echo {}", ":::", "a", where=tmp_path)
+    ended = run("-o", "B", "echo other {}", ":::", "a", where=tmp_path)
+    assert ended.returncode == 255
+    assert b"echo {}" in ended.stderr
+    assert b"echo other {}" in ended.stderr
+
+
+def test_a_rehearsal_says_why_each_job_would_run(tmp_path: Path) -> None:
+    line = ["-o", "B", "[ {} != b ]", ":::", "a", "b"]
+    run(*line, where=tmp_path)
+    said = run("--dry-run", *line, "c", where=tmp_path).stdout.decode().splitlines()
+    assert ["does not run" in text for text in said] == [True, False, False]
+    assert "attempt 1 failed" in said[1]
+
+
+def test_outputs_are_saved_under_their_names_and_not_printed(tmp_path: Path) -> None:
+    ended = run("--save", "out/{/.}.txt", "echo {}", ":::", "x/a.b", "y/c", where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, b"")
+    assert (tmp_path / "out" / "a.txt").read_text() == "x/a.b\n"
+    assert (tmp_path / "out" / "c.txt").read_text() == "y/c\n"
+
+
+@pytest.mark.parametrize("kept", [[], ["-o", "B"]])
+def test_a_name_that_leads_out_or_is_taken_fails_its_job_alone(
+    kept: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("of the user")
+    words = ["-j1", *kept, "--save", "out/{}.txt", "echo {}"]
+    ended = run(*words, ":::", "../x", "a", "./a", "mine", where=tmp_path, quiet=False)
+    assert ended.returncode == 3
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.txt", "mine.txt"]
+    assert (tmp_path / "out" / "mine.txt").read_text() == "of the user"
+    assert b"leads out" in ended.stderr
+    assert not (tmp_path / "x.txt").exists()
+
+
+def test_a_batch_on_a_full_disk_fails_what_does_not_fit_and_goes_on(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 8 * 2**20) as disk:
+        line = ["-k", "-j1", "-o", os.fspath(disk / "B"), "head -c {} /dev/zero"]
+        ended = run(*line, ":::", "1000", "30000000", "2000", quiet=False)
+        assert ended.returncode == 1
+        assert len(ended.stdout) == 3000
+        assert b"No space left" in ended.stderr
+        with Batch.open(disk / "B") as batch:
+            assert batch.status()["done"] == 2
+            assert batch.verify() == []
+        again = run(*line, ":::", "1000", "2000")
+        assert (again.returncode, len(again.stdout)) == (0, 3000)
+
+
+def test_saving_on_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 4 * 2**20) as disk:
+        template = os.fspath(disk / "{}.bin")
+        ended = run(
+            "-j1",
+            "--save",
+            template,
+            "head -c {} /dev/zero",
+            ":::",
+            "1000",
+            "20000000",
+            quiet=False,
+        )
+        assert ended.returncode == 1
+        assert os.listdir(disk) == ["1000.bin"]
+
+
+def test_a_tree_that_was_killed_is_continued_with_retry(tmp_path: Path) -> None:
+    script = "echo {} >> ran; [ -e ok ] || [ {} = 1 ] || sleep 1000; echo out {}"
+    words = [*RUN, *QUIET, "-j2", "-o", "B", script, ":::", "1", "2", "3", "4"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"out 1\n"
+        wait_until(lambda: len((tmp_path / "ran").read_text().split()) == 3)
+        process.send_signal(signal.SIGKILL)
+    ran(tmp_path)
+    (tmp_path / "ok").touch()
+    ended = run("-k", "--retry", "B", where=tmp_path)
+    assert ended.returncode == 0
+    assert "1" not in ran(tmp_path)
+    with Batch.open(tmp_path / "B") as batch:
+        found = {record.input: record.output().read() for record in batch}
+    assert found["1"] == b"out 1\n"
+    assert {found[name] for name in found} >= {b"out 2\n", b"out 3\n"}

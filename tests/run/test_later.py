@@ -1,0 +1,87 @@
+"""`collector run`: what a command asks for that ends with exit status 75, and what jobs share."""
+
+from pathlib import Path
+
+import pytest
+
+from collector import Batch
+from tests.support.running import QUIET, on_terminal, run
+
+ONCE = "[ -e {}.seen ] || { : > {}.seen; echo half; exit 75; }; echo {} $COLLECTOR_ATTEMPT"
+
+
+def test_exit_status_75_is_no_failure_and_uses_up_no_attempt(tmp_path: Path) -> None:
+    line = ["--later", "0", "-k", "-o", "B", "--joblog", "log", ONCE, ":::", "a", "b"]
+    ended = run(*line, where=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"a 1\nb 1\n", b"")
+    assert len((tmp_path / "log").read_text().splitlines()) == 3
+    with Batch.open(tmp_path / "B") as batch:
+        assert [len(record.attempts) for record in batch] == [1, 1]
+        assert batch.verify() == []
+
+
+def test_others_run_while_a_job_waits_to_be_run_again(tmp_path: Path) -> None:
+    script = "case {} in a) [ -e b ] && [ -e c ] || exit 75;; esac; : > {}; echo {}"
+    line = ["-j1", "--halt", "now,fail=1", "--later", "0.2", script, ":::", "a", "b", "c"]
+    ended = run(*line, where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, b"b\nc\na\n")
+
+
+@pytest.mark.slow
+def test_a_function_asks_for_the_same_by_raising(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os, collector\n"
+        "def work(x):\n"
+        "    if not os.path.exists(x):\n"
+        "        open(x, 'w').close()\n"
+        "        raise collector.RetryLater(0)\n"
+        "    print(x, os.environ['COLLECTOR_ATTEMPT'])\n"
+    )
+    ended = run("--python", "mine:work", ":::", "a", where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, b"a 1\n")
+
+
+@pytest.mark.slow
+def test_jobs_that_share_a_resource_run_so_many_at_a_time(tmp_path: Path) -> None:
+    script = "mkdir lock || exit 1; sleep 0.02; rmdir lock; : {}"
+    line = ["-j4", "--resource", "api=1", script, ":::", *"abcdefgh"]
+    assert run(*line, where=tmp_path).returncode == 0
+
+
+def test_when_one_has_asked_for_a_pause_one_job_of_its_resource_goes_first(tmp_path: Path) -> None:
+    script = "echo {} >> ran; [ {} != a ] || [ -e seen ] || { : > seen; exit 75; }"
+    line = ["-j1", "--resource", "api", "--later", "0.2", "--halt", "soon,fail=9", script]
+    assert run(*line, ":::", "a", "b", "c", where=tmp_path).returncode == 0
+    assert (tmp_path / "ran").read_text().split()[:2] == ["a", "a"]
+
+
+def test_the_screen_says_what_a_batch_waits_for_and_control_c_ends_it(tmp_path: Path) -> None:
+    words = "-j1 --resource api --later 1000 'exit 75; {}' ::: a b"
+    line = f"stty rows 24 cols 100; $RUN {words}; echo status $?"
+    with on_terminal(line, tmp_path) as shell:
+        shell.read_until(b"for api")
+        shell.press(b"\x03")
+        shell.read_until(b"status 130")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--later", "soon"], b"is no time"),
+        (["--resource", "=3"], b"names no resource"),
+        (["--resource", "api=0"], b"from 1 on"),
+        (["--halt", "now,same=2%"], b"same=N"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words: list[str], says: bytes, tmp_path: Path) -> None:
+    ended = run(*words, "true", ":::", "a", where=tmp_path, quiet=False)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+
+
+def test_equal_failures_in_a_row_stop_the_batch_and_it_says_so(tmp_path: Path) -> None:
+    line = ["-j1", "--halt", "soon,same=3", "exit {}", ":::", "1", "0", "2", "2", "2", "1"]
+    ended = run(*line, where=tmp_path, quiet=False)
+    assert ended.returncode == 4
+    assert b"3 jobs in a row failed alike" in ended.stderr
+    assert run(*QUIET, *line, where=tmp_path).stderr == b""

@@ -1,0 +1,280 @@
+"""`collector run` as a person uses it: what is printed, kept, refused, and how it ends."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collector.cli.program import main
+from tests.support.running import QUIET, RUN, run
+
+
+def refusal(*words: str) -> tuple[int, str]:
+    """Return the status and the message of what is refused before anything runs."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            status = main(["run", *words])
+        except SystemExit as left:
+            status = int(left.code or 0)
+    return status, said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ([], "there is no COMMAND"),
+        (["--retries", "2", "true"], "--attempts"),
+        (["--pipe", "wc"], "not built"),
+        (["-X", "echo"], "-n N"),
+        (["--jobs", "0", "true", ":::", "a"], "0 jobs"),
+        (["--jobs", "x", "true", ":::", "a"], "no number of jobs"),
+        (["--timeout", "soon", "true", ":::", "a"], "no time"),
+        (["--max-output", "much", "true", ":::", "a"], "5MiB"),
+        (["--halt", "now", "true", ":::", "a"], "soon,fail=10%"),
+        (["--colsep", "(", "echo", ":::", "a"], "no regular expression"),
+        (["-n", "0", "echo", ":::", "a"], "from 1 on"),
+        (["--load", "much", "true", ":::", "a"], "no load"),
+        (["--save", "one.txt", "echo", ":::", "a"], "one file for all"),
+        (["echo `{}`", ":::", "a"], "write $(...)"),
+        (["--shell", "/no/sh", "echo {};", ":::", "a"], "no shell '/no/sh'"),
+        (["--shell", "bash", "echo", "{}", ":::", "a"], "quote it"),
+        (["--python", "nothing", ":::", "a"], "MODULE:FUNCTION"),
+        (["--python", "os:stat", "echo", ":::", "a"], "would be a command"),
+        (["--python", "os:stat", "--max-output", "1k", ":::", "a"], "for commands"),
+        (["--retry", "D", "echo", ":::", "a"], "leave out"),
+        (["--header", "x", "echo", ":::", "a"], "invalid choice"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_to_write(words: list[str], hint: str) -> None:
+    status, said = refusal(*words)
+    assert (status, hint in said) == (2, True), said
+
+
+def test_a_file_of_inputs_that_is_missing_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *QUIET, "true", "::::", "/no/such"]) in {2, 255}
+    assert "/no/such" in capfd.readouterr().err
+
+
+def test_a_rehearsal_prints_what_would_run_and_runs_nothing(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "made"
+    assert main(["run", "--dry-run", f"touch {file}; echo {{}}", ":::", "a b", "c"]) == 0
+    assert main(["run", "--dry-run", "touch", os.fspath(file), "{}", ":::", "$(x)"]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        f"touch {file}; echo 'a b'",
+        f"touch {file}; echo c",
+        f"touch {file} '$(x)'",
+    ]
+    assert not file.exists()
+
+
+def test_outputs_are_whole_blocks_in_order_and_stderr_is_apart() -> None:
+    ended = run(
+        "-k", "-j3", "for i in 1 2 3; do echo {} $i; echo e{} >&2; done", ":::", "a", "b", "c"
+    )
+    assert ended.stdout.decode() == "".join(f"{x} {i}\n" for x in "abc" for i in (1, 2, 3))
+    assert ended.stderr.decode() == "".join(f"e{x}\n" * 3 for x in "abc")
+    assert ended.returncode == 0
+
+
+def test_a_job_has_an_empty_stdin_its_own_group_and_is_told_which_it_is() -> None:
+    script = (
+        "cat; echo $COLLECTOR_SEQ $COLLECTOR_ATTEMPT $COLLECTOR_SLOT {#} {%}; "
+        "test $(ps -o pgid= -p $$) = $$ && echo leads"
+    )
+    ended = run("-k", "-j1", script, stdin=b"x\ny\n")
+    assert ended.stdout == b"1 1 1 1 1\nleads\n2 1 1 2 1\nleads\n"
+
+
+def test_what_cannot_be_started_fails_its_job_alone() -> None:
+    big = b"x" * 200_000
+    ended = run("-k", "-0", "echo", stdin=big + b"\0fine\0", quiet=False)
+    assert (ended.stdout, ended.returncode) == (b"fine\n", 1)
+    assert b"longer than the system takes" in ended.stderr
+    ended = run("-k", "no-such-program", "{}", ":::", "a", quiet=False)
+    assert ended.returncode == 1
+    assert b"no-such-program: No such file" in ended.stderr
+
+
+def test_an_empty_stdin_runs_nothing() -> None:
+    ended = run("echo {}")
+    assert (ended.stdout, ended.returncode) == (b"", 0)
+
+
+@pytest.mark.slow
+def test_the_failures_are_counted_and_told_with_the_end_of_their_stderr() -> None:
+    ended = run("-j1", "echo why-{} >&2; exit {}", ":::", "0", "3", "5", quiet=False)
+    said = ended.stderr.decode()
+    assert ended.returncode == 2
+    assert "1 passed, 2 failed" in said
+    assert "exit status 3" in said
+    assert said.count("why-3") >= 2  # as it was printed, and in the digest
+
+
+@pytest.mark.slow
+def test_attempts_are_tries_all_together_and_the_last_one_counts(tmp_path: Path) -> None:
+    script = "echo $COLLECTOR_ATTEMPT; [ $COLLECTOR_ATTEMPT = {} ]"
+    ended = run("-k", "--attempts", "3", script, ":::", "1", "3", "4", quiet=False)
+    assert (ended.stdout, ended.returncode) == (b"1\n3\n3\n", 1)
+    assert b"TRY 1 FAIL" in ended.stderr
+    assert b"FLAKY" in ended.stderr
+
+
+@pytest.mark.slow
+def test_too_much_output_ends_a_job_with_exactly_so_much_kept() -> None:
+    ended = run("--max-output", "100000", "yes {}", ":::", "abc", quiet=False)
+    assert ended.stdout == (b"abc\n" * 25_000)[:100_000]
+    assert ended.returncode == 1
+    assert b"--max-output" in ended.stderr
+    assert run("--max-output", "4", "echo {}", ":::", "abc").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_time_limit_ends_a_job_and_its_children(tmp_path: Path) -> None:
+    script = "sh -c 'echo $$ > pid; exec sleep 1000' & wait"
+    ended = run("--timeout", "0.5", script + " # {}\n: {}", ":::", "a", where=tmp_path, quiet=False)
+    assert ended.returncode == 1
+    assert b"ran longer than its 0.5 s" in ended.stderr
+    pid = int((tmp_path / "pid").read_text())
+    assert not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text()
+
+
+@pytest.mark.slow
+def test_what_ignores_sigterm_is_killed_when_the_grace_is_over() -> None:
+    script = "trap '' TERM; while :; do sleep 0.05; done; : {}"
+    ended = run("--timeout", "0.3", "--grace", "0.2", script, ":::", "a", quiet=False)
+    assert ended.returncode == 1
+    assert b"ran longer" in ended.stderr
+
+
+@pytest.mark.slow
+def test_what_a_job_leaves_in_the_background_is_left_alone(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    script = "echo out; (read line < fifo; echo $line > lived; echo late) & echo {}"
+    ended = run("-k", script, ":::", "a", "b", where=tmp_path)
+    assert ended.stdout == b"out\na\nout\nb\n"  # and it did not wait
+    with open(fifo, "w", encoding="ascii") as gate:
+        gate.write("yes\nyes\n")
+    subprocess.run(
+        ["sh", "-c", "until [ -s lived ]; do sleep 0.05; done"],
+        cwd=tmp_path,
+        check=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.slow
+def test_lines_come_as_they_are_written_and_are_never_mixed() -> None:
+    script = "for i in 1 2 3; do printf '%s' {}; sleep 0.1; echo $i; done"
+    with subprocess.Popen(
+        [*RUN, *QUIET, "-j2", "--line-buffer", "--tag", script, ":::", "a", "b"],
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert process.poll() is None  # it comes before the end
+        rest = process.stdout.read().splitlines(keepends=True)
+    found = sorted([first, *rest])
+    assert found == sorted(f"{x}\t{x}{i}\n".encode() for x in "ab" for i in (1, 2, 3))
+
+
+@pytest.mark.slow
+def test_inputs_that_come_late_run_when_they_come() -> None:
+    with subprocess.Popen(
+        [*RUN, *QUIET, "echo {}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for word in (b"one", b"two", b"three"):
+            process.stdin.write(word + b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == word + b"\n"
+        process.stdin.write(b"last")
+        process.stdin.close()
+        assert process.stdout.read() == b"last\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_closed_stdout_ends_it_quietly_with_141() -> None:
+    line = " ".join([*RUN, *QUIET, "-j1", "'seq 1000; : {}'", "::: $(seq 1000)"])
+    ended = subprocess.run(
+        ["bash", "-c", f"{line} | head -n 1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        check=True,
+        timeout=300,
+    )
+    assert ended.stdout == b"1\n141\n"
+    assert ended.stderr == b""
+
+
+@pytest.mark.slow
+def test_a_full_stdout_is_an_error_that_is_said_and_ends_it() -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [*RUN, *QUIET, "echo {}", ":::", "a", "b"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=300,
+        )
+    assert ended.returncode == 255
+    assert ended.stderr == b"collector: cannot write to stdout: No space left on device\n"
+
+
+@pytest.mark.slow
+def test_a_function_of_python_is_called_with_each_input(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os, subprocess, sys\n"
+        "def work(a, b='-'):\n"
+        "    print('printed', a, b, os.environ['COLLECTOR_SEQ'])\n"
+        "    print('err', a, file=sys.stderr)\n"
+        "    subprocess.run(['echo', 'child', a])\n"
+        "    yield os.fsencode(f'yielded {a}\\n')\n"
+        "    if a == 'bad': raise ValueError('no good')\n"
+    )
+    words = ["-k", "--python", "mine:work", ":::", "x", "bad", os.fsdecode(b"\xff")]
+    ended = run(*words, where=tmp_path, quiet=False)
+    assert b"ValueError: no good" in ended.stderr
+    assert b"err x" in ended.stderr
+    assert ended.returncode == 1
+    assert sorted(ended.stdout.splitlines()[:3]) == sorted(
+        [b"printed x - 1", b"child x", b"yielded x"]
+    )
+    assert b"printed \xff - 3\n" in ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["no_such_module:f", "os:no_such", "os:sep"])
+def test_a_function_that_cannot_be_had_is_one_error(target: str) -> None:
+    ended = run("--python", target, ":::", "a", "b")
+    assert ended.returncode == 255
+    assert ended.stderr.count(b"\n") == 1
+    assert f"cannot load {target}".encode() in ended.stderr
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_inputs() -> None:
+    """The peak of the parent, for 200 and for 4,000 inputs from stdin."""
+    program = (
+        "import resource, sys; from collector.cli.program import main; status = main(); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    peaks = []
+    for count in (200, 4000):
+        ended = subprocess.run(
+            [sys.executable, "-c", program, "run", *QUIET, "true"],
+            input=b"".join(b"%d\n" % number for number in range(count)),
+            capture_output=True,
+            check=True,
+            timeout=300,
+        )
+        peaks.append(int(ended.stdout))
+    assert peaks[1] < peaks[0] + 4096

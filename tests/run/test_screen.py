@@ -1,0 +1,64 @@
+"""What `collector run` shows of its jobs: on a terminal, when asked, and at the end."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.running import RUN, on_terminal, run
+
+LONG = "echo {} >> ran; if [ -e no ]; then echo a long script that nobody wants to read; fi; exit 3"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["ls", "-d", "{}"], [LONG]])
+def test_a_job_is_named_so_that_its_input_is_seen(words: list[str], tmp_path: Path) -> None:
+    ended = run(*words, ":::", "/no/such-file", where=tmp_path, quiet=False)
+    name = " ".join(words).replace("{}", "/no/such-file") if len(words) > 1 else "/no/such-file"
+    assert f"  {name}: exit status".encode() in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["-o", "B"], ["--attempts", "2"]])
+def test_the_digest_has_the_end_of_what_a_failed_job_said(words: list[str], tmp_path: Path) -> None:
+    script = "printf '%s\\n' a b c d e f >&2; exit {}"
+    ended = run(*words, script, ":::", "3", where=tmp_path, quiet=False)
+    digest = ended.stderr.partition(b"Summary")[2]
+    assert [line.strip() for line in digest.splitlines()[-7:] if len(line.strip()) == 1] == [
+        b"b", b"c", b"d", b"e", b"f",
+    ]  # fmt: skip
+
+
+def test_t_prints_the_last_line_of_each_running_job(tmp_path: Path) -> None:
+    script = "echo first {}; echo last-of-{}; until [ -e go ]; do sleep 0.05; done"
+    with on_terminal(f"stty rows 24 cols 100; $RUN -j2 '{script}' ::: x y", tmp_path) as shell:
+        shell.read_until(b" 36B")  # all of what they write
+        shell.press(b"t")
+        shell.read_until(b"    last-of-x\x1b")
+        shell.read_until(b"    last-of-y\x1b")
+        (tmp_path / "go").touch()
+        shell.read_until(b"2 passed")
+
+
+@pytest.mark.slow
+def test_sigusr1_asks_for_the_same_where_there_is_no_terminal(tmp_path: Path) -> None:
+    script = (
+        "head -c 300000 /dev/zero | tr '\\0' x; echo; echo half {}; : > up; while [ ! -e go ]; "
+    )
+    words = [*RUN, f"{script} do sleep 0.05; done", ":::", "a"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        while not (tmp_path / "up").exists():
+            os.sched_yield()
+        said = b""
+        while b"half a" not in said:  # what it has written may still be on its way
+            process.send_signal(signal.SIGUSR1)
+            said += process.stderr.readline()
+        (tmp_path / "go").touch()
+        said += process.stderr.read()
+    assert process.returncode == 0
+    assert b"RUNNING" in said

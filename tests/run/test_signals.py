@@ -1,0 +1,149 @@
+"""Signals to a run: Ctrl-C once and twice, SIGTERM, SIGHUP, Ctrl-Z, kill -9 (fault 86)."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.leaks import is_running, wait_until
+from tests.support.running import QUIET, RUN, on_terminal
+
+pytestmark = pytest.mark.slow
+
+
+def pids(where: Path, count: int) -> list[int]:
+    """Return the numbers that so many jobs have written."""
+
+    def found() -> list[str]:
+        file = where / "pids"
+        return file.read_text().split() if file.exists() else []
+
+    wait_until(lambda: len(found()) >= count)
+    return [int(word) for word in found()]
+
+
+SLEEPS = "echo $$ >> pids; echo begun-{}; sleep 1000; echo never"
+STUBBORN = "trap '' TERM; echo $$ >> pids; while :; do sleep 0.05; done; : {}"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_what_runs_and_starts_nothing_more(
+    number: int, status: int, tmp_path: Path
+) -> None:
+    words = [*RUN, *QUIET, "-j2", SLEEPS, ":::", "1", "2", "3"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        running = pids(tmp_path, 2)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (status, b"")
+    assert not any(map(is_running, running))
+    assert len(pids(tmp_path, 2)) == 2
+
+
+def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
+    words = [*RUN, "--grace", "600", "-j2", STUBBORN, ":::", "1", "2", "3"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        running = pids(tmp_path, 2)
+        process.send_signal(signal.SIGTERM)
+        assert b"INTERRUPTED" in process.stderr.readline()  # the third: the first signal was heard
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    wait_until(lambda: not any(map(is_running, running)))
+
+
+def test_after_the_grace_what_is_left_is_killed(tmp_path: Path) -> None:
+    words = [*RUN, *QUIET, "--grace", "0.3", "-j1", STUBBORN, ":::", "1"]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:
+        (running,) = pids(tmp_path, 1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    wait_until(lambda: not is_running(running))
+
+
+def test_what_was_done_is_printed_and_stays_done(tmp_path: Path) -> None:
+    script = "[ {} = 1 ] && echo done-{} && exit; " + SLEEPS
+    words = [*RUN, *QUIET, "-k", "-j1", "-o", "B", script, ":::", "1", "2"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        pids(tmp_path, 1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"done-1\n")
+
+
+def test_killed_it_leaves_no_command_behind(tmp_path: Path) -> None:
+    words = [*RUN, *QUIET, "-j2", SLEEPS, ":::", "1", "2"]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:
+        running = pids(tmp_path, 2)
+        process.kill()
+    wait_until(lambda: not any(map(is_running, running)))
+
+
+def test_a_killed_worker_takes_its_command_with_it_and_fails_that_job(tmp_path: Path) -> None:
+    script = "echo $PPID >> workers; " + SLEEPS
+    words = [*RUN, *QUIET, "-j1", script, ":::", "1"]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:
+        running = pids(tmp_path, 1)
+        os.kill(int((tmp_path / "workers").read_text()), signal.SIGKILL)
+        assert process.wait(timeout=60) == 1
+    wait_until(lambda: not any(map(is_running, running)))
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    script = "echo $$ >> pids; until [ -e go ]; do sleep 0.05; done; echo {}"
+    words = ["nohup", *RUN, *QUIET, script, ":::", "a"]
+    with subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        pids(tmp_path, 1)
+        process.send_signal(signal.SIGHUP)
+        (tmp_path / "go").touch()
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, b"a\n")
+
+
+def test_on_a_terminal_ctrl_c_gives_it_back_with_130(tmp_path: Path) -> None:
+    with on_terminal(f"$RUN -j2 '{SLEEPS}' ::: 1 2; echo status=$?", tmp_path) as shell:
+        running = pids(tmp_path, 2)
+        shell.press(b"\x03")
+        shell.read_until(b"status=130")
+        assert not any(map(is_running, running))
+        shell.press(b"stty -a | tr ' ' '_'; echo end=$?\n")
+        screen = shell.read_until(b"end=0")
+        assert b"_icanon" in screen
+        assert b"-icanon" not in screen.partition(b"status=130")[2]
+
+
+def test_ctrl_z_stops_the_jobs_too_and_fg_continues_them(tmp_path: Path) -> None:
+    script = "echo $$ >> pids; until [ -e go ]; do sleep 0.02; done; echo over-{}"
+    with on_terminal(f"$RUN -j1 '{script}' ::: 1; echo status=$?", tmp_path) as shell:
+        (running,) = pids(tmp_path, 1)
+
+        def state() -> str:
+            return Path(f"/proc/{running}/stat").read_text().rpartition(") ")[2][0]
+
+        wait_until(lambda: state() in "SR")
+        shell.press(b"\x1a")
+        wait_until(lambda: state() == "T")
+        shell.read_until(b"Stopped")
+        (tmp_path / "go").touch()
+        shell.press(b"fg\n")
+        shell.read_until(b"over-1\r\n")
+        shell.read_until(b"1 passed")  # until then keys are ours
+        shell.press(b"echo still-here\n")
+        shell.read_until(b"still-here\r\n")

@@ -1,0 +1,140 @@
+"""The sweep that a program makes in the background when it first needs its root."""
+
+import logging
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from collector.store.rundir import kernel, reclaim
+from collector.store.rundir.directory import RunDirectory
+from collector.store.rundir.reclaim import start_sweep
+from tests.support.rundirs import make_orphan, names, run_code
+
+
+def wait_for_sweep() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "collector-sweep":
+            thread.join()
+
+
+class TestTheSweepAtStart:
+    def test_it_reclaims_and_says_so_in_one_line(
+        self, temp_root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG, "collector")
+        for _ in range(3):
+            make_orphan(temp_root, files=2, size=50)
+        start_sweep(temp_root)
+        wait_for_sweep()
+        assert names(temp_root) == []
+        (record,) = caplog.records
+        assert (record.name, record.levelname) == ("collector", "INFO")
+        assert "reclaimed 3 run(s)" in record.getMessage()
+        assert "300 bytes" in record.getMessage()
+
+    def test_it_is_silent_if_there_was_nothing(
+        self, temp_root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        live = RunDirectory.create(temp_root)
+        caplog.clear()
+        caplog.set_level(logging.INFO, "collector")
+        (temp_root / "unknown").touch()
+        (temp_root / "run-0000000000000000").touch()
+        start_sweep(temp_root)
+        wait_for_sweep()
+        assert caplog.records == []
+        live.dispose()
+
+    def test_it_never_raises_whatever_it_meets(
+        self,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        recwarn: pytest.WarningsRecorder,
+    ) -> None:
+        caplog.set_level(logging.INFO, "collector")
+        start_sweep(tmp_path / "missing")
+        wait_for_sweep()
+        make_orphan(tmp_path / "root")
+        fired = 0
+
+        def fail(*_: object, **__: object) -> None:
+            nonlocal fired
+            fired += 1
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(kernel, "rename", fail)
+        start_sweep(tmp_path / "root")
+        wait_for_sweep()
+        assert fired == 1
+        assert caplog.records == []
+        assert list(recwarn) == []
+        shutil.rmtree(tmp_path / "root")
+
+    def test_it_does_not_need_a_thread_to_be_had(
+        self, temp_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        start_sweep(temp_root)
+
+    def test_nothing_waits_for_it(self, temp_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However much there is to sweep: it stands still here, and everything else goes on."""
+        make_orphan(temp_root)
+        met, go_on = threading.Event(), threading.Event()
+        real = kernel.rename
+
+        def stand_still(*args: object, **kwargs: object) -> None:
+            if threading.current_thread().name == "collector-sweep":
+                met.set()
+                go_on.wait()
+            real(*args, **kwargs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(kernel, "rename", stand_still)
+        start_sweep(temp_root)
+        assert met.wait(60)
+        directory = RunDirectory.create(temp_root)
+        fd, name = directory.create_file("out")
+        os.close(fd)
+        assert directory.remove_file(name)
+        directory.dispose()
+        assert len(names(temp_root)) == 1
+        go_on.set()
+        wait_for_sweep()
+        assert names(temp_root) == []
+
+    def test_a_process_that_ends_meanwhile_does_not_wait_and_leaves_a_sweepable_rest(
+        self, temp_root: Path
+    ) -> None:
+        make_orphan(temp_root, files=1_500)
+        code = """
+import threading
+met, never = threading.Event(), threading.Event()
+after('unlink', lambda: (met.set(), never.wait()), 1000)
+reclaim.start_sweep(sys.argv[1])
+met.wait()
+"""
+        done = run_code(code, temp_root)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert len(names(temp_root)) == 1
+        assert len(reclaim.reclaim([temp_root]).reclaimed) == 1
+
+    def test_it_lets_others_go_first_when_there_is_much(
+        self, temp_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rests: list[float] = []
+        monkeypatch.setattr("collector.store.rundir.reclaim.time.sleep", rests.append)
+        make_orphan(temp_root, files=200)
+        start_sweep(temp_root)
+        wait_for_sweep()
+        assert rests == []
+        make_orphan(temp_root, files=1_500)
+        start_sweep(temp_root)
+        wait_for_sweep()
+        assert len(rests) > 10
+        assert names(temp_root) == []

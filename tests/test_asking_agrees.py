@@ -1,0 +1,27 @@
+"""What `top` says of a batch of 200 jobs agrees with the events of the batch, at every moment."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.agreeing import compare, make_gates
+from tests.support.asking import a_batch, long_root_in
+from tests.support.tiers import each_method_in_one_tier
+
+BODY = """
+jobs = collector.with_options(retries=1).collect(partial(step, here), range(1, 201))
+print(sum(job.exception() is not None for job in jobs), flush=True)
+"""
+
+
+@pytest.mark.slow
+@each_method_in_one_tier
+def test_it_does_so_of_a_script(method: str, tmp_path: Path) -> None:
+    here, root = tmp_path / "here", long_root_in(tmp_path)
+    make_gates(here)
+    events = 'ToFile(f"{here}/events")'
+    with a_batch(root, here, BODY, method, progress=events) as batch:
+        batch.runs(2)
+        compare(batch.run, here / "events", here)
+        assert batch.hear() == "20"
+        assert batch.end() == 0

@@ -1,0 +1,205 @@
+"""Retries by cause, gates, meters, halts and budgets, with real workers."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector import (
+    Batch,
+    BatchHaltedError,
+    Collector,
+    Retry,
+    RetryLater,
+    WorkerCrashError,
+    current_job,
+)
+from tests.support.tiers import each_method
+
+
+class EmptyAccountError(ValueError):
+    """What a service says."""
+
+
+def dies(times: int) -> int:
+    job = current_job()
+    job.count(tokens=2, usd=0.5)
+    job.flush()
+    if job.attempt <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job.attempt
+
+
+def raises(kind: type[BaseException]) -> int:
+    if current_job().attempt == 1:
+        raise kind("once")
+    return current_job().attempt
+
+
+def asks_once(directory: Path, number: int) -> int:
+    current_job().write(b"half")
+    if not (directory / f"{number}").exists():
+        (directory / f"{number}").touch()
+        raise RetryLater(0.05, message="too many requests")
+    return number
+
+
+def always_asks(_: object) -> None:
+    raise RetryLater(0.0)
+
+
+def spends(number: int) -> int:
+    current_job().count(usd=1)
+    if number >= 10:
+        raise EmptyAccountError("the account is empty")
+    return number
+
+
+def refuses(path: str) -> None:
+    raise ConnectionError(f"cannot send {path}: no credit")
+
+
+def fine(number: int) -> int:
+    return number
+
+
+@each_method
+def test_each_cause_is_retried_by_its_own_count(method: str) -> None:
+    with Collector(2, method, retries=Retry(crash=2, error=1, delay=0.01, on=OSError)) as here:
+        assert here.submit(dies, 2).result() == 3
+        assert isinstance(here.submit(dies, 3).exception(), WorkerCrashError)
+        assert here.submit(raises, MemoryError).result() == 2
+        assert here.submit(raises, FileNotFoundError).result() == 2
+        assert isinstance(here.submit(raises, ValueError).exception(), ValueError)
+
+
+def test_meters_add_up_over_attempts_that_died_too() -> None:
+    seen: list[Any] = []
+    with Collector(1, retries=2, progress=_Sink(seen)) as here:
+        job = here.submit(dies, 2)
+        assert job.result() == 3
+    assert job.meters == {"tokens": 6, "usd": 1.5}
+    assert seen[-1].meters == {}, "about no job"
+    ended = [event for event in seen if event.happened == "ended"]
+    assert ended[0].meters == job.meters
+
+
+class _Sink:
+    def __init__(self, seen: list[Any]) -> None:
+        self.update = seen.append
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("resource", [None, "model"])
+def test_a_job_that_asks_for_it_runs_later_and_keeps_nothing_of_before(
+    tmp_path: Path, resource: str | None
+) -> None:
+    with Collector(4, progress=False, resources={"model": 2}) as here:
+        jobs = [
+            here.with_options(resource=resource).submit(asks_once, tmp_path, n) for n in range(8)
+        ]
+        assert [job.result() for job in jobs] == list(range(8))
+        assert [job.attempt for job in jobs] == [1] * 8
+        assert [job.output().read() for job in jobs] == [b"half"] * 8
+
+
+def test_later_can_be_bounded_and_then_fails_with_what_was_raised() -> None:
+    with Collector(1, retries=Retry(later=3)) as here:
+        error = here.submit(always_asks, 1).exception()
+    assert isinstance(error, RetryLater)
+    assert "asks to be run again in 0 s" in str(error)
+
+
+@each_method
+def test_an_empty_account_stops_the_batch_which_goes_on_later(method: str, tmp_path: Path) -> None:
+    kept = tmp_path / "batch"
+    yielded: list[Any] = []
+    with Collector(2, method, progress=False) as here:
+        with pytest.raises(BatchHaltedError) as raised:
+            yielded += here.collect(spends, range(200), batch=kept, halt="soon,same=20")
+        assert "20 jobs in a row failed alike" in raised.value.reason
+        assert "the account is empty" in str(raised.value)
+        assert "the same call with this batch= goes on" in str(raised.value)
+        assert raised.value.done == len(yielded) < 50
+        resumed = list(here.collect(spends, range(200), batch=kept, resume="new"))
+        assert len(resumed) == 200
+        assert sum(job.resumed for job in resumed) == len(yielded)
+    with Batch.open(kept) as batch:
+        assert batch.status()["meters"] == {"usd": 200}
+
+
+@each_method
+def test_a_budget_counts_what_earlier_runs_have_spent(method: str, tmp_path: Path) -> None:
+    kept = tmp_path / "batch"
+    with Collector(1, method, progress=False) as here:
+        first = here.collect(spends, range(5), batch=kept, budget={"usd": 8})
+        assert len(list(first)) == 5
+        with pytest.raises(BatchHaltedError, match="the budget of usd is used up: 8 of 8"):
+            list(here.collect(spends, range(10), batch=kept, budget={"usd": 8}, buffersize=1))
+        with pytest.raises(BatchHaltedError, match="10 of 10 are left") as raised:
+            list(here.collect(spends, range(10), batch=kept, budget={"usd": 8}))
+    assert raised.value.done == 0
+
+
+def test_failures_that_differ_in_their_input_alone_are_the_same() -> None:
+    with (
+        Collector(1, progress=False) as here,
+        pytest.raises(BatchHaltedError, match=r"cannot send \.\.\.: no credit"),
+    ):
+        list(here.collect(refuses, [f"video {n}.mp4" for n in range(50)], halt="now,same=5"))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_batch_that_comes_to_its_end_is_not_halted(ordered: bool) -> None:
+    with Collector(2, progress=False) as here:
+        jobs = here.collect(fine, range(50), halt="now,fail=1", budget={"usd": 1}, ordered=ordered)
+        assert sorted(job.result() for job in jobs) == list(range(50))
+
+
+def test_now_ends_what_runs(tmp_path: Path) -> None:
+    with Collector(2, progress=False) as here:
+        jobs = here.collect(_waits_for_ever, [False, True], halt="now,done=1")
+        assert len([next(jobs)]) == 1
+        with pytest.raises(BatchHaltedError) as raised:
+            next(jobs)
+        assert raised.value.left == 1
+
+
+def _waits_for_ever(really: bool) -> None:
+    while really:
+        signal.pause()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"halt": "later"}, "'later' is no condition"),
+        ({"halt": "soon,fail=0"}, "is no condition"),
+        ({"budget": {"usd": 0}}, "the budget of 'usd' must be more than 0"),
+        ({"budget": {"usd": "1"}}, "the budget of 'usd' must be a number"),
+        ({"budget": 3}, "budget must be a mapping"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with Collector(1) as here, pytest.raises((ValueError, TypeError), match=message):
+        here.collect(fine, [1], **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"crash": -1}, "crash must be at least 0"),
+        ({"crash": 1.5}, "crash must be a whole number"),
+        ({"jitter": 2}, "jitter must be from 0 to 1"),
+        ({"factor": 0.5}, "factor must be at least 1"),
+        ({"delay": float("nan")}, "delay must be at least 0"),
+        ({"on": ("OSError",)}, "on must be types of exceptions"),
+    ],
+)
+def test_a_retry_that_makes_no_sense_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        Retry(**arguments)
