@@ -18,6 +18,7 @@ from collector.batch.directory import What
 from collector.batch.jobs import KeptJob, ResumedJob
 from collector.batch.keys import key_text, part_of
 from collector.batch.names import Template
+from collector.batch.parts import shard_name
 from collector.batch.recorder import Recorder
 from collector.batch.states import State, resume_of
 from collector.batch.writer import BatchWriter, Options, Task
@@ -46,7 +47,7 @@ def submitting(
     """
     resume = resume_of(keeping.resume)
     names = Template(keeping.save) if isinstance(keeping.save, str) else keeping.save
-    shard = "0" if keeping.shard is None else "{}of{}".format(*keeping.shard)
+    shard = shard_name(keeping.shard)
     writing = Options(resume, keeping.durable, keeping.keep_failed, shard)
     path = os.fsdecode(keeping.batch or "")
     if not path:

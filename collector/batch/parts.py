@@ -1,4 +1,4 @@
-"""Read which part of a batch this run is to have: `3/8`, or what a queueing system tells.
+"""Which part of a batch a run is to have: `3/8`, or what a queueing system tells.
 
 Runs in:    any process; pure.
 Source:     the variables are those of `sbatch --array`, as SLURM's manual has them.
@@ -13,6 +13,11 @@ SHARD_VARIABLE: Final = "COLLECTOR_SHARD"
 
 _SHARD: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
 _SLURM: Final = "SLURM_ARRAY_TASK_"
+
+
+def shard_name(shard: tuple[int, int] | None) -> str:
+    """Return the name of what a run adds to a batch, of which it has a part or everything."""
+    return "0" if shard is None else "{}of{}".format(*shard)
 
 
 def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """`collector run`: any command, or any Python function, over many inputs."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,6 +107,12 @@ def _halt(text: str) -> Any:
     from collector.executor.halting import Halt  # noqa: PLC0415 - as above
 
     return Halt.parse(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    from collector.batch.parts import parse_shard  # noqa: PLC0415 - as above
+
+    return parse_shard(text, os.environ)
 
 
 def _resource(text: str) -> tuple[str, int | None]:
@@ -275,6 +282,13 @@ def _add_keeping(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "-o", "--output", metavar="DIR", help="keep everything in a batch directory, or continue it"
+    )
+    add(
+        "--shard",
+        type=_read_by(_shard),
+        metavar="I/N",
+        help="run the I-th of N parts of the batch, which share its directory; slurm: as the task "
+        "of a SLURM array says, env: as COLLECTOR_SHARD says",
     )
     add("--retry", metavar="DIR", help="run what failed or never ran of a batch directory")
     add(

@@ -26,7 +26,7 @@ tasks = [
         ["sh", sys.argv[1]],
         env=os.environ
         | {{f"SLURM_ARRAY_TASK_{{name}}": str(n) for name, n in shared.items()}}
-        | {{"SLURM_ARRAY_TASK_ID": str(task)}},
+        | {{"SLURM_ARRAY_TASK_ID": str(task), "SLURM_CPUS_PER_TASK": "4"}},
     )
     for task in range(first, last + 1)
 ]
@@ -42,6 +42,7 @@ def _typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (programs / "sbatch").write_text(SBATCH.format(python=sys.executable))
     (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (programs / "collector").write_text(f'#!/bin/sh\nexec {sys.executable} -m collector "$@"\n')
+    (programs / "whisper").write_text('#!/bin/sh\necho "$3 $COLLECTOR_SEQ"\n')
     for program in programs.iterdir():
         program.chmod(0o755)
     (tmp_path / "transcribe.py").write_text(blocks("python", PAGE)[0])
@@ -65,3 +66,18 @@ def test_the_array_of_the_page_runs_the_batch_once(typed: Path) -> None:
     with Batch.open("transcripts") as batch:
         assert batch.verify() == []
         assert [len(record.attempts) for record in batch] == [1] * 100
+
+
+@pytest.mark.slow
+def test_a_command_is_run_over_the_inputs_by_the_array(typed: Path) -> None:
+    videos = [f"talk-{number:02d}.mp4" for number in range(30)]
+    for video in videos:
+        (typed / video).touch()
+    array, line = blocks("sh", PAGE)
+    (typed / "array.sh").write_text(array.replace("python transcribe.py", line))
+    subprocess.check_output(["sh", "-c", "sbatch array.sh"])
+    with Batch.open("transcripts") as batch:
+        assert batch.verify() == []
+        read = {record.input: record.output().text() for record in batch}
+    assert read == {video: f"{video} {seq}\n" for seq, video in enumerate(videos, 1)}
+    assert len(list(typed.glob("transcripts/shard-*of8"))) == 8

@@ -6,13 +6,14 @@ Owns:       everything of the run, until it is over.
 
 import contextlib
 import functools
+import itertools
 import os
 import queue
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -79,6 +80,8 @@ def run_batch(request: Request) -> int:
         words = list(stored.words)
     else:
         inputs = given(request, sources)
+    if request.shard and request.output is None:
+        raise RequestError("--shard runs a part of a batch directory: name that with -o DIR")
     try:
         command = command_of(request, words, inputs.names)
         save = SaveName(request.save, command.finder) if request.save else None
@@ -86,10 +89,22 @@ def run_batch(request: Request) -> int:
         raise RequestError(str(error)) from None
     if request.dry_run:
         return _rehearse(request, command, inputs.rows)
+    if request.shard:
+        inputs = inputs._replace(total=None)
     if request.halt is not None and request.halt.percent and inputs.total is None:
         everything = list(inputs.rows)  # so many percent of how many?
-        inputs = Given(inputs.names, iter(everything), len(everything), waits=False)
+        count = sum(_of_shard(request, command, everything))
+        inputs = Given(inputs.names, iter(everything), count, waits=False)
     return _run(request, command, save, inputs)
+
+
+def _of_shard(request: Request, command: Command, rows: Iterable[Row]) -> Iterator[bool]:
+    """Tell of each input whether it is one of this run's."""
+    if request.shard is None:
+        return (True for _ in rows)
+    from collector.batch.command.results import of_shard  # noqa: PLC0415 - 30 ms, with -o
+
+    return of_shard(command.name, request.shard, rows)
 
 
 def _without_dashes(words: list[str]) -> list[str]:
@@ -109,7 +124,11 @@ def _rehearse(request: Request, command: Command, rows: Iterator[Row]) -> int:
         if batch is not None:
             stack.enter_context(batch)
         try:
+            rows, all_rows = itertools.tee(rows)
+            ours = _of_shard(request, command, all_rows)
             for seq, row in enumerate(rows, 1):
+                if not next(ours):
+                    continue
                 text = command.shown(Inputs(row, seq))
                 if request.output is not None:
                     why = (
@@ -202,8 +221,10 @@ def _results(
         return None, request.temp_root
     from collector.batch.command import results  # noqa: PLC0415 - 30 ms, with -o
 
-    writer = stack.enter_context(results.open_writer(request.output, command, request.resume))
-    return results.Results(writer), request.temp_root or writer.run_root
+    writer = stack.enter_context(
+        results.open_writer(request.output, command, request.resume, request.shard)
+    )
+    return results.Results(writer, request.shard), request.temp_root or writer.run_root
 
 
 def _finisher(
@@ -361,7 +382,8 @@ def _finish(request: Request, show: Show, tally: Tally, runner: Runner) -> None:
 def _missing(request: Request, tally: Tally, runner: Runner) -> str | None:
     if request.output is None or not (tally.failed or runner.interrupted or runner.signal):
         return None
-    return f"collector run --retry {shlex.quote(request.output)}"
+    line = f"collector run --retry {shlex.quote(request.output)}"
+    return line + (" --shard {}/{}".format(*request.shard) if request.shard else "")
 
 
 def _status(request: Request, tally: Tally, runner: Runner, finisher: Finisher) -> int:

@@ -81,6 +81,7 @@ class Request:
     slow: float
     events: str | None
     output: str | None
+    shard: tuple[int, int] | None
     retry: str | None
     resume: str
     only_new: bool

@@ -182,7 +182,7 @@ class Runner:
         self._written: set[int] = set()
         """Numbers of jobs that have written more, of which the news has not been read."""
         self._again: deque[_JobInputs] = deque()
-        self._seq = 0
+        self._seq = self._count_of_jobs = 0
         self._state = State.RUNNING
         self._kill_at_s: float | None = None
         self._durations: deque[float] = deque(maxlen=_DURATIONS)
@@ -269,28 +269,29 @@ class Runner:
 
     def _next(self, feeder: Feeder) -> _JobInputs | None:
         try:
-            row = feeder.take()
+            return self._read(feeder)
         except SourceError as error:
             self.failure = str(error)
-            self._move(Event.SOFT_HALT)
-            return None
-        if row is None:
-            if feeder.over and self._tally.total is None:
-                self._tally.total = self._seq
-                self._show.expect(self._seq)
-            return None
-        self._seq += 1
-        inputs = Inputs(row, self._seq)
-        name = self._settings.shown(inputs)
-        item = _JobInputs(self._seq, row, name, self._settings.label(inputs), None)
-        if self._results is not None:
-            try:
-                item.task = self._results.task(row, name)
-            except SpillError as error:
-                self.failure = f"cannot keep the inputs: {error}"
-                self._move(Event.SOFT_HALT)
-                return None
-        return item
+        except SpillError as error:
+            self.failure = f"cannot keep the inputs: {error}"
+        self._move(Event.SOFT_HALT)
+        return None
+
+    def _read(self, feeder: Feeder) -> _JobInputs | None:
+        """Return the next inputs of this run's; None if there are none by now."""
+        while (row := feeder.take()) is not None:
+            self._seq += 1  # also where another shard has it: `{#}` is to name one job of all
+            inputs = Inputs(row, self._seq)
+            name, task = self._settings.shown(inputs), None
+            if self._results is not None and not (task := self._results.task(row, name)):
+                self._finisher.lost(self._seq)
+                continue
+            self._count_of_jobs += 1
+            return _JobInputs(self._seq, row, name, self._settings.label(inputs), task)
+        if feeder.over and self._tally.total is None:
+            self._tally.total = self._count_of_jobs
+            self._show.expect(self._count_of_jobs)
+        return None
 
     def _start(self, item: _JobInputs) -> None:
         settings = self._settings
