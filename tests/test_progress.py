@@ -360,6 +360,19 @@ def test_an_end_replaces_what_was_to_be_said_before_it() -> None:
     assert made == ["end"] * 10
 
 
+def test_a_start_is_told_before_what_came_after_it_though_a_look_was_asked_for_earlier() -> None:
+    reporter, made, go = Reporter(), list[str](), threading.Event()
+    reporter.must(Call(made, 0, go.wait))
+    reporter.latest(Call(made, 1, lambda: made.append("progress of 1")))  # asks for a look
+    for number in (2, 3):
+        reporter.must(Call(made, number, lambda number=number: made.append(f"start of {number}")))  # type: ignore[misc]
+        reporter.latest(Call(made, number, lambda number=number: made.append(f"more of {number}")))  # type: ignore[misc]
+    go.set()
+    reporter.finish()
+    reporter.wait()
+    assert made == ["start of 2", "start of 3", "progress of 1", "more of 2", "more of 3"]
+
+
 def test_what_is_kept_for_a_callback_that_does_not_return_is_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

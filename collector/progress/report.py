@@ -174,9 +174,7 @@ class Reporter:
     def _run(self) -> None:
         while (asked := self._next()) != _END:
             if isinstance(asked, _Must):
-                if asked.last:
-                    self._next_s.pop(asked.call.key, None)
-                self._make(asked.call)
+                self._make_must(asked)
             else:
                 self._told_to_look = False
                 self._make_due()
@@ -185,6 +183,22 @@ class Reporter:
         while self._gates:
             self._gates.pop().release()
 
+    def _make_waiting(self) -> None:
+        """Make those calls by now that must be made."""
+        for _ in range(self._asked.qsize()):
+            asked = self._asked.get()
+            if isinstance(asked, _Must):
+                self._make_must(asked)
+            elif asked == _END:
+                self._asked.put(_END)
+            else:
+                self._told_to_look = False
+
+    def _make_must(self, asked: _Must) -> None:
+        if asked.last:
+            self._next_s.pop(asked.call.key, None)
+        self._make(asked.call)
+
     def _next(self) -> _Must | str:
         try:
             return self._asked.get(timeout=self._pause_s())
@@ -192,8 +206,10 @@ class Reporter:
             return _LOOK
 
     def _make_due(self) -> None:
+        keys = list(self._latest)
+        self._make_waiting()  # the start of a job came before its progress
         now_s = time.monotonic()
-        for key in list(self._latest):
+        for key in keys:
             if self._next_s.get(key, 0.0) <= now_s:
                 call = self._latest.pop(key, None)
                 if call is not None:

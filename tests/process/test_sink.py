@@ -272,6 +272,24 @@ def test_progress_is_told_now_and_then_with_the_file_once_there_is_one(
     parent.tell(messages.FollowJob(ticket=1))  # too late: no news
 
 
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_start_is_told_before_any_progress(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, *, followed: bool
+) -> None:
+    monkeypatch.setattr(settings, "PROGRESS_INTERVAL_S", 0.001)  # due long before the start is
+    with closing(HandParent(directory)) as parent:
+        worker = parent.worker()
+        for ticket in range(1, 6):
+            worker.say(Kind.START, ticket, THRESHOLD)
+            worker.chunk(ticket, b"abc")
+            if followed:
+                parent.tell(messages.FollowJob(ticket=ticket))
+            assert parent.hear(messages.JobProgressed).bytes_written == 3
+            assert messages.JobStarted(worker=1, ticket=ticket) in parent.heard
+            worker.say(Kind.END, ticket, detail=Outcome.RETURNED)
+            parent.hear(messages.JobEnded)
+
+
 def test_what_the_parent_holds_counts_against_the_budget(directory: RunDirectory) -> None:
     with closing(HandParent(directory, memory_budget=10_000, elsewhere_bytes=6_000)) as parent:
         worker = parent.worker()

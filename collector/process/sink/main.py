@@ -428,7 +428,8 @@ class Sink:
         jobs = self._growing()
         now = time.monotonic()
         for job in jobs:
-            if not job.announced and now >= job.opened_s + settings.ANNOUNCE_AFTER_S:
+            is_due = job.followed or now >= job.opened_s + settings.ANNOUNCE_AFTER_S
+            if is_due and not job.announced:
                 job.announced = True
                 self._control.post(messages.JobStarted(worker=job.worker, ticket=job.ticket))
         if not jobs or now < self._next_report_s:
@@ -437,7 +438,7 @@ class Sink:
         pause_s = settings.FOLLOW_INTERVAL_S if followed else settings.PROGRESS_INTERVAL_S
         self._next_report_s = now + pause_s
         for job in jobs:
-            news = job.progressed()
+            news = job.progressed() if job.announced else None
             if news is not None:
                 self._control.post(news)
 
