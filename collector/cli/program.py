@@ -20,7 +20,7 @@ from collector.settings import VERSION
 
 _COMMANDS: Final = (
     "run", "status", "cat", "export", "verify", "report", "top", "follow", "kill", "gc", "ls",
-    "demo",
+    "demo", "completion",
 )  # fmt: skip
 """Each is a module here, which is loaded when it is asked for: all of them take 50 ms."""
 

@@ -62,15 +62,22 @@ class OnTerminal:
 @contextlib.contextmanager
 def on_terminal(line: str, where: Path) -> Iterator[OnTerminal]:
     """Type a line at an interactive bash; `RUN` in it is `collector run`."""
+    with shell_on_terminal(["bash", "--norc", "--noprofile", "-i"], where) as shell:
+        shell.press(line.encode() + b"\n")
+        yield shell
+
+
+@contextlib.contextmanager
+def shell_on_terminal(command: list[str], where: Path) -> Iterator[OnTerminal]:
+    """Start an interactive shell, and wait for its prompt."""
     pid, fd = pty.fork()
     if not pid:
         os.chdir(where)
         os.environ.update(PS1="READY> ", RUN=" ".join(RUN), HISTFILE="/dev/null", TERM="xterm")
-        os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+        os.execvp(command[0], command)
     shell = OnTerminal(pid, fd)
     try:
         shell.read_until(b"READY> ")
-        shell.press(line.encode() + b"\n")
         yield shell
     finally:
         with contextlib.suppress(OSError):
