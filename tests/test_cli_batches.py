@@ -117,7 +117,7 @@ def test_export_copies_each_output_to_a_name(
     assert main(["export", os.fspath(batch), template]) == 1
     said = capsys.readouterr()
     assert said.out == "0 outputs were exported, 2 were not\n"
-    assert "the name is taken" in said.err
+    assert "the name is taken; pass --overwrite to replace what is there" in said.err
     assert main(["export", os.fspath(batch), template, "--overwrite"]) == 1
     assert capsys.readouterr().out == "2 outputs were exported\n"
 

@@ -32,7 +32,8 @@ def _export(arguments: argparse.Namespace) -> int:
                 else:
                     failed += 1
                     who = printable(record.name or record.key)
-                    complain(f"job {who}: {printable(explained(came))}")
+                    why = explained(came).replace("pass overwrite=True", "pass --overwrite")
+                    complain(f"job {who}: {printable(why)}")
         except ValueError as error:  # the template is none
             complain(printable(str(error)))
             return USAGE
