@@ -34,7 +34,7 @@ def printed(script: str, here: Path) -> str:
     here.mkdir()
     (here / "script.py").write_text(script)
     done = subprocess.run(
-        [sys.executable, "script.py"],
+        [sys.executable, "-u", "script.py"],  # a worker that is forked would print a buffer again
         cwd=here,
         env=os.environ | {"PYTHONPATH": os.fspath(ROOT), "HOME": os.fspath(here)},
         capture_output=True,

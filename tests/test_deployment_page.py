@@ -112,7 +112,8 @@ from pathlib import Path
 from collector import Collector
 
 def leave_one():
-    return subprocess.Popen(["true"], start_new_session=True).pid and os._exit(0)
+    process = subprocess.Popen(["true"], start_new_session=True)
+    os._exit(process is None)  # with the object, which would wait for it as it goes
 
 def zombies():
     lines = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
