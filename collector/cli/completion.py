@@ -4,6 +4,7 @@ import argparse
 from typing import Any, Final
 
 from collector.cli.printing import DONE, USAGE, complain, printing
+from collector.cli.program import make_parser
 
 _FILES: Final = {"FILE", "TEMPLATE"}
 _DIRECTORIES: Final = {"DIR", "PATH", "RUN|DIR"}
@@ -35,8 +36,6 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _completion(arguments: argparse.Namespace) -> int:
-    from collector.cli.program import make_parser  # noqa: PLC0415 - it loads this module
-
     try:
         import shtab  # noqa: PLC0415 - an extra
     except ImportError:
