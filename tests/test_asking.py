@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.support.askingjobs import gated
 from tests.support.inside import run_directory
 from tests.support.jobs import fail, square
 from tests.support.leaks import wait_until
+from tests.support.rundirs import REPOSITORY
 from tests.support.tiers import each_method
 
 TWO_GATED = """
@@ -98,6 +101,23 @@ print(large.result(), flush=True)
         batch.let_go("small")
         readers[0].join()
         assert found["1"] == b"0123456789the end"
+        assert batch.end() == 0
+
+
+def test_a_follower_ends_when_nobody_reads_it_any_more_though_its_job_writes_nothing(
+    temp_root: Path, tmp_path: Path
+) -> None:
+    body = 'job = collector.submit(gated, f"{here}/go", b"first\\n", b"last")\njob.result()'
+    with a_batch(temp_root, tmp_path / "here", body) as batch:
+        batch.runs(1)
+        line = [sys.executable, "-m", "collector", "follow", batch.run.name, "1"]
+        with subprocess.Popen(line, cwd=REPOSITORY, stdout=subprocess.PIPE) as follower:
+            assert follower.stdout is not None
+            assert follower.stdout.readline() == b"first\n"
+            follower.stdout.close()
+            assert follower.wait() == 0
+        assert not (tmp_path / "here" / "go").exists()  # the job waits still
+        batch.let_go("go")
         assert batch.end() == 0
 
 

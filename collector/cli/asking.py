@@ -5,8 +5,10 @@ Invariants: I1  no Collector is waited for longer than `ASKING_PATIENCE_S`.
 """
 
 import contextlib
+import errno
 import json
 import os
+import select
 import socket
 import time
 from array import array
@@ -73,6 +75,11 @@ def ask_all(runs: Sequence[str], question: Question) -> dict[str, "Answer | AskE
 class Asking:
     """A question that was asked, and what comes of it.
 
+    Args:
+        run: Path of its run directory.
+        question: What to ask.
+        printed_to: Descriptor of what is printed to; None if there is none to be watched.
+
     Attributes:
         descriptors: Those that have come and that no line was read for yet.
 
@@ -80,9 +87,10 @@ class Asking:
         AskError: It cannot be asked.
     """
 
-    def __init__(self, run: str, question: Question) -> None:
+    def __init__(self, run: str, question: Question, printed_to: int | None = None) -> None:
         self.descriptors: deque[int] = deque()
         self._run = run
+        self._printed_to = printed_to
         self._deadline_s = time.monotonic() + settings.ASKING_PATIENCE_S
         try:
             packed = pack_question(question)
@@ -102,6 +110,7 @@ class Asking:
 
         Raises:
             AskError: The answer is that there is none, or does not come in time.
+            BrokenPipeError: Nobody reads what is printed any more.
         """
         rest = b""
         first = True
@@ -124,6 +133,7 @@ class Asking:
             raise self._failed(TimeoutError())
         if not first:  # from now on a silence is no sign of anything
             wait_without_end(self._end)
+            self._wait()
         try:
             piece, rights, _, _ = self._end.recvmsg(
                 _PIECE_BYTES, _RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC
@@ -136,6 +146,15 @@ class Asking:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
                 self.descriptors.extend(fds)
         return piece
+
+    def _wait(self) -> None:
+        """Wait for more, as long as somebody reads what is printed."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        if self._printed_to is not None:
+            poll.register(self._printed_to, 0)  # an error, or the end of whoever reads, is told
+        if self._printed_to in dict(poll.poll()):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def _read(self, line: bytes, *, first: bool) -> Answer:
         try:

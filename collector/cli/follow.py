@@ -10,6 +10,7 @@ from typing import BinaryIO, final
 from collector.cli.asking import Answer, AskError, Asking, find_run
 from collector.cli.printing import DONE, NOT_DONE, complain, printable, turn_off
 from collector.cli.roots import add_root_to
+from collector.progress.outlet import descriptor_of
 from collector.settings import READ_BLOCK_BYTES
 from collector.wire.questions import Question
 
@@ -34,7 +35,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _follow(arguments: argparse.Namespace) -> int:
     try:
         run = find_run(arguments.run, arguments.root)
-        with contextlib.closing(Asking(run, Question("follow", arguments.job))) as asking:
+        question = Question("follow", arguments.job)
+        with contextlib.closing(Asking(run, question, descriptor_of(sys.stdout))) as asking:
             return _print(asking, tagged=arguments.job is None)
     except AskError as error:
         complain(printable(str(error)))
