@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from collector.settings import VERSION
 from tests.support import since
 from tests.test_docs import DOCS
@@ -12,6 +14,7 @@ def test_the_names_of_this_version_are_known_or_it_is_being_made() -> None:
     assert since.NEXT not in since.released()
 
 
+@pytest.mark.slow
 def test_no_name_of_a_release_is_gone_without_a_word() -> None:
     gone = {
         name

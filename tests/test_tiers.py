@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 ROOT: Final = Path(__file__).parents[1]
 
 PLANTED: Final = """
@@ -68,6 +70,7 @@ def run_planted(directory: Path, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_group_runs_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
     done = subprocess.run(
@@ -87,6 +90,7 @@ def test_a_group_runs_in_one_process(tmp_path: Path) -> None:
     assert len(set((tmp_path / "processes").read_text().split())) == 1
 
 
+@pytest.mark.slow
 def test_what_a_test_leaves_is_caught_in_each_of_several_processes(tmp_path: Path) -> None:
     said = run_planted(tmp_path, "-n", "2")
     assert said.count("the test left behind:") == 3, said
