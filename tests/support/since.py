@@ -4,6 +4,7 @@
 in none of them is new in the next one. At a release: `python -m tests.support.since <version>`.
 """
 
+import enum
 import functools
 import inspect
 import json
@@ -23,18 +24,27 @@ Names = dict[str, list[str]]
 
 
 def names_now() -> Names:
-    """Each public name and its public members, inherited ones too, with their parameters."""
+    """Each public name and its public members, with their parameters.
+
+    Inherited ones too, but for those of Python's own types, which are not the same in each version.
+    """
     found = {name: getattr(collector, name) for name in collector.__all__}
     classes = {name: value for name, value in found.items() if inspect.isclass(value)}
     for name, value in {**classes, "current_job()": CurrentJob}.items():
-        members = [member for member in dir(value) if not member.startswith("_")]
+        members = [member for member in dir(value) if _is_ours(value, member)]
         found |= {f"{name}.{member}": getattr(value, member) for member in members}
     return {name: parameters(value) for name, value in sorted(found.items())}
 
 
+def _is_ours(kind: object, member: str) -> bool:
+    bases = inspect.getmro(kind) if inspect.isclass(kind) else ()
+    owner = next((base for base in bases if member in vars(base)), object)
+    return not member.startswith("_") and owner.__module__ not in {"builtins", "enum"}
+
+
 def parameters(found: object) -> list[str]:
     """The names of what a function, or the making of an object, takes."""
-    if not callable(found):
+    if not callable(found) or isinstance(found, enum.EnumType):
         return []
     try:
         return [name for name in inspect.signature(found).parameters if name != "self"]
