@@ -9,6 +9,7 @@ Invariants: I1  what is to be kept is in its place before it is printed.
 """
 
 import contextlib
+import errno
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -120,7 +121,7 @@ class Finisher:
                 if outcome.storable:
                     self._results.store(finished.task, outcome, output, finished.log, save)
             elif save:
-                output.save(save)
+                _save(output, save)
         except (OSError, ValueError) as error:
             self._complain(f"job {finished.seq} ({finished.name[:200]}): {error}")
             return error
@@ -276,6 +277,14 @@ def _check_log(finished: Finished) -> None:
         raise OutputLostError(
             2, f"{told} bytes were written to stderr, and {log.size} of them are there"
         )
+
+
+def _save(output: Output, path: str) -> None:
+    try:
+        output.save(path)
+    except FileExistsError as error:  # which tells of an argument of Python's
+        message = "a file of yours has that name: move it away"
+        raise FileExistsError(errno.EEXIST, message, path) from error
 
 
 def _close(finished: Finished) -> None:
