@@ -222,6 +222,8 @@ def test_the_three_lines_of_collector_run(tmp_path: Path, monkeypatch: pytest.Mo
     for line in lines:
         done = typed(line, tmp_path)
         assert done.returncode == 0, f"$ {line}\n{done.stderr}"
+        assert ".jpg" not in done.stdout, "what is no text was printed on a terminal"
+    assert sorted(os.listdir(tmp_path / "small")) == ["a.png", "b.png"]
     for batch, first in (("thumbs", "photos/a.jpg"), ("pages", "one.pdf"), ("texts", "one.pdf")):
         assert first in typed(f"collector cat {batch}", tmp_path).stdout
 
