@@ -77,6 +77,21 @@ def pickled(obj: object, names: Names, reducers: Reducers | None = None) -> byte
     return buffer.getvalue()
 
 
+def dump_value(value: object, job: str) -> bytes:
+    """Pickle what a job returned; raises as `dumps`, naming the job where no pickler takes it."""
+    try:
+        return dumps(value)
+    except (TypeError, pickle.PicklingError) as error:
+        what = f"what job {job} returned cannot be pickled"
+        raise refusal(what, error, "return plain values, or write them to the output") from error
+
+
+def refusal(what: str, error: Exception, instead: str) -> Exception:
+    """Return the error that says what no pickler takes, why, and what to do instead."""
+    kind = TypeError if isinstance(error, TypeError) else pickle.PicklingError
+    return kind(f"{what} ({type(error).__name__}: {_text(error)}); {instead}")
+
+
 def by_name(file: SupportsWrite, names: Names) -> pickle.Pickler:
     """Return a pickler that raises `ByValueError` at what has none of these names."""
     pickler = ByName(file, _PROTOCOL)

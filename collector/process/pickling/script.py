@@ -15,6 +15,7 @@ Invariants: I1  a new worker that loads the parts of a call, in the order of the
 """
 
 import io
+import pickle
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -74,11 +75,16 @@ class Script:
             reducers: How to pickle objects of these classes among them.
 
         Raises:
-            TypeError: A global cannot travel; the message names it and who uses it.
+            TypeError: A global, or the call itself, cannot travel; the message names it.
             Exception: The call cannot be pickled (whatever pickling it raises).
         """
         needs = Needs()
-        data = calls.pickled(call, needs, reducers)
+        try:
+            data = calls.pickled(call, needs, reducers)
+        except (TypeError, pickle.PicklingError) as error:
+            what = f"the call of {calls.call_name(call[0])}() cannot be sent to a worker"
+            instead = "make what cannot be pickled in the job, or in an initializer"
+            raise calls.refusal(what, error, instead) from error
         if not needs.first and not needs.later:
             return data, ()
         asked = {**dict.fromkeys(needs.first, calls.call_name(call[0])), **needs.later}

@@ -6,7 +6,6 @@ Owns:       nothing.
 
 import functools
 import hashlib
-import pickle
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -135,11 +134,11 @@ def refusal(key: Key, by: str, error: Exception) -> Exception:
     """Return the error that says which global cannot travel, who uses it and what to do."""
     module, name = key
     user = f" that {by}() uses" if by else ""
-    kind = TypeError if isinstance(error, TypeError) else pickle.PicklingError
-    return kind(
-        f"the global {name!r} of {module}{user} cannot be sent to a worker "
-        f"({type(error).__name__}: {error}); make it in each worker, with an initializer that "
-        f"assigns it by `global {name}`, and leave it unset, or None, here"
+    return calls.refusal(
+        f"the global {name!r} of {module}{user} cannot be sent to a worker",
+        error,
+        "make it in each worker, with an initializer that "
+        f"assigns it by `global {name}`, and leave it unset, or None, here",
     )
 
 

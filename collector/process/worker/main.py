@@ -231,7 +231,7 @@ def _run(
                 value = _call(job, script, current, writer)
         else:
             value = _call(job, script, current, writer)
-        outcome, pickled = Outcome.RETURNED, calls.dumps(value)
+        outcome, pickled = Outcome.RETURNED, calls.dump_value(value, job.name)
         del value
     except BaseException as error:  # noqa: BLE001 - the user's function: whatever it raises is the job's exception
         _leave_if_forked(current, error)
