@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from collector.batch.batch import Batch
-from collector.cli.printing import USAGE, complain, printable
+from collector.cli.printing import USAGE, complain, explained, printable
 from collector.errors import BatchError
 
 
@@ -25,14 +25,6 @@ def opened(directory: str) -> Iterator[Batch]:
         raise SystemExit(USAGE) from error
     with batch:
         yield batch
-
-
-def explained(error: Exception) -> str:
-    """Say an error without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return str(error)
 
 
 def line(text: Any) -> str:

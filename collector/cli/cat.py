@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from collector.batch.batch import Batch
 from collector.batch.record import Record
-from collector.cli.batches import add_directory_to, explained, opened
-from collector.cli.printing import DONE, NOT_DONE, complain, printable, printing
+from collector.cli.batches import add_directory_to, opened
+from collector.cli.printing import DONE, NOT_DONE, complain, explained, printable, printing
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

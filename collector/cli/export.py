@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from collector.cli.batches import add_directory_to, explained, opened
-from collector.cli.printing import DONE, NOT_DONE, USAGE, complain, printable, printing
+from collector.cli.batches import add_directory_to, opened
+from collector.cli.printing import DONE, NOT_DONE, USAGE, complain, explained, printable, printing
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

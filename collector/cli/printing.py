@@ -29,6 +29,14 @@ def printable(text: str) -> str:
     )
 
 
+def explained(error: Exception) -> str:
+    """Say an error without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return str(error)
+
+
 def known(fact: object) -> str:
     """Say what is known, or that it is not."""
     return "?" if fact is None else str(fact)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from collector.cli.printing import INTERRUPTED, USAGE, complain, printable
+from collector.cli.printing import INTERRUPTED, USAGE, complain, explained, printable
 from collector.errors import RunDirectoryError
 from collector.settings import VERSION
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except RunDirectoryError as error:
-        complain(printable(str(error)))
+        complain(printable(explained(error)))
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from collector.cli.batches import add_directory_to, explained
-from collector.cli.printing import DONE, NOT_DONE, USAGE, complain, printable, printing
+from collector.cli.batches import add_directory_to
+from collector.cli.printing import DONE, NOT_DONE, USAGE, complain, explained, printable, printing
 from collector.errors import BatchError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from collector import settings
-from collector.cli.printing import USAGE, complain, printable
+from collector.cli.printing import USAGE, complain, explained, printable
 
 if TYPE_CHECKING:
     from collector.batch.command.request import Request
@@ -318,7 +318,7 @@ def _run(arguments: argparse.Namespace) -> int:
         complain(printable(str(error)))
         return USAGE
     except OSError as error:
-        complain(printable(str(error)))
+        complain(printable(explained(error)))
         return OTHER_ERROR
 
 
