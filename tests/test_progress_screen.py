@@ -272,6 +272,14 @@ def test_a_user_who_wants_no_bars_of_tqdm_has_none(tmp_path: Path) -> None:
         assert [line for line in person.lines if line] == ["<the end>"]
 
 
+def test_tqdm_is_told_what_to_draw_with(tmp_path: Path) -> None:
+    with Person(80, 24, TQDM_ASCII=" #") as person:
+        person.run(SCRIPT, "silence_stderr", os.fspath(tmp_path))
+        assert person.wait() == 0
+        last, _ = [line for line in person.lines if line]
+        assert re.match(r"on: 100%\|#+\| ", last), last
+
+
 def test_progress_false_draws_nothing_on_a_terminal(tmp_path: Path) -> None:
     with Person(80, 24) as person:
         person.run(SCRIPT, "nothing", os.fspath(tmp_path))
