@@ -218,7 +218,11 @@ class Batch(Closable):
                 yield record, error
 
     def close(self) -> None:
-        """Let go of all descriptors; any number of times. Outputs of files stay readable."""
+        """Let go of all descriptors; any number of times.
+
+        Outputs that were asked for before stay readable; a record that is asked for one
+        afterwards, or the batch for anything that lies in its files, raises `ClosedError`.
+        """
         self._history.close()
         self._directory.close()
 

@@ -110,8 +110,9 @@ class History:
 
     def _at(self, where: Line, key: str | None) -> tuple[Shard, Ended] | None:
         shard = self.shards[where.shard]
+        line = shard.line(where.at)
         try:
-            event = lines.decode(shard.line(where.at))
+            event = lines.decode(line)
         except ValueError:
             return None
         if not isinstance(event, Ended) or key not in {None, event.key}:

@@ -18,7 +18,7 @@ from typing import Final, final
 from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, refused
 from collector.batch.lines import Filed, Packed, Place, Saved
 from collector.batch.scan import missing
-from collector.errors import BatchError, OutputLostError
+from collector.errors import BatchError, ClosedError, OutputLostError
 from collector.store.output.output import Output, saved_output
 from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
 
@@ -156,12 +156,18 @@ class Shard:
             raise OutputLostError(errno.EIO, f"the output is lost: {reason}", path)
         return data
 
+    def _held(self) -> int:
+        """Return the descriptor of its directory."""
+        if self.fd < 0:
+            raise ClosedError("this batch is closed; read its records before close()")
+        return self.fd
+
     def _open(self, name: str) -> int:
         """Open a file of the shard, once."""
         with self._opening:
             if name not in self._fds:
                 try:
-                    self._fds[name] = open_plain(self.fd, name)
+                    self._fds[name] = open_plain(self._held(), name)
                 except FileNotFoundError:
                     raise
                 except OSError as error:
@@ -170,12 +176,13 @@ class Shard:
 
     def _is_inside(self, name: str) -> bool:
         """Tell whether a file's directory is one, and no link to one."""
+        directory_fd = self._held()
         place = os.path.dirname(name)
         if place not in self._no_links:
             try:
                 for part in (FILES_NAME, os.path.join(FILES_NAME, place)):
                     if not stat.S_ISDIR(
-                        os.stat(part, dir_fd=self.fd, follow_symlinks=False).st_mode
+                        os.stat(part, dir_fd=directory_fd, follow_symlinks=False).st_mode
                     ):
                         return False
             except OSError:

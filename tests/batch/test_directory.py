@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import Batch, BatchError
+from collector import Batch, BatchError, ClosedError
 from collector.batch.states import Resume
 from collector.batch.writer import Options
 from tests.support.batchdir import COUNT, command, ended, journal, output, run, writer
@@ -64,6 +64,19 @@ def test_outputs_of_any_size_are_exact(tmp_path: Path, size: int) -> None:
         assert batch.status()["bytes"] == size
     files = list((tmp_path / "b" / "shard-0").glob("files/*/*"))
     assert len(files) == (size >= 64 * 1024)
+
+
+@pytest.mark.parametrize("size", [1, 64 * 1024])
+def test_what_is_asked_of_a_closed_batch_is_not_said_to_be_lost(tmp_path: Path, size: int) -> None:
+    with writer(tmp_path / "b") as writing:
+        writing.store(writing.task("a"), ended(bytes(size)))
+    with Batch.open(tmp_path / "b") as batch:
+        (record,) = batch
+        kept = record.output()
+    assert kept.size == len(kept.read()) == size
+    for late in (record.output, batch.verify, lambda: list(batch)):
+        with pytest.raises(ClosedError, match=r"this batch is closed; .* before close\(\)"):
+            late()
 
 
 def test_small_outputs_make_few_files(tmp_path: Path) -> None:
