@@ -174,6 +174,11 @@ def _waits_for_ever(really: bool) -> None:
         signal.pause()
 
 
+def test_a_batch_that_stops_at_one_failure_says_so() -> None:
+    with Collector(1) as here, pytest.raises(BatchHaltedError, match="1 job has failed"):
+        list(here.collect(refuses, ["a", "b"], halt="now,fail=1"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -168,7 +168,8 @@ class Tally:
             return f"{self._in_a_row} jobs in a row failed alike: {self._last[:_SHOWN_CHARS]}"
         words = {"fail": "failed", "success": "succeeded", "done": "ended"}[halt.what]
         share = f" (of {self.total})" if halt.percent else ""
-        return f"{self._count(halt)} jobs have {words}{share}"
+        count = self._count(halt)
+        return f"{f'{count} jobs have' if count != 1 else '1 job has'} {words}{share}"
 
 
 def failure_text(error: BaseException, names: Iterable[str] = ()) -> str:
