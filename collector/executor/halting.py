@@ -125,7 +125,7 @@ class Tally:
                 if not self.reason and self._spent[name] >= self._budget[name]:
                     self.reason = (
                         f"the budget of {name} is used up: {self._spent[name]:.15g} of "
-                        f"{self._budget[name]:.15g}"
+                        f"{self._budget[name]:.15g} (raise it to go on)"
                     )
         return bool(self.reason)
 
