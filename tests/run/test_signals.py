@@ -1,9 +1,13 @@
 """Signals to a run: Ctrl-C once and twice, SIGTERM, SIGHUP, Ctrl-Z, kill -9 (fault 86)."""
 
+import fcntl
 import os
 import signal
 import subprocess
+import sys
+import termios
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -22,6 +26,12 @@ def pids(where: Path, count: int) -> list[int]:
 
     wait_until(lambda: len(found()) >= count)
     return [int(word) for word in found()]
+
+
+def in_pipe(stream: IO[bytes] | None) -> int:
+    """Return how many bytes wait in a pipe for who reads them."""
+    assert stream is not None
+    return int.from_bytes(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 SLEEPS = "echo $$ >> pids; echo begun-{}; sleep 1000; echo never"
@@ -67,6 +77,24 @@ def test_after_the_grace_what_is_left_is_killed(tmp_path: Path) -> None:
         (running,) = pids(tmp_path, 1)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
+    wait_until(lambda: not is_running(running))
+
+
+def test_lines_that_nobody_reads_end_also_what_ignores_sigterm(tmp_path: Path) -> None:
+    script = "trap '' TERM; yes | head -c 300000; echo $$ >> pids; sleep 1000; : {}"
+    words = [*RUN, *QUIET, "--line-buffer", "--grace", "0.3", script, ":::", "1"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        (running,) = pids(tmp_path, 1)
+        full_bytes = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+        wait_until(lambda: in_pipe(process.stdout) == full_bytes)  # a thread waits to write more
+        process.stdout.close()
+        try:
+            assert process.wait(timeout=30) == 141
+        finally:
+            process.kill()
     wait_until(lambda: not is_running(running))
 
 

@@ -100,6 +100,11 @@ class Finisher:
         self.on_trouble: Callable[[], object] = _nothing
         """Called, once, when one of these has become true; possibly in another thread."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether stdout takes no more."""
+        return self.closed_stdout or bool(self.broken)
+
     def started(self, job: Job[Any], seq: int, values: tuple[str, ...]) -> None:
         """An attempt may run from now on."""
         if not self._settings.line_buffer or not self._settings.prints_output:
@@ -234,7 +239,7 @@ class Finisher:
     @contextlib.contextmanager
     def _may_fail(self, name: str) -> Any:
         """Let a stdout that takes no more stop the batch, once, and nothing else."""
-        if self.closed_stdout or self.broken:
+        if self.stuck:
             with contextlib.suppress(ClosedStdoutError, PrintError, OutputLostError, ClosedError):
                 yield
             return

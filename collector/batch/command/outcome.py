@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from collector.batch.command.ended import CommandError, CommandTimeoutError, Ended
 from collector.batch.command.exit_status import Died
 from collector.batch.command.function import Returned
 from collector.crash_errors import BrokenCollectorError, WorkerCrashError
 from collector.errors import JobKilledError, JobTimeoutError, SpillError
+from collector.executor.job import Job
 from collector.process.pickling import calls
 
 
@@ -50,6 +51,14 @@ class Outcome(NamedTuple):
         if self.died is None:
             return 0 if self.log_bytes is not None else None
         return -self.died.signal if self.died.signal else self.died.exitcode
+
+
+def outcome_of(job: Job[Any], since: float) -> Outcome:
+    """Return the outcome of a job that is over."""
+    if job.cancelled():
+        return Outcome("", since, 0.0)
+    error = job.exception()
+    return succeeded(job.result(), since) if error is None else failed(error, since)
 
 
 def succeeded(value: object, since: float) -> Outcome:

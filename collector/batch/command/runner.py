@@ -26,7 +26,7 @@ from collector.batch.command.finishing import Finished, Finisher
 from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
 from collector.batch.command.last_line import tail_of
-from collector.batch.command.outcome import Outcome, failed, killed, succeeded
+from collector.batch.command.outcome import Outcome, failed, killed, outcome_of
 from collector.batch.command.sources import Row, SourceError
 from collector.batch.command.template import Inputs
 from collector.crash_errors import BrokenCollectorError
@@ -137,8 +137,8 @@ class _News(NamedTuple):
     began: bool
 
 
-Heard = Union["Job[Any]", "Signals", _News, None]
-"""What comes in the queue: the end of a job, a signal, news; None only wakes."""
+Heard = Union["Job[Any]", "Signals", _News, Event, None]
+"""What comes in the queue: the end of a job, a signal, news, STOP; None only wakes."""
 
 Events = queue.SimpleQueue[Heard]
 
@@ -224,10 +224,9 @@ class Runner:
             while not self._events.empty():
                 self._hear(self._events.get())
 
-    def stop(self, why: str = "") -> None:
-        """Start nothing more, and end what runs."""
-        self.failure = self.failure or why
-        self._move(Event.STOP)
+    def stop(self) -> None:
+        """Start nothing more, and end what runs; in any thread."""
+        self._events.put(Event.STOP)
 
     def started(self, job: Job[Any]) -> None:
         """See `Watching.started`."""
@@ -246,7 +245,7 @@ class Runner:
 
     def _fill(self, feeder: Feeder) -> float | None:
         """Start what can be started; returns after how many seconds more could be."""
-        while self._state is State.RUNNING and self._has_room():
+        while self._state is State.RUNNING and not self._finisher.stuck and self._has_room():
             closed = self._gate.closed(time.monotonic()) if self._gate.limits.any else None
             if closed is not None:
                 self._show.waiting(closed.why)
@@ -329,6 +328,8 @@ class Runner:
             self._ended(event)
         elif isinstance(event, _News):
             self._tell_of_running(event)
+        elif isinstance(event, Event):
+            self._move(event)
         elif event is not None:
             self.signal = self.signal or event.number
             self._move(Event.SIGNAL)
@@ -376,7 +377,7 @@ class Runner:
         if self._ends_all(job):
             self._lose(item)
             return
-        outcome = _outcome_of(job, item.since)._replace(meters=job.meters)
+        outcome = outcome_of(job, item.since)._replace(meters=job.meters)
         if not outcome.status:
             self._lose(item)
             return
@@ -490,10 +491,3 @@ class Runner:
             self._durations.append(seconds)
             if len(self._durations) >= _FEW:
                 self._limit_s = timeout.of(statistics.median(self._durations))
-
-
-def _outcome_of(job: Job[Any], since: float) -> Outcome:
-    if job.cancelled():
-        return Outcome("", since, 0.0)
-    error = job.exception()
-    return succeeded(job.result(), since) if error is None else failed(error, since)
