@@ -71,6 +71,28 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
     wait_until(lambda: not any(map(is_running, running)))
 
 
+@pytest.mark.parametrize("kind", ["-k", "--line-buffer"])
+def test_a_second_signal_ends_it_though_nobody_reads_on(kind: str, tmp_path: Path) -> None:
+    script = "yes | head -c 300000; echo $$ >> pids; : {}"
+    words = [*RUN, *QUIET, kind, "-j1", "--temp-root", str(tmp_path), script, ":::", "1", "2"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        pids(tmp_path, 1)
+        full_bytes = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+        wait_until(lambda: in_pipe(process.stdout) == full_bytes)
+        try:
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)  # one signal takes no output from who reads slowly
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 143
+        finally:
+            process.kill()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "pids"] == []
+
+
 def test_after_the_grace_what_is_left_is_killed(tmp_path: Path) -> None:
     words = [*RUN, *QUIET, "--grace", "0.3", "-j1", STUBBORN, ":::", "1"]
     with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:

@@ -38,7 +38,7 @@ from collector.batch.command.request import (
 )
 from collector.batch.command.runner import Events, Runner, RunSettings
 from collector.batch.command.saving import SaveName
-from collector.batch.command.signals import Handlers
+from collector.batch.command.signals import Handlers, StoppedError
 from collector.batch.command.sources import (
     SEPARATORS,
     STDIN,
@@ -95,7 +95,10 @@ def run_batch(request: Request) -> int:
         everything = list(inputs.rows)  # so many percent of how many?
         count = sum(_of_shard(request, command, everything))
         inputs = Given(inputs.names, iter(everything), count, waits=False)
-    return _run(request, command, save, inputs)
+    try:
+        return _run(request, command, save, inputs)
+    except StoppedError as error:
+        return _SIGNALLED + error.number
 
 
 def _of_shard(request: Request, command: Command, rows: Iterable[Row]) -> Iterator[bool]:
@@ -173,7 +176,9 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
         stopped = _Stopped(show)
         events: Events = queue.SimpleQueue()
         # Around the Collector: signals that come while it ends are heard too.
-        stack.enter_context(Handlers(events.put, stopped.stop, stopped.go_on))
+        stack.enter_context(
+            Handlers(events.put, stopped.stop, stopped.go_on, lambda: finisher.waits)
+        )
         runner = Runner(
             _settings(request, command, jobs),
             show=show,

@@ -11,7 +11,7 @@ Invariants: I1  what is to be kept is in its place before it is printed.
 import contextlib
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from collector.batch.command.joblog import Entry, JobLog
@@ -97,6 +97,8 @@ class Finisher:
         """Whether nobody reads stdout any more."""
         self.broken = ""
         """Why nothing more can be printed, if that is so."""
+        self.waits = False
+        """Whether the main thread waits for somebody who reads stdout or stderr."""
         self.on_trouble: Callable[[], object] = _nothing
         """Called, once, when one of these has become true; possibly in another thread."""
 
@@ -152,7 +154,8 @@ class Finisher:
         """
         follower = self._followers.pop(finished.seq, None)
         if follower is not None:
-            follower.join()
+            with self._waiting():
+                follower.join()
         if again:
             _close(finished)
             return
@@ -213,14 +216,14 @@ class Finisher:
         output = finished.output
         if not output.size or not self._settings.prints_output:
             return
-        with self._may_fail(finished.name), self._printing:
+        with self._may_fail(finished.name), self._waiting(), self._printing:
             self._printer.out(pieces_of(output), " ".join(finished.values))
 
     def _print_log(self, finished: Finished) -> None:
         log = finished.log
         if log is None or not log.size:
             return
-        with self._may_fail(finished.name), self._printing:
+        with self._may_fail(finished.name), self._waiting(), self._printing:
             self._printer.err(pieces_of(log), " ".join(finished.values))
 
     def _follow(self, job: Job[Any], tag: str) -> None:
@@ -235,6 +238,15 @@ class Finisher:
         if rest:
             with self._may_fail(tag), self._printing:
                 self._printer.out((rest,), tag)
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Have a signal know that the main thread may wait for a reader."""
+        self.waits = True
+        try:
+            yield
+        finally:
+            self.waits = False
 
     @contextlib.contextmanager
     def _may_fail(self, name: str) -> Any:

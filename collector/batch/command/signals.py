@@ -20,6 +20,18 @@ class Signals(NamedTuple):
     number: int
 
 
+class StoppedError(BaseException):
+    """A second signal has come while a write waits for a reader, who may never come back.
+
+    Attributes:
+        number: Of the first signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number: Final = number
+
+
 @final
 class Handlers:
     """Has signals told, and jobs stopped and continued with this process.
@@ -28,6 +40,8 @@ class Handlers:
         heard: Is told of a signal that ends the batch.
         stopping: Called before this process is stopped (Ctrl-Z).
         continuing: Called when it goes on.
+        stuck: Tells whether the main thread waits for others and hears nothing: a second signal
+            raises `StoppedError` there.
     """
 
     def __init__(
@@ -35,10 +49,13 @@ class Handlers:
         heard: Callable[[Signals], None],
         stopping: Callable[[], None],
         continuing: Callable[[], None],
+        stuck: Callable[[], bool],
     ) -> None:
         self._heard = heard
         self._stopping = stopping
         self._continuing = continuing
+        self._stuck = stuck
+        self._first = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -64,6 +81,9 @@ class Handlers:
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._heard(Signals(number))
+        if self._first and self._stuck():
+            raise StoppedError(self._first)
+        self._first = self._first or number
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         self._stopping()
