@@ -18,9 +18,9 @@ from collector.batch.directory import BatchDirectory, BatchFacts
 from collector.batch.history import History
 from collector.batch.keys import Keys, key_text
 from collector.batch.names import Template
-from collector.batch.record import AttemptRecord, Record, record_of
+from collector.batch.record import AttemptRecord, Record, record_of, why_of
 from collector.batch.scan import missing_of
-from collector.batch.states import State, resume_of, why
+from collector.batch.states import State, resume_of
 from collector.closable import Closable
 from collector.errors import BatchError
 
@@ -145,14 +145,7 @@ class Batch(Closable):
             ValueError: There is no such `resume`.
         """
         wanted = resume_of(resume)
-        table = self._history.table
-        row = table.find(Keys(self.runs).key(key_text(value)))
-        if row is None:
-            return why(State.WAITING, wanted, 0)
-        lost = self._history.missing(row) if table.is_lost(row) else ""
-        sentence = why(table.state(row), wanted, table.attempts(row), lost)
-        error = self._record(row).error
-        return f"{sentence} ({error})" if error else sentence
+        return why_of(self._history, Keys(self.runs).key(key_text(value)), wanted)
 
     def verify(self) -> list[str]:
         """Look for every byte that the journals promise; returns what is wrong, [] if nothing is.

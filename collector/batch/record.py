@@ -15,7 +15,7 @@ from collector.batch.history import History
 from collector.batch.lines import Ended, Place
 from collector.batch.scan import meters_of
 from collector.batch.shard import Shard
-from collector.batch.states import State
+from collector.batch.states import Resume, State, why
 from collector.errors import BatchError, JobError
 from collector.process.pickling.calls import load_exception
 from collector.store.output.output import Output
@@ -257,6 +257,19 @@ def record_of(history: History, row: int, *, trusted: bool) -> Record:
         key, name, text = ended.key, ended.name, ended.input
     table = history.table
     return Record(key, name, text, table.seq(row), table.state(row), attempts, trusted=trusted)
+
+
+def why_of(history: History, key: str, resume: Resume) -> str:
+    """Say in a sentence whether the job of a key would run, and the reason."""
+    table = history.table
+    row = table.find(key)
+    if row is None:
+        return why(State.WAITING, resume, 0)
+    lost = history.missing(row) if table.is_lost(row) else ""
+    sentence = why(table.state(row), resume, table.attempts(row), lost)
+    found = history.attempt(row)
+    error = None if found is None else _error_line(found[1])
+    return f"{sentence} ({error})" if error else sentence
 
 
 def _nothing() -> Output:

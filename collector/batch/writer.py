@@ -167,27 +167,40 @@ class BatchWriter:
             raise refused(error, path) from error
         return path
 
-    def task(self, value: object, text: bytes | None = None, name: str = "") -> Task:
+    def task(
+        self,
+        value: object,
+        text: bytes | None = None,
+        name: str = "",
+        place: tuple[str, int] | None = None,
+    ) -> Task:
         """Tell what becomes of an input; each input of the run once, in their order.
 
         Args:
             value: The input.
             text: Its key text, if that is not to be made of the input itself.
             name: Of its job, for people.
+            place: The key of its job and its position, where they are known: of inputs that the
+                directory has told itself.
 
         Raises:
             TypeError: The input has no key text.
         """
         with self._mutex:
-            text = key_text(value) if text is None else text
-            seq, self._seq = self._seq, self._seq + 1
             table = self.history.table
-            key = first = self._keys.key(text)
-            met = table.meet(int(key, 16), seq)
-            while met is None:
-                earlier = self._repeated[first] = self._repeated.get(first, 0) + 1
-                key = self._keys.key(text, earlier)
+            if place is None:
+                text = key_text(value) if text is None else text
+                seq, self._seq = self._seq, self._seq + 1
+                key = first = self._keys.key(text)
                 met = table.meet(int(key, 16), seq)
+                while met is None:
+                    earlier = self._repeated[first] = self._repeated.get(first, 0) + 1
+                    key = self._keys.key(text, earlier)
+                    met = table.meet(int(key, 16), seq)
+            else:
+                key, seq = place
+                met = table.meet(int(key, 16), seq)
+                assert met is not None  # a directory tells of each job once
             row, state, moved = met
             if moved and (state is not State.WAITING or table.is_lost(row)):
                 self._told(lines.Position(key, seq))

@@ -102,6 +102,27 @@ def test_a_rehearsal_says_why_each_job_would_run(tmp_path: Path) -> None:
     assert "attempt 1 failed" in said[1]
 
 
+def test_a_rehearsal_knows_inputs_that_stand_twice_apart_and_refuses_another_command(
+    tmp_path: Path,
+) -> None:
+    line = ["-o", "B", "[ {#} != 2 ]", ":::", "a", "a", "a"]
+    assert run(*line, where=tmp_path).returncode == 1
+    for words in (line, ["--retry", "B"]):
+        said = run("--dry-run", *words, where=tmp_path).stdout.decode().splitlines()
+        assert ["does not run" in text for text in said] == [True, False, True]
+    other = run("--dry-run", "-o", "B", "[ {#} != 3 ]", ":::", "a", where=tmp_path)
+    assert (other.returncode, other.stdout) == (255, b"")
+    assert b"take another directory" in other.stderr
+
+
+def test_retry_after_two_lines_has_a_number_for_each_input(tmp_path: Path) -> None:
+    line = ["-o", "B", "echo {#}:{}; false", ":::"]
+    run(*line, "a", "b", where=tmp_path)
+    run(*line, "c", "d", where=tmp_path)
+    ended = run("-k", "--retry", "B", where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (4, b"1:a\n2:c\n3:b\n4:d\n")
+
+
 def test_outputs_are_saved_under_their_names_and_not_printed(tmp_path: Path) -> None:
     ended = run("--save", "out/{/.}.txt", "echo {}", ":::", "x/a.b", "y/c", where=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, b"")

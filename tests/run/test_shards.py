@@ -121,3 +121,28 @@ def test_the_same_shard_is_not_run_twice_at_once(tmp_path: Path) -> None:
     with Batch.open(tmp_path / "B") as batch:
         (record,) = batch
         assert record.log().text().count("writes into it") == 1
+
+
+def test_what_a_part_has_left_is_retried_as_it_was_though_others_have_never_run(
+    tmp_path: Path,
+) -> None:
+    line = ["-k", "-o", "B", "echo {#}:{}; [ -e ok ]", ":::", *"ababacabad"]
+    ended = run("--shard", "2/2", *line, where=tmp_path)
+    lines = ended.stdout.splitlines()
+    assert 0 < ended.returncode == len(lines) < 10
+    assert ended.returncode < int(lines[-1].partition(b":")[0])  # the other part has some of these
+    rehearsed = run("--dry-run", "--retry", "B", where=tmp_path).stdout.splitlines()
+    assert [text.partition(b";")[0] for text in rehearsed] == [b"echo " + text for text in lines]
+    assert all(b"runs: attempt 1 failed" in text for text in rehearsed)
+    (tmp_path / "ok").touch()
+    retried = ["--retry", "B", "--shard", "2/2"]
+    again = run("-k", "--halt", "soon,fail=50%", *retried, where=tmp_path)
+    assert (again.returncode, again.stdout) == (0, ended.stdout)
+    with Batch.open(tmp_path / "B") as batch:
+        assert [len(record.attempts) for record in batch] == [2] * len(lines)
+        assert [record.seq + 1 for record in batch] == [
+            int(line.partition(b":")[0]) for line in lines
+        ]
+    run("--shard", "1/2", *line, where=tmp_path)
+    with Batch.open(tmp_path / "B") as batch:
+        assert "".join(record.input for record in batch) == "ababacabad"

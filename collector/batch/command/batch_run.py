@@ -6,14 +6,13 @@ Owns:       everything of the run, until it is over.
 
 import contextlib
 import functools
-import itertools
 import os
 import queue
 import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -33,7 +32,6 @@ from collector.batch.command.request import (
     RequestError,
     command_of,
     given,
-    key_of,
     of_directory,
 )
 from collector.batch.command.runner import Events, Runner, RunSettings
@@ -42,6 +40,7 @@ from collector.batch.command.signals import Handlers, StoppedError
 from collector.batch.command.sources import (
     SEPARATORS,
     STDIN,
+    Known,
     Row,
     SourceError,
     split_command_line,
@@ -75,8 +74,7 @@ def run_batch(request: Request) -> int:
     """
     words, sources = split_command_line(_without_dashes(request.words))
     if request.retry is not None:
-        request, stored, rows = of_directory(request, words, sources)
-        inputs = Given(list(stored.names), iter(rows), len(rows), waits=False)
+        request, stored, inputs = of_directory(request, words, sources)
         words = list(stored.words)
     else:
         inputs = given(request, sources)
@@ -88,26 +86,27 @@ def run_batch(request: Request) -> int:
     except (TemplateError, ValueError) as error:
         raise RequestError(str(error)) from None
     if request.dry_run:
-        return _rehearse(request, command, inputs.rows)
+        return _rehearse(request, command, inputs)
     if request.shard:
         inputs = inputs._replace(total=None)
     if request.halt is not None and request.halt.percent and inputs.total is None:
         everything = list(inputs.rows)  # so many percent of how many?
-        count = sum(_of_shard(request, command, everything))
-        inputs = Given(inputs.names, iter(everything), count, waits=False)
+        all_of_them = inputs._replace(rows=iter(everything))
+        count = sum(1 for _ in _of_shard(request, command, all_of_them))
+        inputs = inputs._replace(rows=iter(everything), total=count, waits=False)
     try:
         return _run(request, command, save, inputs)
     except StoppedError as error:
         return _SIGNALLED + error.number
 
 
-def _of_shard(request: Request, command: Command, rows: Iterable[Row]) -> Iterator[bool]:
-    """Tell of each input whether it is one of this run's."""
-    if request.shard is None:
-        return (True for _ in rows)
+def _of_shard(request: Request, command: Command, inputs: Given) -> Iterator[tuple[Row, Known]]:
+    """Yield the inputs that are this run's, each with its key and its number."""
+    if request.output is None:
+        return ((row, Known("", number)) for number, row in enumerate(inputs.rows, 1))
     from collector.batch.command.results import of_shard  # noqa: PLC0415 - 30 ms, with -o
 
-    return of_shard(command.name, request.shard, rows)
+    return of_shard(command.name, request.shard, inputs)
 
 
 def _without_dashes(words: list[str]) -> list[str]:
@@ -117,29 +116,18 @@ def _without_dashes(words: list[str]) -> list[str]:
 # -- a rehearsal -----------------------------------------------------------------------------------
 
 
-def _rehearse(request: Request, command: Command, rows: Iterator[Row]) -> int:
-    batch = None
-    if request.output is not None and os.path.exists(os.path.join(request.output, "batch.json")):
-        from collector.batch.batch import Batch  # noqa: PLC0415 - as `results`, below
-
-        batch = Batch.open(request.output)
+def _rehearse(request: Request, command: Command, inputs: Given) -> int:
+    why = None
     with contextlib.ExitStack() as stack:
-        if batch is not None:
-            stack.enter_context(batch)
+        if request.output is not None and os.path.exists(f"{request.output}/batch.json"):
+            from collector.batch.command.results import told  # noqa: PLC0415 - as above
+
+            why = stack.enter_context(told(request.output, command, request.resume))
         try:
-            rows, all_rows = itertools.tee(rows)
-            ours = _of_shard(request, command, all_rows)
-            for seq, row in enumerate(rows, 1):
-                if not next(ours):
-                    continue
-                text = command.shown(Inputs(row, seq))
+            for row, one in _of_shard(request, command, inputs):
+                text = command.shown(Inputs(row, one.number))
                 if request.output is not None:
-                    why = (
-                        batch.why(key_of(row), resume=request.resume)
-                        if batch
-                        else "it has never run"
-                    )
-                    text += f"  # {why}"
+                    text += f"  # {why(one.key) if why else 'it has never run'}"
                 sys.stdout.write(text + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
@@ -167,7 +155,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
     except ValueError as error:
         raise RequestError(str(error)) from None
     with contextlib.ExitStack() as stack:
-        results, root = _results(stack, request, command)
+        results, root = _results(stack, request, command, inputs.known)
         tally = Tally(request.halt)
         tally.total = inputs.total
         running: dict[int, Job[Any]] = {}
@@ -219,7 +207,7 @@ def _answer(request: Request, show: Show, inner: Inner) -> None:
 
 
 def _results(
-    stack: contextlib.ExitStack, request: Request, command: Command
+    stack: contextlib.ExitStack, request: Request, command: Command, known: Sequence[Known]
 ) -> "tuple[Results | None, str | None]":
     """Open the batch directory, if there is to be one; returns it, and the temp root."""
     if request.output is None:
@@ -229,7 +217,8 @@ def _results(
     writer = stack.enter_context(
         results.open_writer(request.output, command, request.resume, request.shard)
     )
-    return results.Results(writer, request.shard), request.temp_root or writer.run_root
+    kept = results.Results(writer, request.shard, known)
+    return kept, request.temp_root or writer.run_root
 
 
 def _finisher(

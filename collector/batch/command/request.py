@@ -9,7 +9,7 @@ import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -18,6 +18,7 @@ from collector.batch.command.printing import say
 from collector.batch.command.shell import ShellTemplate
 from collector.batch.command.sources import (
     STDIN,
+    Known,
     Reading,
     Row,
     Source,
@@ -125,17 +126,19 @@ class Given(NamedTuple):
         rows: The inputs of each job.
         total: How many there are, if that is known.
         waits: Whether one may come late.
+        known: Of each input, if they come from a batch directory.
     """
 
     names: list[str]
     rows: Iterator[Row]
     total: int | None
     waits: bool
+    known: Sequence[Known] = ()
 
 
 def of_directory(
     request: Request, words: list[str], sources: list[Source]
-) -> tuple[Request, "StoredCommand", list[Row]]:
+) -> tuple[Request, "StoredCommand", Given]:
     """Return what a batch directory says of the command, and its inputs."""
     if words or sources or request.python or request.output or request.arg_file:
         raise RequestError(
@@ -147,7 +150,10 @@ def of_directory(
     assert request.retry is not None
     with Batch.open(request.retry) as batch:
         stored = StoredCommand.of(batch)
-        rows = list(inputs_of(batch))
+        rows, known = [], []
+        for row, one in inputs_of(batch):
+            rows.append(row)
+            known.append(one)
     return (
         replace(
             request,
@@ -160,7 +166,7 @@ def of_directory(
             only_new=True,
         ),
         stored,
-        rows,
+        Given(list(stored.names), iter(rows), len(rows), waits=False, known=known),
     )
 
 

@@ -4,18 +4,21 @@ Runs in:    the parent, in the main thread.
 Owns:       the writer of its shard.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
 from collector.batch.command.outcome import Outcome
-from collector.batch.command.request import Command, key_of
-from collector.batch.command.sources import Row
-from collector.batch.directory import What
+from collector.batch.command.request import Command, Given, key_of
+from collector.batch.command.sources import Known, Row
+from collector.batch.directory import BatchDirectory, What
+from collector.batch.history import History
 from collector.batch.keys import Keys, key_text, part_of
 from collector.batch.lines import Error
 from collector.batch.parts import shard_name
-from collector.batch.record import AttemptRecord
+from collector.batch.record import AttemptRecord, why_of
+from collector.batch.remarks import compare
 from collector.batch.states import Resume
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter, Options, Task
@@ -30,23 +33,48 @@ def open_writer(
     Raises:
         BatchError: That cannot be.
     """
-    what = What(command.kind, command.name, options=command.options)
-    return BatchWriter.open(path, what, Options(Resume(resume), shard=shard_name(shard)))
+    options = Options(Resume(resume), shard=shard_name(shard))
+    return BatchWriter.open(path, _what(command), options)
 
 
-def of_shard(name: str, shard: tuple[int, int], rows: Iterable[Row]) -> Iterator[bool]:
-    """Tell of each input whether it falls into this shard.
+def _what(command: Command) -> What:
+    return What(command.kind, command.name, options=command.options)
+
+
+@contextlib.contextmanager
+def told(path: str, command: Command, resume: str) -> Iterator[Callable[[str], str]]:
+    """Give what says of a key whether its job would run, and why. Nothing is written.
+
+    Raises:
+        BatchError: It is no batch directory, or runs something else.
+    """
+    with BatchDirectory.open(path) as directory:
+        facts = directory.facts()
+        if facts is not None:
+            compare(facts.what, _what(command), directory.path)
+        with contextlib.closing(History(directory)) as history:
+            yield lambda key: why_of(history, key, Resume(resume))
+
+
+def of_shard(
+    name: str, shard: tuple[int, int] | None, inputs: Given
+) -> Iterator[tuple[Row, Known]]:
+    """Yield the inputs that fall into a shard, each with its key and its number.
 
     Args:
         name: Of the command.
-        shard: `(i, n)`: the i-th of n parts, from 1.
-        rows: All inputs of the batch, in their order.
+        shard: `(i, n)`: the i-th of n parts, from 1; None for everything.
+        inputs: All of the batch, in their order.
     """
-    keys, repeated = Keys(name), Counter[bytes]()
-    for row in rows:
-        text = key_text(key_of(row))
-        yield part_of(keys.key(text, repeated[text]), shard[1]) == shard[0]
-        repeated[text] += 1
+    keys, repeated, known = Keys(name), Counter[bytes](), iter(inputs.known)
+    for number, row in enumerate(inputs.rows, 1):
+        one = next(known, None)
+        if one is None:
+            text = key_text(key_of(row))
+            one = Known(keys.key(text, repeated[text]), number)
+            repeated[text] += 1
+        if shard is None or part_of(one.key, shard[1]) == shard[0]:
+            yield row, one
 
 
 @final
@@ -56,14 +84,24 @@ class Results:
     Args:
         writer: Of the batch directory.
         shard: Which part of it this run has; None for everything.
+        known: What it knows of the inputs, if they come from there.
     """
 
-    def __init__(self, writer: BatchWriter, shard: tuple[int, int] | None) -> None:
+    def __init__(
+        self, writer: BatchWriter, shard: tuple[int, int] | None, known: Iterable[Known]
+    ) -> None:
         self._writer = writer
         self._shard = shard
+        self._known = iter(known)
+        self._next: Known | None = None
+
+    def number(self, last: int) -> int:
+        """Return the number of the inputs that come next; the last ones had that one."""
+        self._next = next(self._known, None)
+        return last + 1 if self._next is None else self._next.number
 
     def task(self, values: Row, name: str) -> Task | None:
-        """Tell what becomes of the inputs of a job; each once, in their order.
+        """Tell what becomes of the inputs of a job, once their number was asked for.
 
         Returns:
             None if they fall into another shard.
@@ -71,7 +109,9 @@ class Results:
         Raises:
             SpillError: They cannot be stored.
         """
-        task = self._writer.task(key_of(values), name=name)
+        one = self._next
+        place = None if one is None else (one.key, one.number - 1)
+        task = self._writer.task(key_of(values), name=name, place=place)
         if self._shard is not None and part_of(task.key, self._shard[1]) != self._shard[0]:
             return None
         if task.runs:

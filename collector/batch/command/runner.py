@@ -279,7 +279,9 @@ class Runner:
     def _read(self, feeder: Feeder) -> _JobInputs | None:
         """Return the next inputs of this run's; None if there are none by now."""
         while (row := feeder.take()) is not None:
-            self._seq += 1  # also where another shard has it: `{#}` is to name one job of all
+            before, self._seq = self._seq, self._number_after(self._seq)
+            for others in range(before + 1, self._seq):
+                self._finisher.lost(others)
             inputs = Inputs(row, self._seq)
             name, task = self._settings.shown(inputs), None
             if self._results is not None and not (task := self._results.task(row, name)):
@@ -291,6 +293,10 @@ class Runner:
             self._tally.total = self._count_of_jobs
             self._show.expect(self._count_of_jobs)
         return None
+
+    def _number_after(self, last: int) -> int:
+        # Also of what another shard has: `{#}` is to name one job of all.
+        return last + 1 if self._results is None else self._results.number(last)
 
     def _start(self, item: _JobInputs) -> None:
         settings = self._settings

@@ -25,6 +25,13 @@ SEPARATORS: Final = {**_WORDS, "::::+": (True, True)}
 Row = tuple[str, ...]
 
 
+class Known(NamedTuple):
+    """What a batch directory knows of the inputs of a job: its key, and its number from 1."""
+
+    key: str
+    number: int
+
+
 class SourceError(Exception):
     """Inputs that cannot be had; the message says which, and why."""
 

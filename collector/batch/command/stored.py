@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from collector.batch.batch import Batch
-from collector.batch.command.sources import Row
+from collector.batch.command.sources import Known, Row
 from collector.errors import BatchError
 
 
@@ -47,10 +47,16 @@ class StoredCommand(NamedTuple):
         )
 
 
-def inputs_of(batch: Batch) -> Iterator[Row]:
-    """Yield the inputs of every job that is known, in their order."""
+def inputs_of(batch: Batch) -> Iterator[tuple[Row, Known]]:
+    """Yield the inputs of every job that is known, in their order, each with its key and number.
+
+    Others may stand between them, which shards know that have not run, and inputs of two lines may
+    have had one number: then the later one has the next.
+    """
+    number = 0
     for record in batch:
-        yield _row(record.input)
+        number = max(number, record.seq) + 1
+        yield _row(record.input), Known(record.key, number)
 
 
 def _row(text: str) -> Row:
