@@ -122,6 +122,12 @@ def _resource(text: str) -> tuple[str, int | None]:
     return name, _count(number) if equals else None
 
 
+def _name(text: str) -> str:
+    if not text:
+        raise ValueError("it must be a name, not an empty one: is a variable not set?")
+    return text
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not int(text):
         raise ValueError(f"{text!r} must be a whole number from 1 on")
@@ -177,7 +183,12 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-j", "--jobs", metavar="N", help="run N at a time: 4, 50%% of the CPUs, +2 more (100%%)")
     add("--python", metavar="MODULE:FUNCTION", help="call a Python function, not a command")
-    add("--shell", metavar="PROGRAM", help="the shell for a quoted COMMAND (/bin/sh)")
+    add(
+        "--shell",
+        type=_read_by(_name),
+        metavar="PROGRAM",
+        help="the shell for a quoted COMMAND (/bin/sh)",
+    )
     add("--no-shell", action="store_true", help="never use one: COMMAND is a program")
     add(
         "--timeout",
@@ -232,7 +243,9 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="what is ended gets SIGTERM, and SIGKILL after S seconds (5)",
     )
     add("--dry-run", action="store_true", help="print what would run, and with -o why")
-    add("--temp-root", metavar="DIR", help="where outputs lie while they grow")
+    add(
+        "--temp-root", type=_read_by(_name), metavar="DIR", help="where outputs lie while they grow"
+    )
     add(
         "--memory-threshold",
         type=_lazily("size"),
@@ -275,13 +288,17 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="a job is slow, or quiet, after so long (60)",
     )
-    add("--events", metavar="FILE", help="write each event as a line of JSON")
+    add("--events", type=_read_by(_name), metavar="FILE", help="write each event as a line of JSON")
 
 
 def _add_keeping(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
-        "-o", "--output", metavar="DIR", help="keep everything in a batch directory, or continue it"
+        "-o",
+        "--output",
+        type=_read_by(_name),
+        metavar="DIR",
+        help="keep everything in a batch directory, or continue it",
     )
     add(
         "--shard",
@@ -290,7 +307,12 @@ def _add_keeping(group: argparse._ArgumentGroup) -> None:
         help="run the I-th of N parts of the batch, which share its directory; slurm: as the task "
         "of a SLURM array says, env: as COLLECTOR_SHARD says",
     )
-    add("--retry", metavar="DIR", help="run what failed or never ran of a batch directory")
+    add(
+        "--retry",
+        type=_read_by(_name),
+        metavar="DIR",
+        help="run what failed or never ran of a batch directory",
+    )
     add(
         "--resume",
         choices=("failed", "new", "all", "never"),
@@ -301,11 +323,12 @@ def _add_keeping(group: argparse._ArgumentGroup) -> None:
     add("--only-new", action="store_true", help="do not print what earlier runs have finished")
     add(
         "--save",
+        type=_read_by(_name),
         metavar="TEMPLATE",
         help="write the stdout of each job to a file of that name instead of printing it; with the "
         "replacement strings of COMMAND",
     )
-    add("--joblog", metavar="FILE", help="write GNU parallel's log of jobs")
+    add("--joblog", type=_read_by(_name), metavar="FILE", help="write GNU parallel's log of jobs")
 
 
 def _run(arguments: argparse.Namespace) -> int:

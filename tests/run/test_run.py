@@ -48,6 +48,11 @@ def refusal(*words: str) -> tuple[int, str]:
         (["--python", "os:stat", "--max-output", "1k", ":::", "a"], "for commands"),
         (["--retry", "D", "echo", ":::", "a"], "leave out"),
         (["--header", "x", "echo", ":::", "a"], "invalid choice"),
+        *(
+            ([option, "", "echo", ":::", "a"], "not an empty one")
+            for option in ("-o", "--save", "--joblog", "--events", "--temp-root", "--shell")
+        ),
+        (["--retry", ""], "not an empty one"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_to_write(words: list[str], hint: str) -> None:
