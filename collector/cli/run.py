@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collector.batch.command.request import Request
 
 OTHER_ERROR: Final = 255
+_NICEST: Final = 40
+"""From the one end of what the kernel has to the other."""
 
 _EPILOG: Final = """\
 {} {.} {/} {//} {/.} {#} {%} {1} {2} {2.} ... in COMMAND are replaced: by the input, without its
@@ -128,6 +130,12 @@ def _name(text: str) -> str:
     return text
 
 
+def _niceness(text: str) -> int:
+    if not text.lstrip("+-").isdecimal():
+        raise ValueError(f"{text!r} is no niceness: write 10")
+    return max(-_NICEST, min(int(text), _NICEST))
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not int(text):
         raise ValueError(f"{text!r} must be a whole number from 1 on")
@@ -214,7 +222,13 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="start while so much is free",
     )
     add("--load", metavar="N", help="start while the load average is below N, or N%% of the CPUs")
-    add("--nice", type=int, default=0, metavar="N", help="run jobs with this niceness added")
+    add(
+        "--nice",
+        type=_read_by(_niceness),
+        default=0,
+        metavar="N",
+        help="run jobs with this niceness added",
+    )
     add(
         "--halt",
         type=_read_by(_halt),

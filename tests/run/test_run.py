@@ -53,6 +53,8 @@ def refusal(*words: str) -> tuple[int, str]:
             for option in ("-o", "--save", "--joblog", "--events", "--temp-root", "--shell")
         ),
         (["--retry", ""], "not an empty one"),
+        (["--nice", "x", "true", ":::", "a"], "no niceness"),
+        (["--delay", "99999d", "true", ":::", "a"], "longer than 36500 days"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_to_write(words: list[str], hint: str) -> None:
@@ -148,6 +150,13 @@ def test_a_time_limit_ends_a_job_and_its_children(tmp_path: Path) -> None:
     assert b"ran longer than its 0.5 s" in ended.stderr
     pid = int((tmp_path / "pid").read_text())
     assert not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text()
+
+
+@pytest.mark.slow
+def test_no_number_is_too_large() -> None:
+    words = ["--timeout", "30d", "--grace", "36500d", "--slow", "36500d", "--nice", "9" * 20]
+    ended = run(*words, "-n", "9" * 20, "echo", ":::", "a", "b")
+    assert (ended.returncode, ended.stdout) == (0, b"a b\n")
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)(B?)", re.ASCII)
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_S: Final = 36500 * 86400
+"""Not much more can be waited for: nanoseconds are counted in 64 bits."""
 _STEPS: Final = "kMGTP"
 _HUNDRED: Final = 100
 
@@ -33,12 +35,15 @@ def duration_s(text: str) -> float:
     """Return seconds: "10", "0.5", "90s", "5m", "2h", "1d".
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is none, or longer than what can be waited for.
     """
     found = _TIME.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no time: write 10, 0.5, 5m or 2h")
-    return float(found[1]) * _SECONDS[found[2]]
+    seconds = float(found[1]) * _SECONDS[found[2]]
+    if seconds > LONGEST_S:
+        raise ValueError(f"{text!r} is longer than {LONGEST_S / _SECONDS['d']:.0f} days")
+    return seconds
 
 
 class Share(NamedTuple):

@@ -36,6 +36,8 @@ _READ_BYTES: Final = 256 * 1024
 _SMALL_PIPE_BYTES: Final = 64 * 1024
 _PIPE_BYTES: Final = 1024 * 1024
 _INT: Final = struct.Struct("i")
+_LONGEST_POLL_MS: Final = 2**31 - 1
+"""25 days; then it is asked again."""
 _RESET: Final = tuple(
     number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)
 )
@@ -267,7 +269,7 @@ class _Child:
     def _pause_ms(self) -> float | None:
         if self._deadline_s is None:
             return None
-        return max(0.0, self._deadline_s - time.monotonic()) * 1000 + 1
+        return min(max(0.0, self._deadline_s - time.monotonic()) * 1000 + 1, _LONGEST_POLL_MS)
 
     def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

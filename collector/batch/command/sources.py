@@ -13,6 +13,7 @@ import os
 import random
 import re
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final, NamedTuple
 
@@ -209,5 +210,6 @@ def _side_by_side(left: Iterable[Row], right: Iterable[Row]) -> Iterator[Row]:
 
 
 def _grouped(rows: Iterator[Row], size: int) -> Iterator[Row]:
+    size = min(size, sys.maxsize)
     while group := tuple(itertools.chain.from_iterable(itertools.islice(rows, size))):
         yield group
