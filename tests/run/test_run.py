@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from collector.cli.program import main
+from tests.support.leaks import wait_until
 from tests.support.running import QUIET, RUN, run
 
 
@@ -197,6 +198,28 @@ def test_lines_come_as_they_are_written_and_are_never_mixed() -> None:
         rest = process.stdout.read().splitlines(keepends=True)
     found = sorted([first, *rest])
     assert found == sorted(f"{x}\t{x}{i}\n".encode() for x in "ab" for i in (1, 2, 3))
+
+
+@pytest.mark.slow
+def test_lines_come_in_the_order_of_the_inputs_where_that_is_asked_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    script = (
+        "echo a{}; [ {} != 1 ] || read x < go; echo b{}; echo c{} >&2; [ -e ok ] || [ {} != 2 ]"
+    )
+    line = [*QUIET, "-j2", "-k", "--line-buffer", "-o", "B", script, ":::", "1", "2", "3"]
+    with subprocess.Popen(
+        [*RUN, *line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"a1\n"  # it comes before the end
+        wait_until(lambda: (tmp_path / "B/shard-0/journal.jsonl").read_text().count("ended") == 2)
+        (tmp_path / "go").write_text("\n", encoding="ascii")
+        rest = process.stdout.read()
+    assert rest.split() == b"b1 c1 a2 b2 c2 a3 b3 c3".split()
+    (tmp_path / "ok").touch()
+    again = run(*line, where=tmp_path)
+    assert again.stdout.split() == b"a1 b1 a2 b2 a3 b3".split()
+    assert again.stderr.split() == b"c1 c2 c3".split()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ Runs in:    the parent, in the main thread; with `--line-buffer` a thread for ea
 Owns:       outputs and logs from the end of their job until they are printed.
 Invariants: I1  what is to be kept is in its place before it is printed.
             I2  with `ordered`, blocks are printed in the order of the inputs; at the end also those
-                that waited for one that never came.
+                that waited for one that never came. Lines of a running job come at its turn.
 """
 
 import contextlib
@@ -91,7 +91,11 @@ class Finisher:
         self._printing = threading.Lock()
         self._ready: dict[int, Finished | None] = {}
         self._next = 1
+        self._to_follow: dict[int, tuple[Job[Any], str]] = {}
+        """Running jobs that wait for their turn."""
         self._followers: dict[int, threading.Thread] = {}
+        self._printed: set[int] = set()
+        """Jobs of which all lines are printed, but not yet the log."""
         self._saved: dict[str, str] = {}
         self.closed_stdout = False
         """Whether nobody reads stdout any more."""
@@ -111,7 +115,12 @@ class Finisher:
         """An attempt may run from now on."""
         if not self._settings.line_buffer or not self._settings.prints_output:
             return
-        tag = " ".join(values)
+        self._to_follow[seq] = job, " ".join(values)
+        if not self._settings.ordered or seq == self._next:
+            self._begin_to_follow(seq)
+
+    def _begin_to_follow(self, seq: int) -> None:
+        job, tag = self._to_follow.pop(seq)
         thread = threading.Thread(
             target=self._follow, args=(job, tag), name="collector-lines", daemon=True
         )
@@ -152,6 +161,7 @@ class Finisher:
             again: Whether another one follows.
             interrupted: Whether it was ended because the batch is stopped.
         """
+        self._to_follow.pop(finished.seq, None)
         follower = self._followers.pop(finished.seq, None)
         if follower is not None:
             with self._waiting():
@@ -164,22 +174,19 @@ class Finisher:
             _close(finished)
             self.lost(finished.seq)
         else:
-            self._due(finished)
+            self._due(finished, printed=follower is not None)
 
     def resumed(self, finished: Finished) -> None:
         """An earlier run has finished it."""
         if self._settings.only_new:
             _close(finished)
             self.lost(finished.seq)
-        elif self._settings.line_buffer:
-            self._print_output(finished)
-            self._print_log(finished)
-            _close(finished)
         else:
             self._due(finished)
 
     def lost(self, seq: int) -> None:
         """Nothing of this job will be printed."""
+        self._to_follow.pop(seq, None)
         if self._settings.ordered:
             self._ready[seq] = None
             self.flush()
@@ -191,6 +198,8 @@ class Finisher:
             self._next += 1
             if finished is not None:
                 self._print(finished)
+            if self._next in self._to_follow:
+                self._begin_to_follow(self._next)
 
     def close(self) -> None:
         """The batch is over: print what waited for others."""
@@ -199,7 +208,9 @@ class Finisher:
             if finished is not None:
                 self._print(finished)
 
-    def _due(self, finished: Finished) -> None:
+    def _due(self, finished: Finished, *, printed: bool = False) -> None:
+        if printed:
+            self._printed.add(finished.seq)
         if self._settings.ordered:
             self._ready[finished.seq] = finished
             self.flush()
@@ -207,8 +218,9 @@ class Finisher:
             self._print(finished)
 
     def _print(self, finished: Finished) -> None:
-        if not self._settings.line_buffer:
+        if finished.seq not in self._printed:
             self._print_output(finished)
+        self._printed.discard(finished.seq)
         self._print_log(finished)
         _close(finished)
 
