@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, final
 
 from collector.cli.asking import Answer, AskError, Asking, find_run
@@ -55,7 +55,8 @@ class _Output:
     tagged: bool
     fd: int | None = None
     printed: int = 0
-    rest: bytes = b""
+    rest: list[bytes] = field(default_factory=list)
+    """The pieces of a line that has no end yet."""
 
     def print_until(self, end: int, to: BinaryIO) -> None:
         """Print what lies before this byte.
@@ -74,8 +75,8 @@ class _Output:
     def close(self, to: BinaryIO) -> None:
         """Print the last line, if it has no end, and let go of the file."""
         if self.rest:
-            to.write(self._tag() + self.rest + b"\n")
-            self.rest = b""
+            to.write(self._tag() + b"".join(self.rest) + b"\n")
+            self.rest.clear()
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
@@ -84,9 +85,14 @@ class _Output:
         if not self.tagged:
             to.write(block)
             return
-        *lines, self.rest = (self.rest + block).split(b"\n")
-        tag = self._tag()
+        first, *lines = block.split(b"\n")
+        self.rest.append(first)
+        if not lines:
+            return
+        tag, last = self._tag(), lines.pop()
+        to.writelines((tag, *self.rest, b"\n"))
         to.writelines(tag + line + b"\n" for line in lines)
+        self.rest = [last] if last else []
 
     def _tag(self) -> bytes:
         return printable(self.name).encode() + b"\t"

@@ -240,16 +240,20 @@ class Finisher:
 
     def _follow(self, job: Job[Any], tag: str) -> None:
         """Print the lines of a running job, each when it is whole; in a thread of its own."""
-        rest = b""
+        rest: list[bytes] = []
+        """The pieces of a line that has no end yet."""
         with contextlib.suppress(Exception):  # the job's own error is told of by its end
             for chunk in job.follow():
-                whole, newline, rest = (rest + chunk).rpartition(b"\n")
+                whole, newline, last = chunk.rpartition(b"\n")
                 if newline:
+                    line, rest = b"".join((*rest, whole, newline)), []
                     with self._may_fail(tag), self._printing:
-                        self._printer.out((whole + newline,), tag)
+                        self._printer.out((line,), tag)
+                if last:
+                    rest.append(last)
         if rest:
             with self._may_fail(tag), self._printing:
-                self._printer.out((rest,), tag)
+                self._printer.out((b"".join(rest),), tag)
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
