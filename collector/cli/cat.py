@@ -1,12 +1,14 @@
 """`collector cat`: print outputs of a batch, byte for byte."""
 
 import argparse
+import itertools
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 
 from collector.batch.batch import Batch
+from collector.batch.keys import Keys, key_text
 from collector.batch.record import Record
 from collector.cli.batches import add_directory_to, opened
 from collector.cli.printing import DONE, NOT_DONE, complain, explained, printable, printing
@@ -60,11 +62,21 @@ def _chosen(
         if record.input in by_input:
             by_input[record.input].append(record)
     for text in wanted:
-        found = by_input[text]
+        found = by_input[text] or list(_of_text(batch, text))
         by_key = batch.find(text)
         if by_key is not None:
             found = [*found, by_key]
         yield text, [record for record in found if record.status == state or not failed]
+
+
+def _of_text(batch: Batch, text: str) -> Iterator[Record]:
+    """Yield the jobs of a text that is told in another form: that of a command begins with "("."""
+    keys = Keys(batch.runs)
+    for earlier in itertools.count():
+        record = batch.find(keys.key(key_text(text), earlier))
+        if record is None:
+            return
+        yield record
 
 
 def _print(record: Record, *, log: bool) -> bool:

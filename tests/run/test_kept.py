@@ -1,5 +1,6 @@
 """`collector run -o`, `--save`, `--retry`: what is kept, continued and refused."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from collector import Batch
+from collector.cli.program import main
 from tests.support.disks import small_disk
 from tests.support.leaks import wait_until
 from tests.support.running import QUIET, RUN, run
@@ -62,7 +64,9 @@ def test_attempts_of_one_run_are_kept_apart(tmp_path: Path) -> None:
         assert [attempt.status for attempt in record.attempts] == ["error", "done"]
 
 
-def test_retry_runs_what_is_missing_whatever_its_inputs_are(tmp_path: Path) -> None:
+def test_retry_runs_what_is_missing_whatever_its_inputs_are(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     script = "[ -e ok ] && printf '%s|' {}"
     line = ["-k", "-0", "-o", "B", script]
     stdin = b"\0".join(map(os.fsencode, HOSTILE)) + b"\0"
@@ -72,6 +76,10 @@ def test_retry_runs_what_is_missing_whatever_its_inputs_are(tmp_path: Path) -> N
     assert ended.returncode == 0
     assert [os.fsdecode(item) for item in ended.stdout.split(b"|")[:-1]] == HOSTILE
     assert run("--retry", "B", where=tmp_path).stdout == b""
+    with contextlib.chdir(tmp_path):
+        for text in HOSTILE:
+            assert main(["cat", "B", text]) == 0, text
+            assert capfdbinary.readouterr().out == os.fsencode(text) + b"|"
     assert not (tmp_path / "pwned").exists()
 
 
