@@ -106,6 +106,30 @@ def test_cat_into_a_pipe_that_is_closed_ends_quietly(batch: Path) -> None:
     assert (done.stdout, done.stderr) == (b"x/a", b"")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["cat b", "report b --csv -", "run --dry-run echo ::: a"],
+)
+@pytest.mark.parametrize(
+    ("to", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")]
+)
+@pytest.mark.usefixtures("batch")
+def test_a_stdout_that_takes_nothing_is_said_once(
+    words: str, to: str, why: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m collector {words} {to}"],
+        env=os.environ | {"PYTHONPATH": os.fspath(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {1, 255}
+    (line,) = done.stderr.splitlines()
+    assert why in line
+
+
 def test_export_copies_each_output_to_a_name(
     batch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,15 +3,21 @@
 import argparse
 import itertools
 import os
-import shutil
-import sys
 from collections.abc import Iterable, Iterator
 
 from collector.batch.batch import Batch
 from collector.batch.keys import Keys, key_text
 from collector.batch.record import Record
 from collector.cli.batches import add_directory_to, opened
-from collector.cli.printing import DONE, NOT_DONE, complain, explained, printable, printing
+from collector.cli.printing import (
+    DONE,
+    NOT_DONE,
+    complain,
+    explained,
+    printable,
+    printing,
+    stdout_bytes,
+)
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -79,17 +85,24 @@ def _of_text(batch: Batch, text: str) -> Iterator[Record]:
         yield record
 
 
+def _blocks(record: Record, *, log: bool) -> Iterator[bytes]:
+    with record.log() if log else record.output() as output, output.open() as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
 def _print(record: Record, *, log: bool) -> bool:
     """Print an output or a log; returns whether it is one of a job that is done, and whole."""
-    out = sys.stdout.buffer
-    try:
-        with record.log() if log else record.output() as output, output.open() as file:
-            shutil.copyfileobj(file, out, 1 << 20)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        complain(f"job {printable(record.name or record.key)}: {printable(explained(error))}")
-        return False
+    out, blocks = stdout_bytes(), _blocks(record, log=log)
+    while True:
+        try:
+            block = next(blocks, b"")
+        except OSError as error:
+            complain(f"job {printable(record.name or record.key)}: {printable(explained(error))}")
+            return False
+        if not block:
+            break
+        out.write(block)  # what that says is of stdout, and not of the job
     out.flush()
     if record.status == "done":
         return True

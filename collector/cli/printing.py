@@ -1,10 +1,11 @@
 """How the commands print: tables, readable numbers, and a reader who goes away early."""
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Final, TextIO
+from typing import BinaryIO, Final, TextIO
 
 DONE: Final = 0
 NOT_DONE: Final = 1
@@ -74,6 +75,17 @@ def printing() -> Iterator[None]:
         raise SystemExit(NOT_DONE) from error
 
 
+def stdout_bytes() -> BinaryIO:
+    """Return stdout for bytes.
+
+    Raises:
+        OSError: It was closed before we began.
+    """
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdout.buffer
+
+
 def complain(text: str) -> None:
     """Say on stderr what is not as it should be; whoever closed it does not want to know."""
     if sys.stderr is None:  # print() would take stdout then
@@ -84,7 +96,9 @@ def complain(text: str) -> None:
         turn_off(sys.stderr)
 
 
-def turn_off(stream: TextIO) -> None:
+def turn_off(stream: TextIO | None) -> None:
     """Write no more to a stream that fails: Python must not say so again when it leaves."""
+    if stream is None:
+        return
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -10,6 +10,7 @@ import argparse
 import atexit
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     if argv is None:
+        _take_standard_numbers()
         atexit.register(gc.freeze)  # the process ends: 15 ms of looking for garbage less
     words = list(sys.argv[1:] if argv is None else argv)
     asked = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
@@ -51,6 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _take_standard_numbers() -> None:
+    """Have no file of ours get the number of a standard stream that is closed, and its bytes."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # the lowest that is free
 
 
 def make_parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:

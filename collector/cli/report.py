@@ -8,12 +8,20 @@ Invariants: I1  a report has its name when it is whole; another one of that name
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from collector.cli.batches import add_directory_to
-from collector.cli.printing import DONE, NOT_DONE, USAGE, complain, explained, printable, printing
+from collector.cli.printing import (
+    DONE,
+    NOT_DONE,
+    USAGE,
+    complain,
+    explained,
+    printable,
+    printing,
+    stdout_bytes,
+)
 from collector.errors import BatchError
 
 if TYPE_CHECKING:
@@ -84,9 +92,10 @@ def _make(kind: str, name: str, source: "Source") -> None:
     pieces = _blocks(_pieces(kind, source))
     if name == _STDOUT:
         with printing():
+            to = stdout_bytes()
             for block in pieces:
-                sys.stdout.buffer.write(block)
-            sys.stdout.buffer.flush()
+                to.write(block)
+            to.flush()
         return
     from collector.store.output.publish import Publication  # noqa: PLC0415
 

@@ -1,13 +1,14 @@
 """What `collector run --events` says of gates that are closed, and of what jobs count."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collector import Batch
-from tests.support.running import run
+from tests.support.running import RUN, run
 
 
 def events(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -50,6 +51,24 @@ def test_what_counts_nothing_has_no_meters(tmp_path: Path) -> None:
     (ended,) = events(tmp_path / "events", "ended")
     (closed,) = events(tmp_path / "events", "closed")
     assert ended["meters"] == closed["meters"] == {}
+
+
+@pytest.mark.parametrize(("closed", "status"), [("2>&-", 0), (">&-", 255), ("<&- >&- 2>&-", 255)])
+def test_no_file_of_ours_gets_what_a_closed_stream_would(
+    closed: str, status: int, tmp_path: Path
+) -> None:
+    words = [*RUN, "--events", "events", "--joblog", "log", "echo {}; echo {} >&2", ":::", "a"]
+    ended = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == status
+    (closed_at,) = events(tmp_path / "events", "closed")  # each line is an event
+    assert closed_at["total"] == 1
+    assert len((tmp_path / "log").read_text().splitlines()) == 2
 
 
 def test_a_closed_gate_is_an_event_and_so_is_that_it_has_opened(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_name_that_leads_out_or_is_taken_fails_its_job_alone(
     assert sorted(os.listdir(tmp_path / "out")) == ["a.txt", "mine.txt"]
     assert (tmp_path / "out" / "mine.txt").read_text() == "of the user"
     assert b"leads out" in ended.stderr
-    assert b"a file of yours has that name: move it away" in ended.stderr
+    assert b"a file of yours has that name: move it away: 'out/mine.txt'" in ended.stderr
     assert not (tmp_path / "x.txt").exists()
 
 

@@ -5,6 +5,7 @@ Owns:       everything of the run, until it is over.
 """
 
 import contextlib
+import errno
 import functools
 import os
 import queue
@@ -118,6 +119,8 @@ def _without_dashes(words: list[str]) -> list[str]:
 
 def _rehearse(request: Request, command: Command, inputs: Given) -> int:
     why = None
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, f"cannot write to stdout: {os.strerror(errno.EBADF)}")
     with contextlib.ExitStack() as stack:
         if request.output is not None and os.path.exists(f"{request.output}/batch.json"):
             from collector.batch.command.results import told  # noqa: PLC0415 - as above
