@@ -110,6 +110,13 @@ def test_a_rehearsal_says_why_each_job_would_run(tmp_path: Path) -> None:
     assert "attempt 1 failed" in said[1]
 
 
+def test_what_a_rehearsal_prints_is_for_a_shell_whatever_the_inputs_are(tmp_path: Path) -> None:
+    stdin = b"\0".join(map(os.fsencode, HOSTILE)) + b"\0"
+    said = run("--dry-run", "-0", "printf", "%s|", "{}", stdin=stdin, where=tmp_path).stdout
+    ran_by_shell = subprocess.run(["sh"], input=said, capture_output=True, check=True)
+    assert ran_by_shell.stdout.split(b"|")[:-1] == [os.fsencode(text) for text in HOSTILE]
+
+
 def test_a_rehearsal_knows_inputs_that_stand_twice_apart_and_refuses_another_command(
     tmp_path: Path,
 ) -> None:

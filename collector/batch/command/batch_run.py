@@ -7,6 +7,7 @@ Owns:       everything of the run, until it is over.
 import contextlib
 import errno
 import functools
+import io
 import os
 import queue
 import shlex
@@ -121,6 +122,8 @@ def _rehearse(request: Request, command: Command, inputs: Given) -> int:
     why = None
     if sys.stdout is None:
         raise OSError(errno.EBADF, f"cannot write to stdout: {os.strerror(errno.EBADF)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a shell is to read the same bytes
     with contextlib.ExitStack() as stack:
         if request.output is not None and os.path.exists(f"{request.output}/batch.json"):
             from collector.batch.command.results import told  # noqa: PLC0415 - as above
