@@ -37,14 +37,18 @@ def end_group(group: int) -> None:
     if not any(map(is_tracker, _members(group))):
         _kill(os.killpg, group, signal.SIGKILL)
         return
-    _kill(os.killpg, group, signal.SIGSTOP)  # all at once: none forks a child that is missed below
-    members = sorted(_members(group), key=group.__eq__)
-    trackers = {pid for pid in members if is_tracker(pid)}
-    for pid in trackers:
-        _kill(os.kill, pid, signal.SIGCONT)
-    for pid in members:
-        if pid not in trackers:
+    _kill(os.killpg, group, signal.SIGSTOP)  # all at once: none forks another child
+    trackers, killed = set[int](), set[int]()
+    # A fork that was under way ends all the same: its child is there, stopped, a little later. One
+    # whose process has got SIGKILL does not.
+    while found := _members(group) - trackers - killed:
+        others = {pid for pid in found if not is_tracker(pid)}
+        for pid in found - others:
+            _kill(os.kill, pid, signal.SIGCONT)
+        trackers |= found - others
+        for pid in others - {group} or others:
             _kill(os.kill, pid, signal.SIGKILL)
+            killed.add(pid)
 
 
 def end_further(group: int) -> None:

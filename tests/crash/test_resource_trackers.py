@@ -277,6 +277,33 @@ def test_a_process_that_goes_on_in_ever_new_children_is_killed_beside_a_tracker(
     tracker.wait()
 
 
+def test_a_child_that_a_stopped_process_was_just_forking_is_killed_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fork that was under way ends after the stop: its child is there, stopped, a bit later."""
+    leader = subprocess.Popen(["sleep", "1000"], process_group=0)
+    late = subprocess.Popen(["sleep", "1000"], process_group=leader.pid)
+    sleeper = "import threading; threading.Event().wait()"
+    tracker = subprocess.Popen(
+        [sys.executable, "-c", sleeper, "from x.resource_tracker import main;main(1)"],
+        process_group=leader.pid,
+    )
+    looked, members = [], process_group._members
+
+    def without_the_late(group: int) -> set[int]:
+        looked.append(group)
+        return members(group) - ({late.pid} if len(looked) <= 2 else set())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process_group, "_members", without_the_late)
+        process_group.end_group(leader.pid)
+    assert len(looked) > 2
+    assert leader.wait() == late.wait() == -signal.SIGKILL
+    assert _running_in(leader.pid) == [tracker.pid]
+    tracker.kill()
+    tracker.wait()
+
+
 def _running_in(number: int) -> list[int]:
     return [pid for pid in process_group._members(number) if is_running(pid)]
 
