@@ -115,8 +115,9 @@ def test_cat_into_a_pipe_that_is_closed_ends_quietly(batch: Path) -> None:
 )
 @pytest.mark.usefixtures("batch")
 def test_a_stdout_that_takes_nothing_is_said_once(
-    words: str, to: str, why: str, tmp_path: Path
+    words: str, to: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # what is buffered is met again at exit
     done = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m collector {words} {to}"],
         env=os.environ | {"PYTHONPATH": os.fspath(ROOT)},

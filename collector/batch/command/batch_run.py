@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TextIO, final
 
 from collector import settings
 from collector.batch.command import amounts, child, function
@@ -120,24 +120,19 @@ def _without_dashes(words: list[str]) -> list[str]:
 
 def _rehearse(request: Request, command: Command, inputs: Given) -> int:
     why = None
-    if sys.stdout is None:
-        raise OSError(errno.EBADF, f"cannot write to stdout: {os.strerror(errno.EBADF)}")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a shell is to read the same bytes
     with contextlib.ExitStack() as stack:
         if request.output is not None and os.path.exists(f"{request.output}/batch.json"):
             from collector.batch.command.results import told  # noqa: PLC0415 - as above
 
             why = stack.enter_context(told(request.output, command, request.resume))
         try:
-            for row, one in _of_shard(request, command, inputs):
-                text = command.shown(Inputs(row, one.number))
-                if request.output is not None:
-                    text += f"  # {why(one.key) if why else 'it has never run'}"
-                sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+            with _stdout_that_may_fail() as stdout:
+                for row, one in _of_shard(request, command, inputs):
+                    text = command.shown(Inputs(row, one.number))
+                    if request.output is not None:
+                        text += f"  # {why(one.key) if why else 'it has never run'}"
+                    stdout.write(text + "\n")
         except BrokenPipeError:
-            _turn_off_stdout()
             return CLOSED_STDOUT
         except SourceError as error:
             say(str(error))
@@ -145,9 +140,20 @@ def _rehearse(request: Request, command: Command, inputs: Given) -> int:
     return 0
 
 
-def _turn_off_stdout() -> None:
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+@contextlib.contextmanager
+def _stdout_that_may_fail() -> Iterator[TextIO]:
+    """Give stdout; if it fails, Python must not write the rest to it when it leaves."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, f"cannot write to stdout: {os.strerror(errno.EBADF)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a shell is to read the same bytes
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise
 
 
 # -- a run -----------------------------------------------------------------------------------------
