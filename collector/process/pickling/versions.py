@@ -5,7 +5,6 @@ Owns:       nothing.
 """
 
 import functools
-import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +22,7 @@ from collector import settings
 from collector.process.pickling import calls, places
 from collector.process.pickling.by_name import CACHED, ByValueError
 from collector.process.pickling.places import Key
+from collector.store.rundir.locks import loading
 
 _GONE: Final = object()
 _ATOMS: Final = (int, float, complex, str, bytes, bool, type(None))
@@ -163,7 +163,11 @@ class _Head:
         if self._size > settings.SCRIPT_COMPARED_BYTES:
             return None
         data = b"".join(self._pieces)
-        return data if len(data) <= settings.KIB else hashlib.blake2b(data).digest()
+        if len(data) <= settings.KIB:
+            return data
+        with loading("hashlib"):
+            import hashlib  # noqa: PLC0415 - 4 ms, for data of a script that is large
+        return hashlib.blake2b(data).digest()
 
 
 def _content(data: Any, key: Key) -> bytes | None:

@@ -28,9 +28,8 @@ from collector.settings import DISPOSE_PATIENCE_S, DISPOSE_PAUSE_S, RUN_NAME_TRI
 from collector.states import move
 from collector.store.rundir import cleanup, kernel
 from collector.store.rundir.claim import RUN_NAME, UNLOCKED_NAME, new_trash_name, sweep
-from collector.store.rundir.locks import Lease, close_private, leads_to, open_private
+from collector.store.rundir.locks import Lease, close_private, leads_to, loading, open_private
 from collector.store.rundir.owner import write_owner
-from collector.store.rundir.reclaim import start_sweep
 from collector.store.rundir.root import (
     ROOT_VARIABLE,
     PathName,
@@ -417,6 +416,8 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
         directory = RunDirectory.create(temp_root)
         directory.dispose_at_exit()
         _own.by_root[key] = directory
+        with loading("collector.store.rundir.reclaim"):
+            from collector.store.rundir.reclaim import start_sweep  # noqa: PLC0415 - no sink needs it
         start_sweep(directory.path.parent)
         return directory
 
