@@ -90,7 +90,7 @@ def fenced(language: str, text: str) -> list[str]:
         ["-c", "import importlinter.cli as c; c.lint_imports_command()", "--no-cache"],
         ["-m", "ruff", "check"],
         ["-m", "ruff", "format", "--check"],
-        ["-m", "mypy"],
+        pytest.param(["-m", "mypy"], marks=pytest.mark.slow),  # a minute, from nothing
     ],
     ids=["import-linter", "ruff check", "ruff format", "mypy"],
 )
