@@ -141,7 +141,7 @@ def test_export_copies_each_output_to_a_name(
     assert (tmp_path / "out" / "0-a.txt").read_bytes() == output("x/a.mp4", 70_000)
     assert main(["export", os.fspath(batch), template]) == 1
     said = capsys.readouterr()
-    assert said.out == "0 outputs were exported, 2 were not\n"
+    assert said.out == "0 outputs were exported, 2 not\n"
     assert "the name is taken; pass --overwrite to replace what is there" in said.err
     assert main(["export", os.fspath(batch), template, "--overwrite"]) == 1
     assert capsys.readouterr().out == "2 outputs were exported\n"

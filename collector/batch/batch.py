@@ -187,7 +187,8 @@ class Batch(Closable):
             else:
                 failures.append(f"{record.name or record.key} ({record.input}): {outcome}")
         if failures:
-            message = f"{len(failures)} outputs could not be exported: {'; '.join(failures)}"
+            count = "1 output" if len(failures) == 1 else f"{len(failures)} outputs"
+            message = f"{count} could not be exported: {'; '.join(failures)}"
             raise BatchError(errno.EIO, message, self._directory.path)
         return saved
 

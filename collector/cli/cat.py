@@ -76,7 +76,7 @@ def _chosen(
 
 
 def _of_text(batch: Batch, text: str) -> Iterator[Record]:
-    """Yield the jobs of a text that is told in another form: that of a command begins with "("."""
+    """Yield the jobs of a text that is told in another form, as `sources.SEVERAL` says."""
     keys = Keys(batch.runs)
     for earlier in itertools.count():
         record = batch.find(keys.key(key_text(text), earlier))

@@ -37,7 +37,8 @@ def _export(arguments: argparse.Namespace) -> int:
         except ValueError as error:  # the template is none
             complain(printable(str(error)))
             return USAGE
-        print(f"{saved} outputs were exported" + (f", {failed} were not" if failed else ""))
+        were = "output was" if saved == 1 else "outputs were"
+        print(f"{saved} {were} exported" + (f", {failed} not" if failed else ""))
         status = batch.status(0)
     missing = failed + status["failed"] + status["interrupted"] + status["waiting"]
     return NOT_DONE if missing else DONE

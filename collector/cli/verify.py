@@ -24,5 +24,5 @@ def _verify(arguments: argparse.Namespace) -> int:
         for problem in problems:
             print(line(problem))
         if not problems:
-            print(f"{len(batch)} jobs: every byte is there")
+            print(f"{len(batch)} job{'s' if len(batch) != 1 else ''}: every byte is there")
     return NOT_DONE if problems else DONE

@@ -16,7 +16,7 @@ from tests.support.running import QUIET, RUN, run
 
 pytestmark = pytest.mark.slow
 
-HOSTILE = ["a b", "'", "$(touch pwned)", "a\nb", "(x", "('a', 'b')", os.fsdecode(b"\xff"), ""]
+HOSTILE = ["a b", "'", "$(touch pwned)", "a\nb", "(x", "()", "('a', 'b')", os.fsdecode(b"\xff"), ""]
 
 
 def ran(where: Path) -> list[str]:
@@ -77,6 +77,8 @@ def test_retry_runs_what_is_missing_whatever_its_inputs_are(
     assert [os.fsdecode(item) for item in ended.stdout.split(b"|")[:-1]] == HOSTILE
     assert run("--retry", "B", where=tmp_path).stdout == b""
     with contextlib.chdir(tmp_path):
+        with Batch.open("B") as batch:
+            assert {"(x", "()"} <= {record.input for record in batch}
         for text in HOSTILE:
             assert main(["cat", "B", text]) == 0, text
             assert capfdbinary.readouterr().out == os.fsencode(text) + b"|"

@@ -11,7 +11,7 @@ from typing import final
 
 from collector.batch.command.outcome import Outcome
 from collector.batch.command.request import Command, Given, key_of
-from collector.batch.command.sources import Known, Row
+from collector.batch.command.sources import SEVERAL, Known, Row
 from collector.batch.directory import BatchDirectory, What
 from collector.batch.history import History
 from collector.batch.keys import Keys, key_text, part_of
@@ -155,5 +155,5 @@ class Results:
 
 def stored_text(values: Row) -> str:
     """Return the inputs of a job as the journal has them."""
-    alone = len(values) == 1 and not values[0].startswith("(")
+    alone = len(values) == 1 and not values[0].startswith(SEVERAL)
     return values[0] if alone else repr(values)

@@ -11,7 +11,6 @@ Invariants: I1  each input that was read is told of once, whatever becomes of it
 import enum
 import queue
 import signal
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -496,4 +495,5 @@ class Runner:
         if timeout is not None and timeout.percent:
             self._durations.append(seconds)
             if len(self._durations) >= _FEW:
-                self._limit_s = timeout.of(statistics.median(self._durations))
+                middle = sorted(self._durations)[len(self._durations) // 2]
+                self._limit_s = timeout.of(middle)

@@ -25,6 +25,10 @@ SEPARATORS: Final = {**_WORDS, "::::+": (True, True)}
 
 Row = tuple[str, ...]
 
+SEVERAL: Final = ("('", '("')
+"""In a journal, the text of a row of several inputs begins with one of these; a single input that
+does is told as a row, too."""
+
 
 class Known(NamedTuple):
     """What a batch directory knows of the inputs of a job: its key, and its number from 1."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from collector.batch.batch import Batch
-from collector.batch.command.sources import Known, Row
+from collector.batch.command.sources import SEVERAL, Known, Row
 from collector.errors import BatchError
 
 
@@ -61,7 +61,7 @@ def inputs_of(batch: Batch) -> Iterator[tuple[Row, Known]]:
 
 def _row(text: str) -> Row:
     """Return the inputs that `results.stored_text` made this text of."""
-    if text.startswith("("):
+    if text.startswith(SEVERAL):
         try:
             found = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -236,11 +236,15 @@ def _histogram(title: str, spread: Spread, say: Callable[[float], str]) -> str:
     return (
         f"<figure><figcaption>{title}: {least} to {largest}</figcaption>"
         f'<svg class="spread" viewBox="0 0 600 170" role="img" aria-label="{title}, {least} to '
-        f'{largest}; most of one bar: {highest:,} jobs">{shapes}'
+        f'{largest}; most of one bar: {_jobs(highest)}">{shapes}'
         f'<text x="0" y="168">{say(bars[0].low)}</text>'
         f'<text x="600" y="168" text-anchor="end">{say(bars[-1].high)}</text>'
-        f'<text x="600" y="12" text-anchor="end">{highest:,} jobs</text></svg></figure>'
+        f'<text x="600" y="12" text-anchor="end">{_jobs(highest)}</text></svg></figure>'
     )
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
 
 
 def _bar(bar: Bar, x: float, width: float, highest: int, say: Callable[[float], str]) -> str:
@@ -249,9 +253,9 @@ def _bar(bar: Bar, x: float, width: float, highest: int, say: Callable[[float], 
     height = max(2.0, 130 * bar.jobs / highest)
     red = min(height, max(2.0, 130 * bar.failed / highest)) if bar.failed else 0.0
     if bar.high:
-        label = f"{say(bar.low)} to {say(bar.high)}: {bar.jobs:,} jobs"
+        label = f"{say(bar.low)} to {say(bar.high)}: {_jobs(bar.jobs)}"
     else:
-        label = f"{say(0)}: {bar.jobs:,} jobs"
+        label = f"{say(0)}: {_jobs(bar.jobs)}"
     label += f", {bar.failed:,} failed" if bar.failed else ""
     inner = max(1.0, width - 2)
     return (
