@@ -7,6 +7,7 @@ Invariants: I1  no job is held here that was yielded.
 """
 
 import itertools
+import math
 import os
 import queue
 import threading
@@ -92,12 +93,16 @@ class Stopping:
         halt: The condition on ends, if there is one.
         budget: Bounds of meters.
         total: How many inputs there are, if that is known.
+        parts: The jobs are those of one of so many parts: a percentage is one of an even share.
     """
 
-    def __init__(self, halt: Halt | None, budget: Mapping[str, float], total: int | None) -> None:
+    def __init__(
+        self, halt: Halt | None, budget: Mapping[str, float], total: int | None, parts: int = 1
+    ) -> None:
         self._halt = halt
         self._budget = budget
-        self._total = total
+        self._total = total if parts == 1 else None
+        self._share = None if total is None else math.ceil(total / parts)
         self._tally = Tally()
         self._lock = threading.Lock()
         self._pool: Pool | None = None
@@ -120,7 +125,7 @@ class Stopping:
             wake: Called, in a thread of the pool's, when a meter has reached its bound.
         """
         self._tally = Tally(self._halt, self._budget, spent)
-        self._tally.total = self._total
+        self._tally.total = self._share
         self._pool, self._open, self._wake = pool, jobs, wake
 
     def stops(self) -> bool:

@@ -309,7 +309,8 @@ class Collector(Executor):
                 are "fail", "success", "done", and "same": equal failures in a row.
             budget: Bounds of meters (`current_job().count`), by name: once one is reached, stop as
                 with "soon". In a batch directory what earlier runs have spent counts too.
-            shard: `(i, n)`: run only those items whose key falls into the i-th of n parts, from 1.
+            shard: `(i, n)`: run only those items whose key falls into the i-th of n parts, from 1;
+                a percentage of `halt` is one of an even share of the inputs.
 
         Raises:
             ValueError: A buffersize below 1, or a total below 0.
@@ -342,15 +343,19 @@ class Collector(Executor):
             text("halt", halt)
         condition = None if halt is None else Halt.parse(halt)
         limits = checked_budget({} if budget is None else budget)
-        open_batch = functools.partial(self._core.board.open, desc or "", total)
+        parts = 1 if shard is None else shard[1]
+        known = total if parts == 1 else None  # how many are of a part is not known before the end
+        open_batch = functools.partial(self._core.board.open, desc or "", known)
         submitting: Submitting[T] = functools.partial(JustRun, self._core, self._options, fn)
         if keeping.batch is not None:
             # By name: the room of batch directories stands on this one.
             room = importlib.import_module("collector.batch.collecting")
             submitting = room.submitting(self._core, self._options, fn, keeping, total)
         label = desc or "" if keeping.batch is None else os.path.abspath(keeping.batch)
-        items = self._core.coming(label, total, iter(iterable))
-        stopping = None if halt is None and not limits else Stopping(condition, limits, total)
+        items = self._core.coming(label, known, iter(iterable))
+        stopping = None
+        if condition is not None or limits:
+            stopping = Stopping(condition, limits, total, parts)
         return collected(
             self._core.pool,
             submitting,

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from collector import Batch
+from collector import Batch, BatchHaltedError, Collector
 from collector.batch.keys import Keys, key_text, part_of
 from tests.support.leaks import wait_until
 from tests.support.tree import Script, kill_at_once, script
@@ -97,6 +97,21 @@ def test_an_inserted_input_moves_no_other_into_another_part() -> None:
     assert {number: after[number] for number in range(2000)} == before
     sizes = [list(before.values()).count(part) for part in range(1, 9)]
     assert all(150 < size < 350 for size in sizes), sizes
+
+
+def refuses(number: int) -> None:
+    raise ValueError(number)
+
+
+def test_a_share_of_failures_is_one_of_the_part(tmp_path: Path) -> None:
+    with Collector(1, progress=False) as collector:
+        jobs = collector.collect(
+            refuses, range(100), batch=tmp_path / "b", shard=(1, 2), halt="soon,fail=20%"
+        )
+        ended = []
+        with pytest.raises(BatchHaltedError, match=r"10 jobs have failed \(of 50\)"):
+            ended.extend(jobs)
+    assert 10 <= len(ended) < 20
 
 
 @pytest.mark.slow
