@@ -29,6 +29,7 @@ from collector.executor.options import BatchOptions
 from collector.executor.options import Options as JobOptions
 from collector.process.pickling import calls
 from collector.progress.board import OpenBatch
+from collector.store.absolute import absolute_path
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ def submitting(
     path = os.fsdecode(keeping.batch or "")
     if not path:
         raise ValueError("batch must be the path of a directory, not an empty one")
-    path = os.path.abspath(path)  # of now: the loop may begin elsewhere
+    path = absolute_path(path)  # of now: the loop may begin elsewhere
     what = what_of(fn)
 
     def begin(batch: OpenBatch) -> "_Kept[T]":

@@ -21,6 +21,7 @@ from collector.batch.keys import FORMAT
 from collector.closable import Closable
 from collector.errors import BatchError, CollectorError
 from collector.settings import READ_BLOCK_BYTES, VERSION
+from collector.store.absolute import absolute_path
 from collector.store.output.publish import Publication
 from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
 
@@ -87,7 +88,7 @@ class BatchDirectory(Closable):
         if not named:
             raise ValueError("a batch directory must be a path, not an empty one")
         try:
-            absolute = os.path.abspath(named)
+            absolute = absolute_path(named)
             if make:
                 _make(absolute)
             # The name that the user gave may be a link of the user's; what is below may not.

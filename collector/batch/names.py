@@ -59,7 +59,7 @@ class Template:
         if not text or text.endswith("/"):
             raise ValueError(f"{text!r} names no file")
         fixed = parts[0][0] if parts else ""
-        self._directory = os.path.normpath(os.path.dirname(fixed) or os.curdir)
+        self._directory = directory_of(fixed)
 
     def name(self, value: object, *, key: str, seq: int, name: str) -> str:
         """Fill the template.
@@ -79,15 +79,31 @@ class Template:
             raise ValueError(f"{self.text!r} cannot be filled for {value!r}: {error}") from None
         if "\0" in filled or os.path.basename(filled) in {"", os.curdir, os.pardir}:
             raise ValueError(f"{filled!r}, of {self.text!r}, names no file")
-        if not _is_below(os.path.normpath(filled), self._directory):
+        found = name_below(self._directory, filled)
+        if found is None:
             raise ValueError(
                 f"{filled!r}, of {self.text!r}, leads out of the template's directory "
-                f"{self._directory!r}"
+                f"{self._directory or os.curdir!r}"
             )
-        return filled
+        return found
 
 
-def _is_below(path: str, directory: str) -> bool:
-    if directory == os.curdir:
-        return not os.path.isabs(path) and path.split(os.sep, 1)[0] != os.pardir
-    return path.startswith(directory if directory.endswith(os.sep) else directory + os.sep)
+def directory_of(fixed: str) -> str:
+    """Return the directory that a template names: up to the last "/" before its first field."""
+    return fixed[: fixed.rfind(os.sep) + 1]
+
+
+def name_below(directory: str, filled: str) -> str | None:
+    """Return the name in a template's directory, or None if that leads out of it.
+
+    What the user has written stays as it is; in what is filled in, ".." is taken for what stands
+    before it, so that an input leads through no link to another place.
+
+    Args:
+        directory: As `directory_of` returns it.
+        filled: The template, filled.
+    """
+    below = filled[len(directory) :]
+    below = os.path.normpath(below.lstrip(os.sep) if directory else below)
+    leads_out = os.path.isabs(below) or below.split(os.sep, 1)[0] == os.pardir
+    return None if leads_out else directory + below

@@ -19,6 +19,7 @@ from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, 
 from collector.batch.lines import Filed, Packed, Place, Saved
 from collector.batch.scan import missing
 from collector.errors import BatchError, ClosedError, OutputLostError
+from collector.store.absolute import absolute_path
 from collector.store.output.output import Output, saved_output
 from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
 
@@ -143,7 +144,7 @@ class Shard:
 
     def _path_of(self, place: Filed | Saved) -> str:
         if isinstance(place, Saved):
-            return os.path.abspath(place.path)
+            return absolute_path(place.path)
         return os.path.join(self.path, FILES_NAME, place.name)
 
     def _read_pack(self, place: Packed) -> bytes:

@@ -38,6 +38,7 @@ from collector.batch.storing import Attempt, Storing
 from collector.batch.table import Line
 from collector.errors import BatchError, SpillError
 from collector.settings import VERSION
+from collector.store.absolute import absolute_path
 from collector.store.output.output import Output, publish
 from collector.store.rundir.owner import write_owner
 
@@ -395,7 +396,7 @@ class BatchWriter:
         saving = lines.Saving(task.key, number, attempt.save, output.size)
         ours = self._is_ours(task, attempt.save)
         self._append(saving)
-        path = os.path.abspath(attempt.save)
+        path = absolute_path(attempt.save)
         try:
             publish(output, path, overwrite=ours, sync=self.options.durable)
         except FileExistsError as error:

@@ -38,6 +38,7 @@ from collector.executor.options import (
 )
 from collector.process.start.child import hold_standard_descriptors, method_of
 from collector.process.start.methods import launcher_for
+from collector.store.absolute import absolute_path
 from collector.store.output.chunk import Chunk
 from collector.store.rundir.locks import loading
 
@@ -351,7 +352,7 @@ class Collector(Executor):
             # By name: the room of batch directories stands on this one.
             room = importlib.import_module("collector.batch.collecting")
             submitting = room.submitting(self._core, self._options, fn, keeping, total)
-        label = desc or "" if keeping.batch is None else os.path.abspath(keeping.batch)
+        label = desc or "" if keeping.batch is None else absolute_path(keeping.batch)
         items = self._core.coming(label, known, iter(iterable))
         stopping = None
         if condition is not None or limits:

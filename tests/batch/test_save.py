@@ -11,10 +11,39 @@ from collector.batch.names import Template
 from tests.support.batchjobs import fails_if_bad, many_bytes
 
 
-def collect(inputs: Any, path: Path, save: Any, **options: Any) -> dict[Any, tuple[bool, Any]]:
+def collect(
+    inputs: Any, path: str | Path, save: Any, **options: Any
+) -> dict[Any, tuple[bool, Any]]:
     with Collector(1, progress=False) as collector:
         jobs = collector.collect(fails_if_bad, inputs, batch=path, save=save, **options)
         return {job.args[0]: (job.resumed, job.exception()) for job in jobs}
+
+
+def test_what_stands_behind_a_link_is_where_the_kernel_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/below")
+    up = os.path.join("link", os.pardir)
+    for resumed in (False, True):
+        found = collect(["x", "below/../y"], os.path.join(up, "b"), os.path.join(up, "{input}.txt"))
+        assert found == {"x": (resumed, None), "below/../y": (resumed, None)}
+    assert sorted(os.listdir("real")) == ["b", "below", "x.txt", "y.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["link", "real"]
+    with Batch.open(os.path.join(up, "b")) as batch:
+        assert [record.output().text() for record in batch] == ["x", "below/../y"]
+        assert batch.verify() == []
+
+
+def test_an_input_leads_through_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "real" / "below")
+    assert Template("out/{input}").name("link/../x", key="", seq=0, name="") == "out/x"
+    assert collect(["link/../x"], tmp_path / "b", "out/{input}") == {"link/../x": (False, None)}
+    assert sorted(os.listdir("out")) == ["link", "x"]
 
 
 def test_outputs_get_the_names_of_a_template(
@@ -117,7 +146,7 @@ def missing(size: int) -> Path:
         ("out/{input.stem}.txt", Path("a/b.mp4"), "out/b.txt"),
         ("{input.parent}/{input.name}{input.suffix}", "a/b.c", "a/b.c.c"),
         ("out/{seq:03}-{name}-{key}", 7, "out/002-f-1-kk"),
-        ("out/{input}", "/etc/passwd", "out//etc/passwd"),
+        ("out/{input}", "/etc/passwd", "out/etc/passwd"),
         ("/x/{input[0]}", ("a", "b"), "/x/a"),
         ("{{}}{input}", "a", "{}a"),
     ],

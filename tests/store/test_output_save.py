@@ -33,6 +33,22 @@ def test_it_is_saved_and_reads_from_there(make: Maker, tmp_path: Path) -> None:
         output.read()
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_name_behind_a_link_is_where_the_kernel_finds_it(
+    make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/below")
+    name = os.path.join("link", "..", "new", "..", "saved")
+    output = make(b"abc")
+    saved = output.save(name if relative else tmp_path / name)
+    with open(name, "rb") as file:
+        assert file.read() == b"abc" == saved.read_bytes() == output.read()
+    assert sorted(os.listdir("real")) == ["below", "new", "saved"]
+    assert sorted(os.listdir(tmp_path / "real" / "new")) == []
+
+
 @pytest.mark.parametrize("times", [1, 2], ids=["renamed", "copied"])
 def test_another_file_under_the_saved_name_is_an_error(
     make: Maker, times: int, tmp_path: Path

@@ -26,6 +26,23 @@ def _process_ends() -> Iterator[None]:
     end_of_process()
 
 
+def test_a_root_behind_a_link_is_where_the_kernel_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/below")
+    (tmp_path / "root").mkdir(mode=0o700)  # where a path without its ".." leads
+    name = os.path.join("link", os.pardir, "root")
+    os.mkdir(name, 0o700)
+    with Collector(1, progress=False, temp_root=name) as collector:
+        with collector.submit(range, 3).output() as output:
+            assert output.read() == b""
+        (run,) = os.listdir(name)
+        assert [os.path.basename(item.path) for item in list_runs([name])] == [run]
+    assert os.listdir(name) == os.listdir("root") == []
+
+
 @pytest.fixture
 def real(tmp_path: Path) -> Path:
     """A directory that can be a root."""

@@ -11,6 +11,9 @@ _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_S: Final = 36500 * 86400
 """Not much more can be waited for: nanoseconds are counted in 64 bits."""
+MOST_BYTES: Final = 1 << 60
+"""Of any amount: the kernel counts bytes in 63 bits."""
+_SHOWN: Final = 40
 _STEPS: Final = "kMGTP"
 _HUNDRED: Final = 100
 
@@ -19,7 +22,7 @@ def size(text: str) -> int:
     """Return a number of bytes: "4096", "64K", "5MiB", "1.5G"; only kB, MB, ... are powers of 1000.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is none, or more than any machine has.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None:
@@ -28,7 +31,10 @@ def size(text: str) -> int:
     decimal = prefix == "k" or (byte and not binary)
     power = _STEPS.lower().index(prefix.lower()) + 1 if prefix else 0
     step = 1000 if decimal and not binary else 1024
-    return round(float(number) * float(step**power))
+    amount = float(number) * float(step**power)
+    if amount > MOST_BYTES:
+        raise ValueError(f"{text.strip()[:_SHOWN]!r} is more than {MOST_BYTES >> 40} TiB")
+    return round(amount)
 
 
 def duration_s(text: str) -> float:
@@ -93,6 +99,6 @@ def jobs(text: str, cpus: int) -> int:
 
 
 def _number(text: str, whole: str) -> float:
-    if not re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text, re.ASCII):
+    if not re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", text, re.ASCII):
         raise ValueError(f"{whole!r} is no percentage: write 50%")
     return float(text)

@@ -55,6 +55,7 @@ from collector.executor.inner import Inner
 from collector.executor.job import Job
 from collector.progress.ends import Level
 from collector.progress.show import Show, ShowOptions
+from collector.store.absolute import absolute_path
 from collector.wire.capture import Capture
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
 
 def _answer(request: Request, show: Show, inner: Inner) -> None:
     """Have the screen say what jobs wait for, and those who ask hear of jobs, not of attempts."""
-    batch = os.path.abspath(request.output) if request.output else None
+    batch = absolute_path(request.output) if request.output else None
 
     def told() -> dict[str, object]:
         view = show.view()
@@ -314,7 +315,7 @@ def _collector(
     slots: str,
     root: str | None,
 ) -> Collector:
-    where = os.path.abspath(request.output) if request.output else ""
+    where = absolute_path(request.output) if request.output else ""
     plan: Any
     if command.template is None:
         assert request.python is not None

@@ -8,6 +8,7 @@ import os
 from typing import final
 
 from collector.batch.command.template import Finder, Inputs, filled
+from collector.batch.names import directory_of, name_below
 
 
 @final
@@ -30,7 +31,7 @@ class SaveName:
         if not finder.within(text):
             raise ValueError(f"{text!r} names one file for all jobs: write out/{{/.}}.txt")
         fixed = self._parts[0] if isinstance(self._parts[0], str) else ""
-        self._directory = os.path.normpath(os.path.dirname(fixed) or os.curdir)
+        self._directory = directory_of(fixed)
 
     def name(self, inputs: Inputs) -> str:
         """Return the name of one job's file.
@@ -41,14 +42,10 @@ class SaveName:
         found = filled(self._parts, inputs)
         if "\0" in found or os.path.basename(found) in {"", os.curdir, os.pardir}:
             raise ValueError(f"{found!r}, of --save {self.text!r}, names no file")
-        path = os.path.normpath(found)
-        if self._directory == os.curdir:
-            below = not os.path.isabs(path) and path.split(os.sep, 1)[0] != os.pardir
-        else:
-            below = path.startswith(self._directory.rstrip(os.sep) + os.sep)
-        if not below:
+        below = name_below(self._directory, found)
+        if below is None:
             raise ValueError(
                 f"{found!r}, of --save {self.text!r}, leads out of the template's directory "
-                f"{self._directory!r}"
+                f"{self._directory or os.curdir!r}"
             )
-        return found
+        return below

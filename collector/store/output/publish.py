@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 from collector.errors import spill_error
 from collector.settings import READ_BLOCK_BYTES
+from collector.store.absolute import absolute_path
 from collector.store.output.chunk import Buffer
 from collector.store.output.digest import new_digest
 from collector.store.output.rename import UNSUPPORTED, NameIn
@@ -62,7 +63,7 @@ class Publication:
             SpillError: There is no room for it.
             OSError: It cannot be made; it names `path`, as all errors of this class.
         """
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = absolute_path(path)
         self._mode = mode
         self._part: NameIn | None = None
         self._fd = -1

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
 from collector.settings import READ_BLOCK_BYTES
+from collector.store.absolute import absolute_path
 from collector.store.output.digest import digest_of
 from collector.store.output.publish import Publication
 from collector.store.output.rename import NameIn
@@ -42,7 +43,7 @@ def target_of(path: str | os.PathLike[str]) -> str:
     if os.path.basename(named) in {"", os.curdir, os.pardir}:
         raise IsADirectoryError(errno.EISDIR, "the path is a directory's; add a file name", named)
     try:
-        return os.path.abspath(named)
+        return absolute_path(named)
     except FileNotFoundError:
         message = "the path is relative, and the working directory is gone"
         raise FileNotFoundError(errno.ENOENT, message, named) from None

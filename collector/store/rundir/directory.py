@@ -26,6 +26,7 @@ from collector import interpreter
 from collector.errors import RunDirectoryError
 from collector.settings import DISPOSE_PATIENCE_S, DISPOSE_PAUSE_S, RUN_NAME_TRIES
 from collector.states import move
+from collector.store.absolute import absolute_path
 from collector.store.rundir import cleanup, kernel
 from collector.store.rundir.claim import RUN_NAME, UNLOCKED_NAME, new_trash_name, sweep
 from collector.store.rundir.locks import Lease, close_private, leads_to, loading, open_private
@@ -145,7 +146,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: It is gone, or somebody is removing it.
         """
-        place, name = os.path.split(os.path.abspath(path))
+        place, name = os.path.split(absolute_path(path))
         if not RUN_NAME.fullmatch(name):
             raise RunDirectoryError(errno.EINVAL, "this is no run directory", path)
         root = open_root(place, make=False)

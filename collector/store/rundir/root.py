@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from collector.errors import RunDirectoryError
+from collector.store.absolute import absolute_path
 from collector.store.rundir import kernel
 from collector.store.rundir.locks import close_private, loading, open_private
 
@@ -113,7 +114,7 @@ def absolute(temp_root: PathName) -> str:
     if not path:
         raise ValueError("temp_root must be a path, not an empty one; leave it out for the default")
     try:
-        return os.path.abspath(path)
+        return absolute_path(path)
     except FileNotFoundError as error:
         message = "cannot use the temp root: it is relative, and the working directory is gone"
         raise RunDirectoryError(errno.ENOENT, message, path) from error

@@ -10,6 +10,7 @@ import re
 import stat
 from typing import Final
 
+from collector.store.absolute import absolute_path
 from collector.store.rundir import kernel
 from collector.store.rundir.locks import close_private, open_private
 from collector.store.rundir.removal import remove_directory
@@ -41,7 +42,7 @@ def remove_scratch(path: PathName) -> list[OSError]:
     Returns:
         What could not be removed; the end of the run removes it, or else the next sweep.
     """
-    place, name = os.path.split(os.path.abspath(path))
+    place, name = os.path.split(absolute_path(path))
     with contextlib.suppress(OSError):
         fd = open_private(place)
         try:

@@ -33,13 +33,19 @@ def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
         amounts.size(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "2000000T", "1048577TiB"])
+def test_a_size_that_no_machine_has_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="more than 1048576 TiB"):
+        amounts.size(text)
+
+
 def test_times_and_shares() -> None:
     assert [amounts.duration_s(text) for text in ("10", "0.5", "90s", "5m", "2h", "1d")] == [
         10, 0.5, 90, 300, 7200, 86400,
     ]  # fmt: skip
     assert amounts.time_limit("200%").of(3) == 6
     assert amounts.time_limit("2m").of(3) == 120
-    for wrong in ("0", "-1", "x", "0%", "1w"):
+    for wrong in ("0", "-1", "x", "0%", "1w", "9" * 400 + "%"):
         with pytest.raises(ValueError, match=r"time|percentage|than 0"):
             amounts.time_limit(wrong)
 
@@ -48,7 +54,7 @@ def test_numbers_of_jobs() -> None:
     assert [amounts.jobs(text, 8) for text in ("3", "50%", "+2", "-6", "-20", "1%")] == [
         3, 4, 10, 2, 1, 1,
     ]  # fmt: skip
-    for wrong in ("0", "", "x", "+", "1.5", "%"):
+    for wrong in ("0", "", "x", "+", "1.5", "%", "9" * 400 + "%", "9" * 400):
         with pytest.raises(ValueError, match="write"):
             amounts.jobs(wrong, 8)
 
@@ -108,7 +114,8 @@ def test_every_move_of_a_run_is_in_its_table_but_one() -> None:
     [
         ("out/{/.}.txt", "a/b.c", "out/b.txt"),
         ("{}.txt", "a/b", "a/b.txt"),
-        ("out/{}", "x/../y", "out/x/../y"),
+        ("out/{}", "x/../y", "out/y"),
+        ("l/../{}", "x/../y", "l/../y"),
         ("/tmp/o/{#}", "x", "/tmp/o/3"),
     ],
 )

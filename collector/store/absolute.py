@@ -1,0 +1,19 @@
+"""Make a path absolute as the kernel reads it.
+
+Runs in:    any process.
+"""
+
+import os
+from pathlib import Path
+
+
+def absolute_path(path: str | os.PathLike[str]) -> str:
+    """Return a path that leads to the same place from any working directory.
+
+    `os.path.abspath` takes ".." for what stands before it: behind a link to a directory that is
+    another place than the one that `open` finds.
+
+    Raises:
+        FileNotFoundError: It is relative, and the working directory is gone.
+    """
+    return os.fspath(Path(path).absolute())
