@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from collector import Batch, BatchHaltedError, Collector
+from collector import Batch, BatchHaltedError, Collector, Job
 from collector.batch.keys import Keys, key_text, part_of
 from tests.support.leaks import wait_until
 from tests.support.tree import Script, kill_at_once, script
@@ -108,7 +108,7 @@ def test_a_share_of_failures_is_one_of_the_part(tmp_path: Path) -> None:
         jobs = collector.collect(
             refuses, range(100), batch=tmp_path / "b", shard=(1, 2), halt="soon,fail=20%"
         )
-        ended = []
+        ended: list[Job[None]] = []
         with pytest.raises(BatchHaltedError, match=r"10 jobs have failed \(of 50\)"):
             ended.extend(jobs)
     assert 10 <= len(ended) < 20
