@@ -244,6 +244,22 @@ def test_both_are_replaced_when_asked(source: Path, aside: str) -> None:
     assert files_in(source.parent) == {"talk.mp4", "talk.txt", "talk.txt.json"}
 
 
+def test_a_text_behind_a_link_is_not_replaced_unasked(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/below")
+    target = os.path.join("link", os.pardir, "text")
+    (tmp_path / "text").write_bytes(b"another")  # where a path without its ".." leads
+    with manager_of(b"new") as manager:
+        finalize_processing(None, streaming_manager=manager, file_path=source, output_path=target)
+    assert Path(target).read_bytes() == b"new"
+    with manager_of(b"newer") as manager, pytest.raises(FileExistsError):
+        finalize_processing(None, streaming_manager=manager, file_path=source, output_path=target)
+    assert (Path(target).read_bytes(), Path("text").read_bytes()) == (b"new", b"another")
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_name_that_is_too_long_is_told_before_anything_is_done(
     source: Path, overwrite: bool

@@ -18,6 +18,7 @@ from collector.errors import CollectorError, spill_error
 from collector.integrations.on_status import StatusCallback
 from collector.integrations.postprocess.text_record import Tally, as_plain_json, record_bytes
 from collector.settings import JOIN_BYTES
+from collector.store.absolute import absolute_path
 from collector.store.output.output import Output
 from collector.store.output.publish import Publication
 from collector.store.output.target import refuse_taken
@@ -175,7 +176,7 @@ class _FinalNames:
             raise ValueError(message)
         for path in (place.text, place.record):
             with contextlib.suppress(NotADirectoryError):  # said when the text is begun
-                refuse_taken(os.path.abspath(path), overwrite=overwrite)
+                refuse_taken(absolute_path(path), overwrite=overwrite)
         return place
 
 
@@ -202,7 +203,7 @@ def _begun(path: Path) -> Publication:
     except CollectorError:
         raise
     except OSError as error:
-        raise spill_error(error, os.path.abspath(path)) from error
+        raise spill_error(error, absolute_path(path)) from error
 
 
 def _transformed(output: Output, transforms: Sequence[Transform]) -> Generator[bytes, None, None]:
