@@ -174,6 +174,21 @@ with Collector(1, method, children.take, ({"queue": queue},)) as collector:
 
 
 @each_library
+@each_method
+def test_what_a_library_is_to_do_at_the_end_of_a_worker_is_done(
+    method: str, library: str, tmp_path: Path
+) -> None:
+    """That a queue's thread is waited for is such a thing: else what was put last may be lost."""
+    source = """
+with Collector(1, method) as collector:
+    collector.submit(children.leave_for_the_end, library, sys.argv[3]).result()
+    assert not os.path.exists(sys.argv[3])
+assert os.path.exists(sys.argv[3])
+"""
+    assert fine(source, method, library, os.fspath(tmp_path / "ended"))
+
+
+@each_library
 def test_a_queue_of_a_module_works_by_fork_though_the_program_has_put_into_it(library: str) -> None:
     """Its thread that sends is not there in a child, which the library has to be told."""
     source = """

@@ -8,6 +8,7 @@ Source:     dropping `init_main_from_*` from the preparation data is what loky d
             are used: docs/decisions/0023-private-parts-of-multiprocess.md.
 """
 
+import atexit
 import contextlib
 import io
 import os
@@ -15,7 +16,7 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 import multiprocess
 from multiprocess import popen_fork, popen_spawn_posix, reduction, spawn, util
@@ -24,6 +25,10 @@ from multiprocess.context import set_spawning_popen
 from collector.process.start import bootstrap
 from collector.process.start.child import settle, surroundings, take_name
 from collector.process.start.launcher import Child, Role, name_of, open_pidfd
+
+_HAS_EXIT_FUNCTIONS: Final = sys.version_info >= (3, 13)
+"""Whether a child by fork runs exit functions of its own; before, `_bootstrap` does what those of
+the library do (gh-83856)."""
 
 
 @contextlib.contextmanager
@@ -51,9 +56,14 @@ class _ForkPopen(popen_fork.Popen):  # type: ignore[misc]
             if not self.pid:
                 code = 1
                 try:
+                    if _HAS_EXIT_FUNCTIONS:
+                        atexit._clear()  # noqa: SLF001 - as there, like the rest
+                        atexit.register(util._exit_function)  # noqa: SLF001
                     os.close(sentinel)
                     os.close(parent_w)
-                    code = process_obj._bootstrap(parent_sentinel=child_r)  # noqa: SLF001 - as there
+                    code = process_obj._bootstrap(parent_sentinel=child_r)  # noqa: SLF001
+                    if _HAS_EXIT_FUNCTIONS:
+                        atexit._run_exitfuncs()  # noqa: SLF001
                 finally:
                     os._exit(code)
 
