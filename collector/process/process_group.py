@@ -51,19 +51,36 @@ def end_group(group: int) -> None:
             killed.add(pid)
 
 
-def end_further(group: int) -> None:
-    """Kill all processes of a group that a worker's job has begun; 0 for none."""
-    if group:
-        end_group(group)
+def end_further(begun: int) -> None:
+    """Kill what the job of a worker has begun, as its worker has noted it.
+
+    Args:
+        begun: A process group. Or, of one that was about to be started, the negated inode number of
+            a pipe that only its processes write to: once the worker is dead, they are all found.
+            Or 0 for none.
+    """
+    if begun > 0:
+        end_group(begun)
+    for _ in range(_LOOKS if begun < 0 else 0):
+        groups = {_group_of(pid) for pid in _holders(-begun)} - {None, os.getpgrp()}
+        if not groups:
+            return
+        for group in filter(None, groups):
+            end_group(group)
+        time.sleep(_EXEC_S)  # what was killed goes in a moment
 
 
 def _members(group: int) -> set[int]:
-    """Return the processes of a group; none where there is no `/proc` to look at."""
+    """Return the processes of a group."""
+    return {pid for pid in _processes() if _group_of(pid) == group}
+
+
+def _processes() -> list[int]:
+    """Return all processes; none where there is no `/proc` to look at."""
     try:
-        names = os.listdir("/proc")
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     except OSError:
-        return set()
-    return {pid for name in names if name.isdecimal() and _group_of(pid := int(name)) == group}
+        return []
 
 
 def _group_of(pid: int) -> int | None:
@@ -71,6 +88,21 @@ def _group_of(pid: int) -> int | None:
         return os.getpgid(pid)
     except OSError:  # it has ended
         return None
+
+
+def _holders(pipe: int) -> set[int]:
+    """Return the processes that hold an end of a pipe, as far as we may look at them."""
+    return {pid for pid in _processes() if _holds(pid, pipe)}
+
+
+def _holds(pid: int, pipe: int) -> bool:
+    descriptors = f"/proc/{pid}/fd"
+    with contextlib.suppress(OSError):  # it has ended, or is not ours to look at
+        for fd in os.listdir(descriptors):
+            with contextlib.suppress(OSError):  # it is closed by now
+                if os.readlink(f"{descriptors}/{fd}") == f"pipe:[{pipe}]":
+                    return True
+    return False
 
 
 def is_tracker(pid: int) -> bool:

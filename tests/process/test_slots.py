@@ -57,5 +57,7 @@ def test_a_process_group_that_nobody_has_noted_is_none(
     assert shared_slots.group_of(fd) == 0
     shared_slots.note_group(mapped, 4321)
     assert shared_slots.group_of(fd) == shared_slots.group_of(mapped) == 4321
+    shared_slots.note_group(mapped, -4321)  # one that is about to begin
+    assert shared_slots.group_of(fd) == shared_slots.group_of(mapped) == -4321
     mapped[-len(scribbled) :] = scribbled
     assert shared_slots.group_of(fd) == 0

@@ -5,7 +5,8 @@ Owns:       the child process and its process group until it has ended, and the 
             pipes.
 Invariants: I1  the job ends when the command does. What is in its pipes then is taken, and nothing
                 later: what it has left in the background is left alone.
-            I2  the group of a running command is named to whoever ends the worker.
+            I2  the group of a running command is named to whoever ends the worker; before it is
+                there, the pipe that it will write to.
             I3  a command is waited for after its group has ceased to be named: its number is its
                 own as long as anybody may send a signal to it.
 """
@@ -168,12 +169,13 @@ class _Child:
         self._asked = self._timed_out = False
         self._deadline_s: float | None = None
         self._limit_s = 0.0
-        own = self._job.lead(0)
         self._out, out = os.pipe()
         self._err, err = os.pipe()
+        own = self._job.lead(-os.fstat(out).st_ino)
         try:
             self._pid = _spawn(arguments, environment, (out, err), own_group=own)
         except (OSError, ValueError) as error:
+            self._job.lead(0)
             os.close(self._out)
             os.close(self._err)
             raise self._not_started(arguments, error) from None

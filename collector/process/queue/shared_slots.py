@@ -6,7 +6,8 @@ Behind the slots the worker notes
   had not started;
 - which call it has loaded last, and when: the parent looks there when the time of a job seems to be
   used up;
-- which process group the running job has begun, if any: whoever ends the worker ends that too.
+- which process group the running job has begun, or is about to begin: whoever ends the worker ends
+  that too.
 
 Runs in:    the parent makes it, the worker and the sink map it.
 Owns:       nothing; its descriptors and mappings are the queue's.
@@ -91,7 +92,10 @@ def loaded_s(fd: int, ticket: int) -> float | None:
 
 
 def note_group(slots: memoryview, group: int) -> None:
-    """Note, in the worker, which process group its job has begun; 0 once that is not its own."""
+    """Note, in the worker, which process group its job has begun; 0 once that is not its own.
+
+    It may be negative: see `process_group.end_further`.
+    """
     _GROUP.pack_into(slots, _GROUP_AT, group, ~group)
 
 
@@ -108,4 +112,4 @@ def group_of(memory: memoryview | int) -> int:
         at = memory[_GROUP_AT:_ALL_BYTES]
     group: int
     group, complement = _GROUP.unpack(at)
-    return group if group > 1 and complement == ~group else 0
+    return group if group not in {0, 1} and complement == ~group else 0

@@ -205,10 +205,11 @@ class Sink:
         """The parent is gone: end the workers, remove the run directory, leave."""
         self._stopped = True
         pumps = [source for source in self._sources.values() if source.is_pump]
-        for source in self._sources.values():
-            if not source.is_pump:
-                end_process(source.pid)
-                end_further(source.queue.group())
+        workers = [source for source in self._sources.values() if not source.is_pump]
+        noted = [max(source.queue.group(), 0) for source in workers]
+        for source, group in zip(workers, noted, strict=True):
+            end_process(source.pid)
+            end_further(group)
         # Also the groups of workers that have just died: the kernel was faster with those. Of the
         # others the parent has killed the group, and the number may be a stranger's by now.
         just_now_s = time.monotonic() - settings.JUST_DIED_S
@@ -217,6 +218,9 @@ class Sink:
                 end_group(pid)
                 end_further(further)
         self._wait_for_deaths(pumps)
+        for source, group in zip(workers, noted, strict=True):
+            if (last := source.queue.group()) != group:  # it was about to begin one
+                end_further(last)
         _give_terminal_back(self._farewell)
         # Pipes and sockets of a killed process may end before its locks are free.
         self._directory.dispose(patience_s=settings.WORKERS_GONE_S)

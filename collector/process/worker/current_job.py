@@ -207,6 +207,10 @@ class CurrentJob(BinaryFile):
     def lead(self, group: int) -> bool:
         """Have a process group that the job has begun end with the worker, until 0 is named.
 
+        Args:
+            group: Its number; or, before it is there, the negated inode number of a pipe that only
+                its processes will write to.
+
         Returns:
             False where that cannot be: let its processes stay in the worker's group.
         """
