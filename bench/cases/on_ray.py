@@ -3,6 +3,7 @@
 Each contender has a Ray of its own on this machine, with as many CPUs as there are workers.
 """
 
+import asyncio
 import importlib.util
 import os
 import secrets
@@ -20,6 +21,7 @@ from collector import Collector
 from collector.settings import RAY_STORE_BYTES
 
 BARE = "bare Ray"
+BARE_STREAM = "bare Ray, streamed"
 OF_STREAMS = 0.8
 OF_TASKS = 0.5
 WINDOW = 8
@@ -37,6 +39,11 @@ def chunks(chunk_bytes: int, count: int) -> Iterator[bytes]:
 def nothing(number: int) -> int:
     """Another one."""
     return number
+
+
+def streamed(number: int) -> Iterator[int]:
+    """The same, as a stream."""
+    yield number
 
 
 def _needs_ray() -> None:
@@ -127,6 +134,30 @@ def bare_tasks(workers: int, count: int) -> Iterator[float]:
             yield perf_counter() - start
 
 
+def bare_streamed_tasks(workers: int, count: int) -> Iterator[float]:
+    """Yield the seconds that so many tasks take whose one value is streamed, one a CPU at a time.
+
+    So has whoever wants what a task yields while it runs, and to know which of them runs.
+    """
+    with _ray(workers) as ray:
+        task = ray.remote(streamed).options(num_cpus=1, max_retries=0, num_returns="streaming")
+        numbers = iter(range(0))
+
+        async def one_after_the_other() -> None:
+            for number in numbers:
+                async for reference in task.remote(number):
+                    assert await reference == number
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(one_after_the_other() for _ in range(workers)))
+
+        while True:
+            numbers = iter(range(count))
+            start = perf_counter()
+            asyncio.run(all_of_them())
+            yield perf_counter() - start
+
+
 def our_tasks(workers: int, count: int) -> Iterator[float]:
     """Yield the seconds that so many jobs take."""
     _needs_ray()
@@ -169,6 +200,9 @@ def cases(scale: Scale) -> Iterator[Case]:
         contenders={
             OURS: Contender("bench.cases.on_ray:our_tasks", {"workers": 2, "count": count}),
             BARE: Contender("bench.cases.on_ray:bare_tasks", {"workers": 2, "count": count}),
+            BARE_STREAM: Contender(
+                "bench.cases.on_ray:bare_streamed_tasks", {"workers": 2, "count": count}
+            ),
         },
         figure=per_second(count),
         goals=(Goal(BARE, OF_TASKS),),
