@@ -352,7 +352,7 @@ class Collector(Executor):
             # By name: the room of batch directories stands on this one.
             room = importlib.import_module("collector.batch.collecting")
             submitting = room.submitting(self._core, self._options, fn, keeping, total)
-        label = desc or "" if keeping.batch is None else absolute_path(keeping.batch)
+        label = desc or "" if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))
         items = self._core.coming(label, known, iter(iterable))
         stopping = None
         if condition is not None or limits:

@@ -158,7 +158,7 @@ class Child:
     def signal(self, number: int, *, itself: bool) -> None:
         """Send a signal to the further process group that it has begun, and to its own if asked."""
         if not self._reaped:
-            for group in {max(self.leads(), 0), self.pid if itself else 0} - {0}:
+            for group in filter(None, (max(self.leads(), 0), self.pid if itself else 0)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, number)
 
