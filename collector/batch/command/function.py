@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from collector.batch.command.child import Call, take_slot
 from collector.batch.command.ended import Ended
@@ -17,6 +17,13 @@ from collector.errors import CollectorError
 from collector.process.pickling import calls
 from collector.process.worker.main import finish
 from collector.process.worker.running import current_job
+
+if TYPE_CHECKING:
+    from collector.batch.command.environment import Variable
+
+
+_LONGEST: Final = 64
+"""Bytes of a variable that says which job it is: a number, or a key of 32 digits."""
 
 
 class FunctionPlan(NamedTuple):
@@ -53,6 +60,7 @@ class _Prepared:
     def __init__(self) -> None:
         self.function: Callable[..., Any] | None = None
         self.failure = ""
+        self.variables: tuple[Variable, ...] = ()
 
 
 _prepared: Final = _Prepared()
@@ -76,6 +84,10 @@ def prepare(plan: FunctionPlan) -> None:
         _prepared.function = _load(plan.target)
     except Exception as error:  # noqa: BLE001 - the user's module: `run` tells of it
         _prepared.failure = f"cannot load {plan.target}: {type(error).__name__}: {error}"
+    from collector.batch.command.environment import Variable  # noqa: PLC0415 - ctypes: no parent needs it
+
+    names = ("COLLECTOR_SEQ", "COLLECTOR_KEY", "COLLECTOR_ATTEMPT")
+    _prepared.variables = tuple(Variable(name, _LONGEST) for name in names)
     os.environ["COLLECTOR_SLOT"] = str(take_slot(plan.slots, plan.jobs))
     if plan.batch:
         os.environ["COLLECTOR_BATCH"] = plan.batch
@@ -108,9 +120,9 @@ def run(call: Call) -> Returned:
     function = _prepared.function
     if function is None:
         raise CannotLoadError(_prepared.failure)
-    os.environ["COLLECTOR_SEQ"] = str(call.seq)
-    os.environ["COLLECTOR_KEY"] = call.key
-    os.environ["COLLECTOR_ATTEMPT"] = str(call.attempt)
+    texts = str(call.seq), call.key, str(call.attempt)
+    for variable, text in zip(_prepared.variables, texts, strict=True):
+        variable.set(text)
     start, start_s = time.time(), time.monotonic()
     value = finish(function(*call.values), current_job())
     ended = Ended(start, time.monotonic() - start_s)
