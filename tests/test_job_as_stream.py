@@ -282,13 +282,15 @@ def write_while_interrupted(rounds: int) -> int:
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     other = threading.Thread(target=lambda: [job.write(b"t" * 500) for _ in range(rounds)])
     other.start()
-    for _ in range(rounds):
-        os.write(job.fileno(), b"p" * 700)
-        job.write(b"w" * 300)
-        job.flush()
-    other.join()
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    try:
+        for _ in range(rounds):
+            os.write(job.fileno(), b"p" * 700)
+            job.write(b"w" * 300)
+            job.flush()
+        other.join()
+    finally:  # else the handler ends the worker behind the job, and nobody hears what was wrong
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     return calls
 
 
