@@ -84,6 +84,15 @@ def temp_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A relative path that leads to `tmp_path / "real"`, where without its ".." it leads here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real/below")
+    return os.path.join("link", os.pardir)
+
+
+@pytest.fixture
 def process_ends() -> Iterator[None]:
     """After the test, do what the end of this process would."""
     yield

@@ -20,12 +20,9 @@ def collect(
 
 
 def test_what_stands_behind_a_link_is_where_the_kernel_finds_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, behind_a_link: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "real" / "below").mkdir(parents=True)
-    (tmp_path / "link").symlink_to("real/below")
-    up = os.path.join("link", os.pardir)
+    up = behind_a_link
     for resumed in (False, True):
         found = collect(["x", "below/../y"], os.path.join(up, "b"), os.path.join(up, "{input}.txt"))
         assert found == {"x": (resumed, None), "below/../y": (resumed, None)}
@@ -36,9 +33,8 @@ def test_what_stands_behind_a_link_is_where_the_kernel_finds_it(
         assert batch.verify() == []
 
 
-def test_an_input_leads_through_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "real" / "below").mkdir(parents=True)
+@pytest.mark.usefixtures("behind_a_link")
+def test_an_input_leads_through_no_link(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path / "real" / "below")
     assert Template("out/{input}").name("link/../x", key="", seq=0, name="") == "out/x"

@@ -245,12 +245,9 @@ def test_both_are_replaced_when_asked(source: Path, aside: str) -> None:
 
 
 def test_a_text_behind_a_link_is_not_replaced_unasked(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, behind_a_link: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "real" / "below").mkdir(parents=True)
-    (tmp_path / "link").symlink_to("real/below")
-    target = os.path.join("link", os.pardir, "text")
+    target = os.path.join(behind_a_link, "text")
     (tmp_path / "text").write_bytes(b"another")  # where a path without its ".." leads
     with manager_of(b"new") as manager:
         finalize_processing(None, streaming_manager=manager, file_path=source, output_path=target)

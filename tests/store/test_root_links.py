@@ -27,13 +27,10 @@ def _process_ends() -> Iterator[None]:
 
 
 def test_a_root_behind_a_link_is_where_the_kernel_finds_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, behind_a_link: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "real" / "below").mkdir(parents=True)
-    (tmp_path / "link").symlink_to("real/below")
     (tmp_path / "root").mkdir(mode=0o700)  # where a path without its ".." leads
-    name = os.path.join("link", os.pardir, "root")
+    name = os.path.join(behind_a_link, "root")
     os.mkdir(name, 0o700)
     with Collector(1, progress=False, temp_root=name) as collector:
         with collector.submit(range, 3).output() as output:
