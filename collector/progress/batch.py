@@ -8,7 +8,6 @@ Invariants: I1  no code of the user's runs while something is counted: events go
                 from the thread that ends jobs (`InOrder`).
 """
 
-import dataclasses
 import itertools
 import os
 import time
@@ -202,7 +201,7 @@ class Batch:
         else:
             self._catch_up(job, ended.attempt)
             seconds, _ = self._tally.so_far(job.id, time.monotonic())
-            ended = dataclasses.replace(ended, seconds=seconds)
+            ended = ended._replace(seconds=seconds)
             self._tally.ended(ended)
             self._say(ended)
             self._spilled += progress.mode is Mode.STREAMING
@@ -222,7 +221,7 @@ class Batch:
                 seconds=seconds,
                 size_bytes=size_bytes,
             )
-            self._tally.ended(dataclasses.replace(ended, size_bytes=0))  # what it wrote is dropped
+            self._tally.ended(ended._replace(size_bytes=0))  # what it wrote is dropped
             self._say(ended)
 
     def _say(self, ended: Ended) -> None:

@@ -5,8 +5,8 @@ Runs in:    anywhere: values.
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, final
+from types import MappingProxyType
+from typing import Final, NamedTuple, final
 
 from collector import settings
 
@@ -46,8 +46,7 @@ class How(enum.StrEnum):
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(NamedTuple):
     """The end of one attempt.
 
     Attributes:
@@ -76,7 +75,7 @@ class Ended:
     size_bytes: int = 0
     why: str = ""
     tail: bytes = b""
-    meters: Mapping[str, float] = field(default_factory=dict)
+    meters: Mapping[str, float] = MappingProxyType({})
 
 
 def why(error: BaseException) -> str:

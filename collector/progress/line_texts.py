@@ -106,7 +106,7 @@ def said_text(said: Said, columns: int | None, *, colour: bool = False) -> str:
             facts = (f"> {seconds_text(seconds)}", size_text(job.size_bytes))
             return line_text(said.what, facts, (_attempted(job), ""), columns, colour=colour)
         case LeftOut():
-            more = f"... and {said.count} more {said.what}"
+            more = f"... and {said.number} more {said.what}"
             return line_text("", ("", ""), (more, ""), columns)
 
 

@@ -18,8 +18,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from collector import settings
 
@@ -27,8 +26,7 @@ _logger: Final = logging.getLogger("collector")
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call to be made.
 
     Attributes:
@@ -48,8 +46,7 @@ class Call:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class _Must:
+class _Must(NamedTuple):
     call: Call
     last: bool
 

@@ -11,7 +11,7 @@ Invariants: I1  a job that is not over is in no count but `retried`.
 import enum
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypedDict, final
+from typing import Final, NamedTuple, Protocol, TypedDict, final
 
 from collector import settings
 from collector.progress.ends import Ended, How
@@ -30,8 +30,7 @@ class Late(enum.StrEnum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class LateJob:
+class LateJob(NamedTuple):
     """A running job that is late."""
 
     what: Late
@@ -39,11 +38,10 @@ class LateJob:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """There were more of something than could be told of."""
 
-    count: int
+    number: int
     what: str
 
 

@@ -3,15 +3,13 @@
 Runs in:    anywhere: values.
 """
 
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 from collector.store.output.progress import Mode
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class RunningJob:
+class RunningJob(NamedTuple):
     """A job that runs, as of now.
 
     Attributes:
@@ -40,8 +38,7 @@ class RunningJob:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A batch, as of now.
 
     Attributes:

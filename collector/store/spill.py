@@ -14,13 +14,11 @@ Invariants: I1  `bytes_written` equals the bytes that a reader will get: a write
 Source:     a failed spill keeps the bytes in memory and the output alive to report it: zict.
 """
 
-import dataclasses
 import logging
 import operator
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self, final
+from typing import NamedTuple, Self, final
 
 from collector.settings import MEMORY_THRESHOLD_BYTES, TEMP_FILE_BASE_NAME
 from collector.states import move
@@ -37,8 +35,7 @@ _logger = logging.getLogger("collector")
 
 
 @final
-@dataclass(slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """What is left of an output that takes no more, ready to be handed to another process.
 
     Attributes:
@@ -290,7 +287,7 @@ class SpillManager(BinaryFile):
         phase = self._phase
         if isinstance(phase, Ended):
             return
-        self._close(Event.DISPOSED, dataclasses.replace(phase.progress, temp_file_path=None))
+        self._close(Event.DISPOSED, phase.progress._replace(temp_file_path=None))
         if isinstance(phase, InFile):
             phase.file.remove()
 

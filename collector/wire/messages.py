@@ -1,19 +1,17 @@
 """The messages between parent and sink, and from the parent to a worker.
 
-A message is a dataclass whose fields are numbers, then texts and bytes; nobody changes one (frozen
-ones take five times as long to make). On the wire it is a fixed header (kind, counts, length of the
-body), the numbers, the lengths of the texts and bytes, and these.
+A message is a named tuple whose fields are numbers, then texts and bytes (a dataclass takes three
+times as long to be defined, in every process). On the wire it is a fixed header (kind, counts,
+length of the body), the numbers, the lengths of the texts and bytes, and these.
 
 Invariants: I1  nothing in a message is ever unpickled to understand it; values of jobs are opaque
                 bytes.
             I2  the decoder delivers the same messages however the bytes were split.
 """
 
-import dataclasses
-import operator
 import struct
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 from collector.errors import ProtocolError
 
@@ -26,8 +24,7 @@ _SMALL_BYTES: Final = 4096
 """Texts and bytes of a message up to this size are one piece with its header."""
 
 
-@dataclasses.dataclass(slots=True)
-class RunJob:
+class RunJob(NamedTuple):
     """Parent to worker: run this job next."""
 
     ticket: int
@@ -42,8 +39,7 @@ class RunJob:
     parts: bytes
 
 
-@dataclasses.dataclass(slots=True)
-class LoadPart:
+class LoadPart(NamedTuple):
     """Parent to worker: have these names of a part of the script when this attempt is run.
 
     Starts and wanted are numbers of eight bytes each.
@@ -56,16 +52,14 @@ class LoadPart:
     blob: bytes
 
 
-@dataclasses.dataclass(slots=True)
-class AuthKeys:
+class AuthKeys(NamedTuple):
     """Parent to worker: the keys of these libraries are new here; an empty one is not loaded."""
 
     multiprocessing: bytes
     multiprocess: bytes
 
 
-@dataclasses.dataclass(slots=True)
-class WorkerJoined:
+class WorkerJoined(NamedTuple):
     """Parent to sink: read this worker's queue; the reader's descriptors come along."""
 
     worker: int
@@ -73,8 +67,7 @@ class WorkerJoined:
     slots: int
 
 
-@dataclasses.dataclass(slots=True)
-class WorkerLeft:
+class WorkerLeft(NamedTuple):
     """Parent to sink: this worker is dead; said only where no pidfd tells the sink so.
 
     What a pump had carried of it is in the pump's queue by then.
@@ -83,22 +76,19 @@ class WorkerLeft:
     worker: int
 
 
-@dataclasses.dataclass(slots=True)
-class FollowJob:
+class FollowJob(NamedTuple):
     """Parent to sink: spill this job's output now, and report its progress more often."""
 
     ticket: int
 
 
-@dataclasses.dataclass(slots=True)
-class MemoryHeld:
+class MemoryHeld(NamedTuple):
     """Parent to sink: what the parent holds in memory has changed by so many bytes."""
 
     change: int
 
 
-@dataclasses.dataclass(slots=True)
-class Farewell:
+class Farewell(NamedTuple):
     """Parent to sink: should the parent die, write this to stderr; it gives the terminal back.
 
     `mode` is JSON: the two modes of that terminal, as `termios` has them, that it is to have and
@@ -109,8 +99,7 @@ class Farewell:
     mode: str = ""
 
 
-@dataclasses.dataclass(slots=True)
-class RunDirectoryAt:
+class RunDirectoryAt(NamedTuple):
     """Parent to sink or worker: where to make files now; or, with a text, why nowhere.
 
     It answers the question of that number; 0 if nobody has asked. `identity` is device and inode.
@@ -123,29 +112,25 @@ class RunDirectoryAt:
     error: str
 
 
-@dataclasses.dataclass(slots=True)
-class Stop:
+class Stop(NamedTuple):
     """Parent to sink: no worker is left; leave."""
 
 
-@dataclasses.dataclass(slots=True)
-class WorkerReady:
+class WorkerReady(NamedTuple):
     """Sink to parent: the worker is up; or, with a text, it refuses to work and says why."""
 
     worker: int
     refusal: str
 
 
-@dataclasses.dataclass(slots=True)
-class JobStarted:
+class JobStarted(NamedTuple):
     """Sink to parent: the worker has begun to run the job."""
 
     worker: int
     ticket: int
 
 
-@dataclasses.dataclass(slots=True)
-class JobProgressed:
+class JobProgressed(NamedTuple):
     """Sink to parent: how far a running job's output is; name is its file, if any."""
 
     ticket: int
@@ -154,16 +139,14 @@ class JobProgressed:
     name: str
 
 
-@dataclasses.dataclass(slots=True)
-class LogRecord:
+class LogRecord(NamedTuple):
     """Sink to parent: a job logged something; the record is an opaque pickle."""
 
     ticket: int
     record: bytes
 
 
-@dataclasses.dataclass(slots=True)
-class JobRemarked:
+class JobRemarked(NamedTuple):
     """Sink to parent: the worker says something of its job (`collector.wire.remarks`)."""
 
     worker: int
@@ -171,8 +154,7 @@ class JobRemarked:
     text: bytes
 
 
-@dataclasses.dataclass(slots=True)
-class JobEnded:
+class JobEnded(NamedTuple):
     """Sink to parent: the job is over and its streams are sealed.
 
     A sealed stream is `size` bytes in `chunks` chunks: in the file `name` of the run directory, or
@@ -193,24 +175,21 @@ class JobEnded:
     error: str
 
 
-@dataclasses.dataclass(slots=True)
-class RunDirectoryWanted:
+class RunDirectoryWanted(NamedTuple):
     """Sink to parent: others removed the run directory; it asks itself, or for this worker."""
 
     worker: int
     question: int
 
 
-@dataclasses.dataclass(slots=True)
-class JobHandedBack:
+class JobHandedBack(NamedTuple):
     """Sink to parent: the worker had not started this job and will not."""
 
     worker: int
     ticket: int
 
 
-@dataclasses.dataclass(slots=True)
-class WorkerDrained:
+class WorkerDrained(NamedTuple):
     """Sink to parent: the worker's queue is read and closed; with a text, refused."""
 
     worker: int
@@ -266,19 +245,12 @@ class _Layout:
     """How the fields of one message class lie on the wire."""
 
     def __init__(self, kind: int, cls: type[Message]) -> None:
-        fields = dataclasses.fields(cls)
+        types = [*cls.__annotations__.values()]
         self.cls = cls
-        names = [f.name for f in fields]
-        # One call for all of them, where there are several.
-        self.values: Callable[[Message], tuple[Any, ...]] = (
-            operator.attrgetter(*names)
-            if len(names) > 1
-            else lambda message: tuple(getattr(message, name) for name in names)
-        )
-        self.texts = [f.type is str for f in fields if f.type is not int]
+        self.texts = [one is str for one in types if one is not int]
         self.empty: list[object] = ["" if is_text else b"" for is_text in self.texts]
-        self.count = len(fields) - len(self.texts)
-        if any(f.type is not int for f in fields[: self.count]):
+        self.count = len(types) - len(self.texts)
+        if any(one is not int for one in types[: self.count]):
             raise TypeError(f"the numbers of a {cls.__name__} are not its first fields")
         numbers_and_lengths = f"{self.count}q{len(self.texts)}Q"
         self.fixed = struct.Struct(f"<{numbers_and_lengths}")
@@ -293,7 +265,7 @@ _BY_KIND: Final = list(_LAYOUTS.values())
 def encode(message: Message) -> list[bytes]:
     """Return the message as pieces to write one by one; large bytes are not copied."""
     layout = _LAYOUTS[type(message)]
-    values = layout.values(message)
+    values: tuple[Any, ...] = message
     numbers = values[: layout.count]
     blobs = [
         value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
@@ -359,7 +331,7 @@ def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Messag
         at += size
     if at != start + length:
         raise ProtocolError(f"a message of {length} bytes holds {at - start}")
-    return layout.cls(*fields)
+    return layout.cls._make(fields)
 
 
 def _text(blob: bytes) -> str:

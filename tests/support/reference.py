@@ -6,7 +6,6 @@ A page holds them between `<!-- name -->` and `<!-- end -->`. Run this module to
 """
 
 import ast
-import dataclasses
 import enum
 import inspect
 import re
@@ -220,13 +219,13 @@ def codes() -> Iterator[str]:
 def message_fields() -> Iterator[str]:
     """Each message, its number on the wire, its fields and what it says."""
     yield "| number | message | numbers | texts and bytes | says |\n|---|---|---|---|---|"
-    for kind, cls in enumerate(typing.get_args(messages.Message)):
-        fields = dataclasses.fields(cls)
-        numbers = ", ".join(f.name for f in fields if f.type is int)
-        blobs = ", ".join(f.name for f in fields if f.type is not int)
+    for number, cls in enumerate(typing.get_args(messages.Message)):
+        fields = cls.__annotations__.items()
+        numbers = ", ".join(name for name, kind in fields if kind is int)
+        blobs = ", ".join(name for name, kind in fields if kind is not int)
         says = inspect.getdoc(cls).splitlines()[0]  # type: ignore[union-attr]
-        assert messages._LAYOUTS[cls].header[0] == kind
-        yield f"| {kind} | `{cls.__name__}` | {numbers} | {blobs} | {says} |"
+        assert messages._LAYOUTS[cls].header[0] == number
+        yield f"| {number} | `{cls.__name__}` | {numbers} | {blobs} | {says} |"
 
 
 # -- pages -----------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class RayWorker:
         self._sent = job.ticket
         for part in parts:
             self._pump.keep(part.number, packed(part))
-        fields = pickle.dumps(tuple(getattr(job, name) for name in RunJob.__slots__))
+        fields = pickle.dumps(tuple(job))
         numbers = tuple(sorted(part.number for part in parts))
         said = Job(job.ticket, job.log_name, fields, numbers)
         self._pump.say(Order.RUN, self.number, tuple(said))

@@ -6,7 +6,6 @@ Owns:       nothing.
 
 import functools
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import (
     CodeType,
@@ -16,7 +15,7 @@ from types import (
     MemberDescriptorType,
     ModuleType,
 )
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 from collector import settings
 from collector.process.pickling import calls, places
@@ -79,8 +78,7 @@ class Needs:
         return None
 
 
-@dataclass(slots=True, eq=False)
-class Version:
+class Version(NamedTuple):
     """What was sent last under one name."""
 
     value: Any

@@ -23,8 +23,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 from collector import settings
 from collector.errors import ProtocolError, SpillError
@@ -62,8 +61,7 @@ _DIED_KEPT = 64
 """So many of the workers that died last are remembered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SinkArguments:
+class SinkArguments(NamedTuple):
     """What the sink is told when it starts."""
 
     run_directory: str

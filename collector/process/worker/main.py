@@ -13,7 +13,6 @@ Invariants: I1  START is said before anything of the job is unpickled, END after
 
 import contextlib
 import errno
-import inspect
 import logging
 import multiprocessing.process  # noqa: F401 - 2 ms; `logging` asks it for processName if it is there
 import os
@@ -25,9 +24,8 @@ import threading
 import traceback
 from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
-from types import AsyncGeneratorType, CoroutineType
-from typing import Any, Final, NoReturn
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final, NamedTuple, NoReturn
 
 from collector.errors import RetryLater
 from collector.process import log_records
@@ -56,8 +54,7 @@ _MOST_BASES: Final = 30
 _ASYNC: Final = (CoroutineType, AsyncGeneratorType)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerArguments:
+class WorkerArguments(NamedTuple):
     """What a worker is told when it starts."""
 
     run_directory: RunDirectoryAt
@@ -294,7 +291,7 @@ def finish(value: Any, current: CurrentJob) -> Any:
     Raises:
         TypeError: The function is async.
     """
-    if inspect.isgenerator(value):
+    if isinstance(value, GeneratorType):
         return _collect(value, current)
     if isinstance(value, _ASYNC):
         name = value.__name__

@@ -1,9 +1,8 @@
 """Say where the bytes of an output are, and how far it has come."""
 
 import enum
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 
 @final
@@ -18,8 +17,7 @@ class Mode(enum.StrEnum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far an output has come.
 
     Attributes:

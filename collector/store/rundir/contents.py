@@ -11,7 +11,6 @@ Invariants: I1  no link is followed, and no other file system is entered.
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from collector.store.rundir import kernel
 from collector.store.rundir.locks import close_private, open_private
@@ -20,7 +19,6 @@ Tick = Callable[[], None]
 """Called once for each entry counted or removed: to draw a bar, or to rest a little."""
 
 
-@dataclass(slots=True)
 class Contents:
     """What lies in a directory.
 
@@ -29,8 +27,11 @@ class Contents:
         bytes: Sum of the sizes of the regular files that have no other name elsewhere.
     """
 
-    files: int = 0
-    bytes: int = 0
+    __slots__ = ("bytes", "files")
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.bytes = 0
 
     def add(self, status: os.stat_result) -> None:
         """Count one entry that is no directory."""

@@ -11,8 +11,7 @@ import os
 import stat
 import sys
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from collector.settings import VERSION
 from collector.store.rundir import kernel
@@ -25,8 +24,7 @@ _SIZE_LIMIT_BYTES: Final = 64 * 1024
 _COMMAND_LIMIT_CHARS: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """What owner.json says; a field that it does not say is None."""
 
     pid: int | None = None

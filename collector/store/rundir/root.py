@@ -16,8 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from collector.errors import RunDirectoryError
 from collector.store.absolute import absolute_path
@@ -40,8 +39,7 @@ _NETWORK_TYPES: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """An open temp root that has been judged and found to be ours.
 
     Attributes:
