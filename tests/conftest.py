@@ -48,6 +48,7 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Let `-n auto` be one process more than there are cores: tests wait, too."""
     return len(os.sched_getaffinity(0)) + 1

@@ -100,7 +100,7 @@ def test_what_a_test_leaves_is_caught_in_each_of_several_processes(tmp_path: Pat
 
 
 def test_other_start_methods_are_slow_and_no_test_is_of_two_tiers(tmp_path: Path) -> None:
-    said = run_planted(tmp_path, "-m", "slow")
+    said = run_planted(tmp_path, "-m", "slow", "-p", "no:xdist")  # nor is xdist needed
     assert "it is marked both slow and campaign" in said
     assert "2 passed" in said
     assert "test_in_two_tiers" in said
