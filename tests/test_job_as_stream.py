@@ -277,9 +277,11 @@ def write_while_interrupted(rounds: int) -> int:
         nonlocal calls
         calls += 1
         job.write(b"h" * 3)
+        # Not by an interval: where a write takes longer, calls would pile up to a RecursionError.
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
 
     before = signal.signal(signal.SIGALRM, write_too)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
     other = threading.Thread(target=lambda: [job.write(b"t" * 500) for _ in range(rounds)])
     other.start()
     try:
@@ -289,6 +291,7 @@ def write_while_interrupted(rounds: int) -> int:
             job.flush()
         other.join()
     finally:  # else the handler ends the worker behind the job, and nobody hears what was wrong
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return calls
