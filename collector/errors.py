@@ -7,11 +7,11 @@ Invariants: I1  every error pickles: its constructor arguments are positional an
 """
 
 import errno
-import math
 import os
 import signal as signals
-from numbers import Real
 from typing import Final
+
+from collector.checks import number
 
 
 class CollectorError(Exception):
@@ -69,7 +69,7 @@ class RetryLater(CollectorError):  # noqa: N818 - raised by a job to ask for som
     """
 
     def __init__(self, after: float = 60.0, resource: str | None = None, message: str = "") -> None:
-        self.after = _seconds(after)
+        self.after = number("after", after, kind="a number of seconds")
         self.resource = _resource(resource)
         self.message = message
         super().__init__(self.after, resource, message)
@@ -78,14 +78,6 @@ class RetryLater(CollectorError):  # noqa: N818 - raised by a job to ask for som
         of = f" (resource {self.resource})" if self.resource else ""
         why = f": {self.message}" if self.message else ""
         return f"asks to be run again in {self.after:g} s{of}{why}"
-
-
-def _seconds(after: object) -> float:
-    if isinstance(after, bool) or not isinstance(after, Real):
-        raise TypeError(f"after must be a number of seconds, not {after!r}")
-    if not 0.0 <= float(after) < math.inf:
-        raise ValueError(f"after must be at least 0 seconds, and finite; it is {after!r}")
-    return float(after)
 
 
 def _resource(resource: object) -> str | None:

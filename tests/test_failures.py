@@ -86,6 +86,25 @@ def test_meters_add_up_over_attempts_that_died_too() -> None:
     assert ended[0].meters == job.meters
 
 
+def counts(number: float) -> str:
+    try:
+        current_job().count(n=number)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_what_is_counted_stays_a_number_that_a_float_holds() -> None:
+    most = 10**100
+    with Collector(1) as here:
+        for number in (10**101, -(10**400), float("inf"), float("nan")):
+            assert (
+                here.submit(counts, number).result().startswith("count(n=) must be within 1e+100")
+            )
+        jobs = list(here.collect(counts, [most, most, 0.5]))
+    assert [job.meters["n"] for job in jobs if job.exception() is None] == [most, most, 0.5]
+
+
 class _Sink:
     def __init__(self, seen: list[Any]) -> None:
         self.update = seen.append
@@ -186,6 +205,7 @@ def test_a_batch_that_stops_at_one_failure_says_so() -> None:
         ({"halt": "soon,fail=0"}, "is no condition"),
         ({"budget": {"usd": 0}}, "the budget of 'usd' must be more than 0"),
         ({"budget": {"usd": "1"}}, "the budget of 'usd' must be a number"),
+        ({"budget": {"usd": 10**400}}, "the budget of 'usd' must be at least 0, and finite"),
         ({"budget": 3}, "budget must be a mapping"),
     ],
 )
@@ -202,6 +222,7 @@ def test_what_makes_no_sense_is_refused_at_once(options: dict[str, Any], message
         ({"jitter": 2}, "jitter must be from 0 to 1"),
         ({"factor": 0.5}, "factor must be at least 1"),
         ({"delay": float("nan")}, "delay must be at least 0"),
+        ({"max_delay": 10**400}, "max_delay must be at least 0, and finite"),
         ({"on": ("OSError",)}, "on must be types of exceptions"),
     ],
 )

@@ -1,6 +1,7 @@
 """`timeout` counts from when the call has been loaded, not from the import of its module on."""
 
 import importlib
+import math
 import os
 import sys
 import time
@@ -184,3 +185,10 @@ def test_without_memory_to_note_it_in_the_time_begins_with_the_job(
     with Collector(1, "fork", timeout=0.2) as collector:
         assert isinstance(collector.submit(echo, SlowToLoad(600)).exception(), JobTimeoutError)
         assert collector.with_options(timeout=60).submit(echo, 3).result() == 3
+
+
+@pytest.mark.parametrize("limit", [10**400, math.inf, sys.float_info.max])
+def test_no_limit_is_too_long(limit: float) -> None:
+    """A whole number beyond a float's range ended the supervising thread."""
+    with Collector(1, timeout=limit) as collector:
+        assert list(collector.map(len, ["ab", "c"])) == [2, 1]

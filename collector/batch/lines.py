@@ -10,8 +10,8 @@ Invariants: I1  what `encode` makes of an event, `decode` makes the same event o
 """
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -251,7 +251,10 @@ def _ended(fields: Any) -> Ended:
         _place(fields["out"], key),
         _place(fields["log"], key),
         _place(fields["value"], key),
-        {_string(name): _number(value, -math.inf) for name, value in fields["meters"].items()},
+        {
+            _string(name): _number(value, -sys.float_info.max)
+            for name, value in fields["meters"].items()
+        },
         _truth(fields["keeps"]),
         None if before is None else Where(_shard(before["shard"]), _whole(before["at"])),
         None
@@ -368,6 +371,6 @@ def _whole(value: Any, least: int = 0) -> int:
 
 
 def _number(value: Any, least: float = 0) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or value < least:
+    if type(value) not in (int, float) or not least <= value <= sys.float_info.max:
         raise ValueError("a number is none, or out of its range")
     return float(value)

@@ -24,18 +24,11 @@ from typing import (
 )
 
 from collector import interpreter, settings
+from collector.checks import seconds, text, whole
 from collector.executor.collecting import JustRun, Stopping, Submitting, collected
 from collector.executor.cpus import usable_cpus
 from collector.executor.halting import Halt, checked_budget
-from collector.executor.options import (
-    BatchOptions,
-    Options,
-    PoolOptions,
-    ProgressCallback,
-    seconds,
-    text,
-    whole,
-)
+from collector.executor.options import BatchOptions, Options, PoolOptions, ProgressCallback
 from collector.process.start.child import hold_standard_descriptors, method_of
 from collector.process.start.methods import launcher_for
 from collector.store.absolute import absolute_path
@@ -245,8 +238,7 @@ class Collector(Executor):
         whole("chunksize", chunksize, least=1)
         if buffersize is not None:
             whole("buffersize", buffersize, least=1)
-        seconds("timeout", timeout)
-        deadline = None if timeout is None else time.monotonic() + float(timeout)
+        deadline = None if timeout is None else time.monotonic() + seconds("timeout", timeout)
         groups = _batched(zip(*iterables, strict=False), chunksize)
         from collector.process.worker.main import run_group  # noqa: PLC0415 - is loaded by now
 

@@ -4,12 +4,12 @@ Runs in:    any process; pure.
 """
 
 import enum
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Final, NamedTuple, Self, final
+
+from collector.checks import number
 
 _TEXT: Final = re.compile(
     r"(now|soon),(?:(fail|success|done)=([1-9][0-9]{0,9})(%?)|(same)=([1-9][0-9]{0,9}))", re.ASCII
@@ -76,9 +76,7 @@ def checked_budget(budget: object) -> dict[str, float]:
     for name, bound in budget.items():
         if not isinstance(name, str):
             raise TypeError(f"the name of a meter must be a str, not {name!r}")
-        if isinstance(bound, bool) or not isinstance(bound, Real):
-            raise TypeError(f"the budget of {name!r} must be a number, not {bound!r}")
-        if not (float(bound) > 0 and math.isfinite(bound)):
+        if not number(f"the budget of {name!r}", bound) > 0:
             raise ValueError(f"the budget of {name!r} must be more than 0; it is {bound}")
     return {name: float(bound) for name, bound in budget.items()}
 

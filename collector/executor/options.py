@@ -6,10 +6,10 @@ Invariants: I1  what is wrong is said before any process is started, so this loa
 
 import os
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, SupportsIndex, final
 
 from collector import settings
+from collector.checks import seconds, text, whole
 from collector.process.scheduler.retries import Retry
 from collector.wire.capture import Capture
 
@@ -101,9 +101,6 @@ class Options(NamedTuple):
         """
         if self.name is not None:
             text("name", self.name)
-        seconds("timeout", self.timeout)
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds: {self.timeout!r}")
         if not isinstance(self.retries, Retry):
             if not isinstance(self.retries, SupportsIndex):
                 raise TypeError(f"retries must be a whole number or a Retry, not {self.retries!r}")
@@ -115,7 +112,7 @@ class Options(NamedTuple):
             raise TypeError(f"on_progress must be callable, not {self.on_progress!r}")
         if not isinstance(self.capture, bool | Capture):
             raise TypeError(f"capture must be True or False, not {self.capture!r}")
-        return self
+        return self._replace(timeout=_time_limit(self.timeout))
 
 
 @final
@@ -172,18 +169,13 @@ class BatchOptions(NamedTuple):
             raise ValueError(f"shard must be (i, n) with i from 1 to n, not {self.shard!r}")
 
 
-def whole(name: str, value: object, *, least: int) -> None:
-    """Check that an argument is a whole number, of numpy's too, of at least so much."""
-    if not isinstance(value, SupportsIndex) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value.__index__() < least:
-        raise ValueError(f"{name} must be at least {least}; it is {value}")
-
-
-def seconds(name: str, value: object) -> None:
-    """Check that an argument is a time, or None."""
-    if value is not None and not _is_number(value):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+def _time_limit(value: object) -> float | None:
+    if value is None:
+        return None
+    limit = seconds("timeout", value)
+    if not limit > 0:
+        raise ValueError(f"timeout must be more than 0 seconds: {value!r}")
+    return limit
 
 
 def _check_resource(name: object) -> None:
@@ -192,17 +184,7 @@ def _check_resource(name: object) -> None:
         raise ValueError("the name of a resource must not be empty")
 
 
-def text(name: str, value: object) -> None:
-    """Check that an argument is a str."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {value!r}")
-
-
 def _is_progress(value: object) -> bool:
     if value is None or isinstance(value, bool):
         return True
     return all(callable(getattr(value, name, None)) for name in ("update", "close"))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

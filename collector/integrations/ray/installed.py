@@ -4,11 +4,11 @@ Runs in:    the parent; Ray itself is not loaded here.
 """
 
 import importlib.metadata
-import math
 import re
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, Final
+
+from collector.checks import number
 
 LEAST: Final = (2, 60)
 BELOW: Final = (2, 61)
@@ -76,20 +76,13 @@ def check_options(options: Mapping[str, Any]) -> None:
         if name not in OPTIONS:
             raise ValueError(f"ray_options has {name!r}, and may have {', '.join(OPTIONS)}")
         if name in ("num_cpus", "num_gpus", "memory"):
-            _check_number(name, value)
+            number(f"{name} of ray_options", value)
         if name in ("resources", "runtime_env", "label_selector") and not isinstance(
             value, Mapping
         ):
             raise TypeError(f"{name} of ray_options must be a dict, not {value!r}")
     for name, value in options.get("resources", {}).items():
-        _check_number(f"resource {name!r}", value)
-
-
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} of ray_options must be a number, not {value!r}")
-    if not 0 <= float(value) < math.inf:
-        raise ValueError(f"{name} of ray_options must be at least 0; it is {value!r}")
+        number(f"resource {name!r} of ray_options", value)
 
 
 def cpus_of(options: Mapping[str, Any]) -> float:

@@ -5,9 +5,9 @@ Pure: the random number of a jitter is given.
 
 import enum
 import math
-from numbers import Real
-from typing import Final, NamedTuple, SupportsIndex, final
+from typing import Final, NamedTuple, final
 
+from collector.checks import number, whole
 from collector.wire.outcome import Outcome
 
 
@@ -105,15 +105,15 @@ class Retry:
         jitter: float = 0.1,
         on: type[BaseException] | tuple[type[BaseException], ...] = (Exception,),
     ) -> None:
-        self.crash = _count("crash", crash)
-        self.timeout = _count("timeout", timeout)
-        self.oom = _count("oom", oom)
-        self.error = _count("error", error)
-        self.later = None if later is None else _count("later", later)
-        self.delay = _number("delay", delay, least=0.0)
-        self.factor = _number("factor", factor, least=1.0)
-        self.max_delay = _number("max_delay", max_delay, least=0.0)
-        self.jitter = _number("jitter", jitter, least=0.0)
+        self.crash = whole("crash", crash, least=0)
+        self.timeout = whole("timeout", timeout, least=0)
+        self.oom = whole("oom", oom, least=0)
+        self.error = whole("error", error, least=0)
+        self.later = None if later is None else whole("later", later, least=0)
+        self.delay = number("delay", delay, least=0.0)
+        self.factor = number("factor", factor, least=1.0)
+        self.max_delay = number("max_delay", max_delay, least=0.0)
+        self.jitter = number("jitter", jitter, least=0.0)
         if self.jitter > 1.0:
             raise ValueError(f"jitter must be from 0 to 1; it is {jitter}")
         self.on = on if isinstance(on, tuple) else (on,)
@@ -190,19 +190,3 @@ def _exception_name(kind: object) -> str:
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise TypeError(f"on must be types of exceptions, not {kind!r}")
     return kind_name(kind)
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value.__index__() < 0:
-        raise ValueError(f"{name} must be at least 0; it is {value}")
-    return value.__index__()
-
-
-def _number(name: str, value: object, *, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not (least <= float(value) < math.inf):
-        raise ValueError(f"{name} must be at least {least:g}, and finite; it is {value}")
-    return float(value)

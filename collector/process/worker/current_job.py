@@ -6,13 +6,13 @@ Owns:       the scratch directory of the running job, and the pipe behind its de
 """
 
 import errno
-import math
 import os
 import threading
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
+from collector.checks import as_float
 from collector.errors import SPARE_IT, CollectorError, OutputLostError, SpillError
 from collector.process.queue.chunk_queue import QueueWriter
 from collector.process.queue.stream import OVER, JobStream
@@ -139,7 +139,7 @@ class CurrentJob(BinaryFile):
 
         Raises:
             TypeError: A value is no number.
-            ValueError: It is not finite, or the name is longer than 1,000 characters.
+            ValueError: It is beyond 1e100 either way, or the name is longer than 1,000 characters.
             ClosedError: As `write`.
         """
         self._check_open()
@@ -241,13 +241,12 @@ class CurrentJob(BinaryFile):
 
 
 def _meter(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"count({name}=) needs a number, not {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"count({name}=) needs a finite number, not {value!r}")
+    number = as_float(f"count({name}=)", value)
+    if not -remarks.LARGEST <= number <= remarks.LARGEST:
+        raise ValueError(f"count({name}=) must be within {remarks.LARGEST:g}, not {value!r}")
     if len(name) > _METER_CHARS:
         raise ValueError("the name of a meter is longer than 1,000 characters")
-    return int(value) if isinstance(value, Integral) else float(value)
+    return int(value) if isinstance(value, Integral) else number
 
 
 def _lost(scratch: Path) -> OutputLostError:
