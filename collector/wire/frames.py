@@ -74,6 +74,8 @@ _MOST_DETAIL: Final = {
     Kind.WHERE: 255,
 }
 """What a worker may say: each kind, and the highest detail of it."""
+_MOST_TICKET: Final = 2**63 - 1
+"""Numbers of a message have a sign."""
 
 
 class Frame(NamedTuple):
@@ -172,13 +174,15 @@ class FrameDecoder:
 
     def _header(self, data: bytes, start: int) -> Frame:
         fields = _HEADER.unpack_from(data, start)
-        magic, version, kind, detail, place, slot, length, _, sequence, _ = fields
+        magic, version, kind, detail, place, slot, length, _, sequence, ticket = fields
         if magic != MAGIC or version != VERSION:
             raise ProtocolError(f"a frame begins with {magic:#x} version {version}")
         if sequence != self._sequence:
             raise ProtocolError(f"frame {sequence} came where {self._sequence} was due")
         if detail > _MOST_DETAIL.get(kind, -1):
             raise ProtocolError(_unknown(kind, detail))
+        if ticket > _MOST_TICKET:
+            raise ProtocolError(f"a frame claims ticket {ticket}")
         if place == _SLOT:
             if slot >= self._slot_count or length > self._slot_bytes:
                 raise ProtocolError(f"a frame claims {length} bytes in slot {slot}")

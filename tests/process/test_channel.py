@@ -1,6 +1,8 @@
 """Messages over a descriptor: whole, in order, and never a wait."""
 
+import itertools
 import os
+import resource
 import select
 import socket
 import threading
@@ -132,7 +134,7 @@ def test_descriptors_travel_with_their_message_and_in_order() -> None:
     ]
     for _, end in pipes:
         os.close(end)
-    arrived = [*receiver.take_descriptors(2), *receiver.take_descriptors(2)]
+    arrived = [*receiver.take_descriptors(), *receiver.take_descriptors()]
     for number, fd in enumerate(arrived):
         os.write(fd, bytes((number,)))
         os.close(fd)
@@ -148,7 +150,9 @@ def test_descriptors_that_nobody_took_are_closed_with_the_channel() -> None:
     read, write = os.pipe()
     sender.post_with(messages.WorkerLeft(worker=1), [write])
     os.close(write)
-    assert receiver.receive() == [messages.WorkerLeft(worker=1)]
+    assert [(type(m), m) for m in receiver.receive() or ()] == [
+        (messages.WorkerLeft, messages.WorkerLeft(worker=1))
+    ]
     receiver.close()
     assert os.read(read, 1) == b""  # the last writer is gone
     os.close(read)
@@ -198,3 +202,28 @@ def test_a_channel_closes_its_descriptor_once() -> None:
     os.fstat(other)
     os.close(other)
     os.close(read)
+
+
+def test_where_no_descriptor_is_to_be_had_the_messages_keep_their_own() -> None:
+    ours, theirs = socket.socketpair()
+    sender, receiver = Channel(ours), Channel(theirs, takes_descriptors=True)
+    read, write = os.pipe()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(write)
+    os.close(free)  # the lowest number that is free
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))
+        sender.post_with(messages.WorkerLeft(worker=1), [read, write, write])  # one has room
+        assert receiver.receive()
+        sender.post_with(messages.WorkerLeft(worker=2), [write])  # none
+        assert receiver.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    sender.post_with(messages.WorkerLeft(worker=3), [write, write])
+    assert receiver.receive()
+    came = [receiver.take_descriptors() for _ in range(3)]
+    assert [len(fds) for fds in came] == [1, 0, 2]
+    for fd in (*itertools.chain.from_iterable(came), read, write):
+        os.close(fd)
+    sender.close()
+    receiver.close()

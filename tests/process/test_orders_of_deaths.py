@@ -134,6 +134,26 @@ def test_no_worker_is_started_after_the_one_for_whom_no_process_is_to_be_had() -
     assert not desk.engine.workers
 
 
+def test_workers_that_the_sink_refuses_cost_no_job_and_are_started_again_later() -> None:
+    """It had no descriptors for them: else the third or tenth in a row ends the Collector."""
+    desk = Desk(2)
+    jobs = [desk.submit(), desk.submit()]
+    desk.round()
+    first, second = desk.engine.workers[1], desk.engine.workers[2]
+    first.say_ready()
+    desk.sink.report(messages.WorkerDrained(2, "was refused: no descriptors"))
+    desk.sink.arrive(2)
+    desk.round()
+    assert second.killed
+    second.die()
+    desk.round()
+    setbacks = desk.schedule.setbacks
+    assert (setbacks.early_deaths, setbacks.failed_starts, setbacks.hindered) == (0, 1, True)
+    assert len(desk.engine.workers) == 2, "none is started at once"
+    desk.finish()
+    assert [job.error for job in jobs] == [None, None]
+
+
 def test_what_a_sink_had_reported_counts_though_its_death_is_seen_first() -> None:
     desk, running, waiting = with_a_running_and_a_waiting_job()
     desk.engine.workers[1].end("by then")

@@ -77,6 +77,10 @@ def start_without_a_threshold(worker: HandWorker) -> None:
     worker.say(Kind.START, 2, b"abc")
 
 
+def ticket_that_no_message_can_say(worker: HandWorker) -> None:
+    worker.say(Kind.START, 2**63, THRESHOLD)
+
+
 def gap_in_the_sequence(worker: HandWorker) -> None:
     worker.frame(Kind.DATA, 1)
     worker.say(Kind.DATA, 1, b"x", chunks=1)
@@ -106,9 +110,30 @@ LIES = [
     start_said_twice,
     start_of_another_job_within_one,
     start_without_a_threshold,
+    ticket_that_no_message_can_say,
     gap_in_the_sequence,
     flood_of_slots,
 ]
+
+
+def test_a_worker_whose_descriptors_did_not_all_come_is_refused_and_no_other_one(
+    parent: HandParent,
+) -> None:
+    """The sink may have no more; it died of that, and all jobs with it."""
+    for came in range(3):
+        pipes = [os.pipe() for _ in range(max(came, 1))]
+        joined = messages.WorkerJoined(worker=77, pid=2**22 + 1, slots=1)
+        parent.channel.post_with(joined, [read for read, _ in pipes][:came] or [pipes[0][0]])
+        for fd in (fd for pipe in pipes for fd in pipe):
+            os.close(fd)
+        drained = parent.hear(messages.WorkerDrained)
+        assert drained.worker == 77
+        assert "refused by the collector process: [Errno 24]" in drained.broken
+        honest = parent.worker()
+        honest.say(Kind.START, came + 1, THRESHOLD)
+        honest.chunk(came + 1, b"a")
+        honest.say(Kind.END, came + 1, detail=Outcome.RETURNED)
+        assert parent.hear(messages.JobEnded).data == b"a"
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)

@@ -286,14 +286,18 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001
             # No process, memory or descriptor: the other workers go on, or every job is told.
             self._do(self._scheduler.worker_not_started(number))
-            self._start_again_s = time.monotonic() + settings.START_AGAIN_S
-            enough = self._scheduler.setbacks.too_many_failed_starts
-            if not self._workers and (enough or isinstance(error, NoPythonError)):
-                self._give_up(f"no worker can be started: {error}")
+            self._start_again(f"{error}", ever=not isinstance(error, NoPythonError))
             return
         self._workers[number] = worker
         self.jobs.tell("worker %d (pid %d) has started", number, worker.handle.pid)
         self._watch.expect(worker.handle.death_fd, lambda: self._worker_died(worker))
+
+    def _start_again(self, why: str, *, ever: bool = True) -> None:
+        """Start workers again a little later, or give up if none is there and none will be."""
+        self._start_again_s = time.monotonic() + settings.START_AGAIN_S
+        enough = self._scheduler.setbacks.too_many_failed_starts
+        if not self._workers and (enough or not ever):
+            self._give_up(f"no worker can be started: {why}")
 
     def _stop_worker(self, number: int) -> None:
         worker = self._workers.get(number)
@@ -334,6 +338,8 @@ class Supervisor:
         end = End(Outcome.CRASHED, None, code, why, starved)
         given_up = bool(worker.broken) or worker.exit.unheard
         self._do(self._scheduler.worker_gone(worker.number, begun, given_up=given_up, end=end))
+        if worker.broken:  # if it never came up, the sink had no descriptors for it
+            self._start_again(f"the last one {worker.broken}")
         if self._scheduler.setbacks.too_many_early_deaths:
             self._give_up(f"workers die before they can take a job: the last one {how}")
 

@@ -6,6 +6,7 @@ Invariants: I1  messages arrive whole and in order, or the channel is at its end
 """
 
 import contextlib
+import itertools
 import os
 import socket
 from collections import deque
@@ -34,7 +35,7 @@ class Channel:
         os.set_blocking(self.fd, False)
         self._decoder = MessageDecoder()
         self._waiting: deque[bytes | memoryview] = deque()
-        self._arrived: deque[int] = deque()
+        self._arrived: deque[list[int]] = deque()
         self.backlog_bytes = 0
         self.closed = False
 
@@ -112,26 +113,31 @@ class Channel:
             if self._socket is None or not self._takes_descriptors:
                 data = os.read(self.fd, _READ_BYTES)
             else:
-                data, descriptors, _, _ = socket.recv_fds(
+                data, descriptors, flags, _ = socket.recv_fds(
                     self._socket, _READ_BYTES, _MOST_DESCRIPTORS
                 )
-                self._arrived.extend(descriptors)
+                if descriptors or flags & socket.MSG_CTRUNC:
+                    self._arrived.append(descriptors)
         except BlockingIOError:
             return None
         except ConnectionResetError:
             return b""
         return data
 
-    def take_descriptors(self, count: int) -> list[int]:
-        """Return the next descriptors that came along; they are the caller's from now on."""
-        return [self._arrived.popleft() for _ in range(count)]
+    def take_descriptors(self) -> list[int]:
+        """Return the descriptors that came with the next message that had some.
+
+        They are the caller's from now on. There are fewer than were sent, or none, if this process
+        may have no more.
+        """
+        return self._arrived.popleft()
 
     def close(self) -> None:
         """Close the descriptor, once: its number may soon be another's; what waits is dropped."""
         if self.closed:
             return
         self.closed = True
-        for fd in self._arrived:
+        for fd in itertools.chain.from_iterable(self._arrived):
             os.close(fd)
         self._arrived.clear()
         self._waiting.clear()

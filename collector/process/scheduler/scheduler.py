@@ -81,7 +81,6 @@ class Scheduler:
         self._numbers = itertools.count(1)
         self.setbacks = Setbacks()
         self._stopping = False
-        self._hindered = False
         self._full = False  # nobody can take one more job
 
     @property
@@ -252,14 +251,14 @@ class Scheduler:
             return ()
         by_itself = end.outcome in BY_ITS_FUNCTION
         self._waiting.left(entry, proved=by_itself and entry.remark.later is None)
-        hindered, decided = self._hindered, list[Action]()
+        hindered, decided = self.setbacks.hindered, list[Action]()
         seat = self._seats.get(entry.worker or 0)
         if seat is not None and entry in seat.entries:
             seat.entries.remove(entry)
             self._prefetch.took(seat.advance(self._clock()))
         if by_itself:
             self.setbacks.sink_deaths = 0
-            self._hindered = False
+            self.setbacks.hindered = False
         elif end.outcome is Outcome.CRASHED:
             end = end.called(entry.sentence or Outcome.CRASHED)
             if seat is not None:
@@ -341,14 +340,12 @@ class Scheduler:
     def worker_not_started(self, worker: int) -> Iterator[Action]:
         """No process is to be had now: the others work on, until one of them ends a job."""
         self._seats.pop(worker)
-        if not self._hindered:  # of several that were to be started together one counts
-            self.setbacks.failed_starts += 1
-        self._hindered = True
+        self.setbacks.no_process()
         return iter(())
 
     def unhindered(self) -> Iterable[Action]:
         """A process may be had again."""
-        self._hindered = False
+        self.setbacks.hindered = False
         return self._assign()
 
     def handed_back(self, worker: int, ticket: int) -> Iterator[Action]:
@@ -391,7 +388,9 @@ class Scheduler:
         seat = self._seats.pop(worker, None)
         if seat is None:
             return
-        if seat.coming:
+        if seat.coming and given_up:
+            self.setbacks.no_process()
+        elif seat.coming:
             self.setbacks.early_deaths += 1
         begun = seat.begun(last_begun) if seat.state is State.LOST or given_up else []
         for entry in seat.entries:
@@ -474,7 +473,7 @@ class Scheduler:
         if self._ahead and ready and self._prefetch.brisk:
             self._send_ahead(decided)
             ready = self._waiting.ready
-        free = 0 if self._hindered else self.max_workers - len(self._seats)
+        free = 0 if self.setbacks.hindered else self.max_workers - len(self._seats)
         if free > 0:
             wanted = ready - sum(s.coming for s in self._seats.values())
             for worker in itertools.islice(self._numbers, max(0, min(wanted, free))):

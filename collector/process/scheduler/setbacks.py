@@ -13,8 +13,15 @@ class Setbacks:
     """Of workers, before they were ready."""
     failed_starts: int = 0
     """Of workers, where no process was to be had."""
+    hindered: bool = False
+    """Whether that was so when it was tried last."""
     sink_deaths: int = 0
     """Of sinks, while no job was finished."""
+
+    def no_process(self) -> None:
+        """No process is to be had now; of several that were to be started together one counts."""
+        self.failed_starts += not self.hindered
+        self.hindered = True
 
     @property
     def too_many_early_deaths(self) -> bool:

@@ -14,6 +14,7 @@ Invariants: I1  a frame is taken only by the job that its own queue has open: st
 """
 
 import contextlib
+import errno
 import os
 import pickle
 import select
@@ -124,6 +125,17 @@ def _take_all_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _queue_of(came: Sequence[int], wanted: int) -> QueueReader:
+    """Return the sink's end of a queue.
+
+    Raises:
+        OSError: This process may have no more descriptors: not all came, or none is left to map it.
+    """
+    if len(came) != wanted:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return QueueReader(came)
+
+
 def _give_terminal_back(farewell: messages.Farewell) -> None:
     with contextlib.suppress(OSError):
         if farewell.text and select.select([], [_STDERR], [], 0)[1]:
@@ -151,7 +163,7 @@ class Sink:
         self._returns_memory = False
         self._had_pump = False
         self._reading = True
-        self._stopped = False
+        self._stopped = self._outlived = False
         self._next_report_s = 0.0
         self._watch.expect(control.fd, self._hear)
         self._watch.expect(parent, self._outlive)
@@ -200,8 +212,10 @@ class Sink:
                 raise ProtocolError(f"the sink was told {message}")
 
     def _outlive(self) -> None:
-        """The parent is gone: end the workers, remove the run directory, leave."""
-        self._stopped = True
+        """The parent is gone: end the workers, remove the run directory, leave; once."""
+        if self._outlived:  # its socket and its life tell of it both
+            return
+        self._outlived = self._stopped = True
         pumps = [source for source in self._sources.values() if source.is_pump]
         workers = [source for source in self._sources.values() if not source.is_pump]
         noted = [max(source.queue.group(), 0) for source in workers]
@@ -257,11 +271,19 @@ class Sink:
                 self._watch_source(source, source.queue.fd, self._take)
 
     def _join(self, message: messages.WorkerJoined) -> None:
-        *queue, death_fd = self._control.take_descriptors(WITHOUT_SLOTS + message.slots + 1)
-        source = Source(message.worker, message.pid, QueueReader(queue), death_fd)
+        came = self._control.take_descriptors()
+        try:
+            queue = _queue_of(came[:-1], WITHOUT_SLOTS + message.slots)
+        except OSError as error:
+            for fd in came:
+                os.close(fd)
+            why = f"was refused by the collector process: {error}"
+            self._control.post(messages.WorkerDrained(worker=message.worker, broken=why))
+            return
+        source = Source(message.worker, message.pid, queue, came[-1])
         self._sources[message.worker] = source
         self._had_pump = self._had_pump or source.is_pump
-        self._watch_source(source, death_fd, self._drain)
+        self._watch_source(source, source.death_fd, self._drain)
         if self._reading:
             self._watch_source(source, source.queue.fd, self._take)
 
