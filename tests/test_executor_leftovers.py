@@ -135,3 +135,37 @@ def test_a_program_that_ignores_sigchld_or_reaps_every_child_can_use_a_collector
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+CLOSES_OURS = """
+import os, stat
+from collector import Collector
+collector = Collector(1, progress=False)
+collector.submit(len, "abc").result()
+closed = 0
+for name in os.listdir("/proc/self/fd"):
+    fd = int(name)
+    try:
+        if fd > 2 and stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            closed += 1
+    except OSError:  # of the list itself
+        pass
+collector.shutdown()
+print(closed > 0)
+"""
+
+
+def test_shutdown_returns_also_where_the_program_has_closed_our_directories(
+    tmp_path: Path,
+) -> None:
+    tmp_path.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSES_OURS],
+        env=os.environ | {"COLLECTOR_TMPDIR": os.fspath(tmp_path)},  # what it leaves is for `gc`
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == "True\n", done.stderr

@@ -37,8 +37,8 @@ def end_group(group: int) -> None:
     if not any(map(is_tracker, _members(group))):
         _kill(os.killpg, group, signal.SIGKILL)
         return
-    _kill(os.killpg, group, signal.SIGSTOP)  # all at once: none forks another child
-    trackers, killed = set[int](), set[int]()
+    _stop(group)
+    own, trackers, killed = os.getpid(), set[int](), set[int]()
     # A fork that was under way ends all the same: its child is there, stopped, a little later. One
     # whose process has got SIGKILL does not.
     while found := _members(group) - trackers - killed:
@@ -46,9 +46,21 @@ def end_group(group: int) -> None:
         for pid in found - others:
             _kill(os.kill, pid, signal.SIGCONT)
         trackers |= found - others
-        for pid in others - {group} or others:
+        for pid in others - {group, own} or others - {own} or others:
             _kill(os.kill, pid, signal.SIGKILL)
             killed.add(pid)
+
+
+def _stop(group: int) -> None:
+    """Stop a group all at once, so that none forks another child; our own but for ourselves."""
+    if group != os.getpgrp():
+        _kill(os.killpg, group, signal.SIGSTOP)
+        return
+    stopped = {os.getpid()}
+    while found := _members(group) - stopped:
+        for pid in found:
+            _kill(os.kill, pid, signal.SIGSTOP)
+        stopped |= found
 
 
 def end_further(begun: int) -> None:

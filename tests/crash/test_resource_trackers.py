@@ -1,5 +1,6 @@
 """Shared memory and semaphores of jobs that end in any way: their resource tracker removes them."""
 
+import contextlib
 import importlib
 import itertools
 import multiprocessing
@@ -21,7 +22,7 @@ from tests.support.inside import sink_pid, worker_pids
 from tests.support.jobs import square, wait_for
 from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method
-from tests.support.tree import script
+from tests.support.tree import kill, script
 
 pytestmark = pytest.mark.slow  # each waits for trackers to clean up after what was killed
 
@@ -275,6 +276,36 @@ def test_a_process_that_goes_on_in_ever_new_children_is_killed_beside_a_tracker(
     assert wait_until(lambda: _running_in(chain.pid) == [tracker.pid])
     tracker.kill()
     tracker.wait()
+
+
+OWN: Final = """
+import os, subprocess, sys
+from collector.process.process_group import end_group
+os.setpgid(0, 0)
+started = [
+    subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()", *words])
+    for words in ([], ["from x.resource_tracker import main;main(1)"])
+]
+print(*(process.pid for process in started), flush=True)
+end_group(os.getpgrp())
+"""
+
+
+def test_a_worker_can_end_its_own_group_beside_a_tracker() -> None:
+    """It does so where parent, server and sink are gone; it stopped itself, for ever."""
+    leader = subprocess.Popen([sys.executable, "-c", OWN], stdout=subprocess.PIPE, text=True)
+    assert leader.stdout is not None
+    with leader.stdout as said:
+        other, tracker = map(int, said.readline().split())
+    try:
+        assert leader.wait(60) == -signal.SIGKILL
+        assert wait_until(lambda: not is_running(other))
+        assert is_running(tracker)
+    finally:
+        for pid in (leader.pid, other, tracker):
+            with contextlib.suppress(ProcessLookupError):
+                kill(pid)
+        leader.wait()
 
 
 def test_a_child_that_a_stopped_process_was_just_forking_is_killed_too(

@@ -8,6 +8,7 @@ Invariants: I1  threads, sink and workers are started by the first job, a forkse
                 and nothing is signalled or removed.
 """
 
+import contextlib
 import itertools
 import os
 import signal
@@ -326,12 +327,13 @@ class Pool:
 
     def _close(self) -> None:
         _pools.discard(self)
-        if self._answering is not None:
-            self._answering.close()
-        self.directory.release()
         at_end, self.at_end = self.at_end, _nothing  # it leads to what is the user's
         try:
-            at_end()
+            with contextlib.ExitStack() as letting_go:
+                letting_go.callback(at_end)
+                letting_go.callback(self.directory.release)
+                if self._answering is not None:
+                    letting_go.callback(self._answering.close)
         finally:
             self._closed = True
             while self._gates:

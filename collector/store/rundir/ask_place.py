@@ -76,11 +76,10 @@ class AskPlace:
 
 def _entry_for(directory: RunDirectory) -> RunDirectory | None:
     """Make an entry that names this run directory, unless it lies in the default root itself."""
-    default, own = open_default_root(), open_root(directory.path.parent, make=False)
-    try:
+    own = open_root(directory.path.parent, make=False)
+    with contextlib.closing(own):
+        default = open_default_root()
         same = default.identity == own.identity
-    finally:
-        own.close()
     if same:
         default.close()
         return None

@@ -331,7 +331,8 @@ class RunDirectory:
             finally:
                 if self._state is State.DISPOSING:
                     self._state = move(TABLE, self._state, Event.BROKEN_OFF)
-            self._root.close()
+            with contextlib.suppress(OSError):  # the program has closed it
+                self._root.close()
             if self._forget is not None:
                 self._forget()
         return failures
