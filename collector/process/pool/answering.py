@@ -198,6 +198,8 @@ class Answering:
         if watch is not None:
             watch.close()
         if mailbox is not None:
+            for act in mailbox.notes():  # left until now: where the run directory is, for one
+                act()
             mailbox.close()
 
     def _round(self, watch: Poller, mailbox: Mailbox[Callable[[], object]]) -> None:
@@ -230,8 +232,9 @@ class Answering:
             self._watch.expect(self._place.socket.listening.fileno(), self._accept)
 
     def _move_inside(self) -> None:
-        if self._place.socket is not None and self._watch is not None:
-            self._watch.forget(self._place.socket.listening.fileno())
+        if self._place.socket is not None:
+            if self._watch is not None:
+                self._watch.forget(self._place.socket.listening.fileno())
             self._place.moved()
             self._listen_inside()
 

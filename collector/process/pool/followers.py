@@ -119,11 +119,14 @@ class Follower:
                 return
             self._say(job.id, {"name": shortened(job.name), "attempt": job.attempt})
         more: dict[str, Any] = {"bytes": left.size}
-        fd = None
+        error, fd = left.error, None
         if left.fd is not None and not (stream is not None and stream.has_file):
-            fd = os.dup(left.fd)
-            more["file"] = True
-        self._end(job.id, left.error, more, fd)
+            try:
+                fd = os.dup(left.fd)
+                more["file"] = True
+            except OSError as none:  # the others are told all the same
+                error = error or f"its output cannot be read: {none}"
+        self._end(job.id, error, more, fd)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -158,6 +161,15 @@ class Left:
     size: int
     fd: int | None
     error: str
+
+    def close(self) -> None:
+        """Close the file."""
+        fd, self.fd = self.fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()  # whoever followed has gone, and nobody reads the note that has this
 
 
 @final
@@ -220,8 +232,7 @@ class Followers:
             for follower in self:
                 follower.ended(job, left)
         finally:
-            if left.fd is not None:
-                os.close(left.fd)
+            left.close()
 
     def _changed(self) -> None:
         self.want_all = any(follower.only is None for follower in self._all)

@@ -1,0 +1,69 @@
+"""Those who follow jobs, by themselves: where nobody is left, and where no descriptor is."""
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from collector import Collector, Output, current_job
+from collector.process.pool.followers import Follower, Followers
+
+JOB: Any = SimpleNamespace(id=1, name="job", attempt=1)
+
+
+def write_ten_bytes() -> None:
+    current_job().write(b"x" * 10)
+
+
+@pytest.fixture
+def output() -> Iterator[Output]:
+    with (
+        Collector(1, memory_threshold=0) as collector,
+        collector.submit(write_ten_bytes).output() as output,
+    ):
+        yield output
+
+
+def follower() -> Follower:
+    return Follower(None, None, lambda: None)  # type: ignore[arg-type]
+
+
+def files_open(output: Output) -> int:
+    """How often this process has the file of an output open."""
+    path = os.fspath(output)
+    return sum(
+        os.path.realpath(f"/proc/self/fd/{fd}") == path for fd in os.listdir("/proc/self/fd")
+    )
+
+
+def test_the_file_of_a_job_is_closed_also_if_its_last_follower_has_just_gone(
+    output: Output,
+) -> None:
+    followers = Followers(lambda _act: None)  # the answering thread reads no note any more
+    followers.add(follower())
+    followers.ended(JOB, output, None)
+    assert files_open(output) == 0
+
+
+def test_each_follower_is_told_of_an_end_also_where_no_descriptor_is_to_be_had(
+    output: Output,
+) -> None:
+    acts: list[Callable[[], object]] = []
+    followers = Followers(acts.append)
+    both = [follower(), follower()]
+    for one in both:
+        followers.add(one)
+    followers.ended(JOB, output, None)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        acts.pop()()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for one in both:
+        news, fd = one.news[-1]
+        assert fd is None
+        assert b"its output cannot be read: [Errno 24]" in news
