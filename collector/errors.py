@@ -1,6 +1,6 @@
 """The exceptions of collector: what happened, to which job or path, and what to do about it.
 
-Those of a dead process are in `broken`.
+Those of a dead process are in `crash_errors`.
 
 Invariants: I1  every error pickles: its constructor arguments are positional and equal to `args`.
             I2  every error is also the built-in that a caller would already catch.

@@ -45,7 +45,6 @@ else:  # `typing.get_type_hints` has what a signature names loaded by the face, 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Collector(Executor):

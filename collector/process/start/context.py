@@ -22,6 +22,7 @@ import multiprocess
 from multiprocess import popen_fork, popen_spawn_posix, reduction, spawn, util
 from multiprocess.context import set_spawning_popen
 
+from collector import settings
 from collector.process.start import bootstrap
 from collector.process.start.child import settle, surroundings, take_name
 from collector.process.start.launcher import Child, Role, name_of, open_pidfd
@@ -166,7 +167,7 @@ class DirectLauncher:
         pidfd = open_pidfd(process.pid)
 
         def exitcode() -> int | None:
-            process.join()
+            process.join(settings.EXIT_CODE_WAIT_S)  # one that waits for a disk may outlive a kill
             code: int | None = process.exitcode
             with contextlib.suppress(ValueError):  # somebody else has collected it: code unknown
                 process.close()

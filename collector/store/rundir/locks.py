@@ -157,16 +157,14 @@ class Lease:
                 close_private(fd)
 
 
-def open_private(
-    path: str, flags: int = DIRECTORY_FLAGS, *, mode: int = 0o600, dir_fd: int | None = None
-) -> int:
+def open_private(path: str, flags: int = DIRECTORY_FLAGS, *, dir_fd: int | None = None) -> int:
     """Open a file or directory by a descriptor that no child process inherits.
 
     Raises:
         OSError: as `os.open`.
     """
     with fork_gate:
-        fd = kernel.open_fd(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+        fd = kernel.open_fd(path, flags | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
         _held.add(fd)
         return fd
 
