@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import types
 import weakref
 from array import array
@@ -222,3 +223,56 @@ def test_any_order_of_calls_gives_each_the_versions_of_its_submit(
                 assert has[name][0] == newest
     finally:
         del sys.modules[NAME]
+
+
+class Guarded:
+    """Data that is pickled under a lock, under which its owner hands out jobs, too."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.asked, self.held = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.asked.set()
+        assert self.held.wait(60)
+        with self.lock:
+            return dict, ()
+
+
+def test_a_thread_may_submit_under_a_lock_that_pickling_in_another_one_waits_for(
+    module: Any,
+) -> None:
+    script, guarded = Script(), Guarded()
+    module.ONE = guarded
+    packed: list[Parts] = []
+    other = threading.Thread(
+        target=lambda: packed.append(pack(script, module.uses_one)), daemon=True
+    )
+    other.start()
+    assert guarded.asked.wait(60)
+    with guarded.lock:
+        guarded.held.set()
+        mine = pack(script, module.uses_table)
+    other.join(60)
+    assert not other.is_alive()
+    assert names(mine) == [{"uses_table", "leaf", "TABLE", "FACTOR"}]
+    assert names(packed[0]) == [{"uses_one", "ONE"}]
+    assert packed[0][0].number > mine[0].number
+
+
+def test_what_another_thread_has_sent_meanwhile_is_not_sent_again(module: Any) -> None:
+    """It would replace what jobs have made of it in the worker."""
+    script, asked = Script(), threading.Event()
+
+    class Meddling:
+        def __reduce__(self) -> tuple[Any, ...]:
+            if not asked.is_set():
+                asked.set()
+                thread = threading.Thread(target=lambda: pack(script, module.leaf))
+                thread.start()
+                thread.join()
+            return dict, ()
+
+    module.TABLE = Meddling()
+    parts = pack(script, module.uses_table)
+    assert names(parts) == [{"leaf", "FACTOR"}, {"uses_table", "TABLE"}]

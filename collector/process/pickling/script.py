@@ -28,6 +28,9 @@ from collector.process.pickling.places import Key
 from collector.process.pickling.versions import DEFINED, Needs, Version, look_at, refusal
 from collector.wire.messages import LoadPart
 
+_LOOKS: Final = 10
+"""So often the names are looked through while other threads change what was sent."""
+
 _OF_A_MODULE: Final = ("__package__", "__path__", "__file__")
 
 
@@ -61,11 +64,12 @@ class Script:
     """Keeps what the workers of one Collector are sent of the modules that travel."""
 
     def __init__(self) -> None:
-        self._versions: dict[Key, Version] = {}
+        self._versions: Mapping[Key, Version] = {}
+        """Never changed, but replaced: it is read without the lock."""
         self._holds: dict[Key, Part] = {}
         self._known: dict[frozenset[Key], Parts] = {}
         self._number = 0
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def pack(self, call: Any, reducers: calls.Reducers | None = None) -> Packed:
         """Pickle a call, and what is new of the names that it needs.
@@ -88,15 +92,26 @@ class Script:
         if not needs.first and not needs.later:
             return data, ()
         asked = {**dict.fromkeys(needs.first, calls.call_name(call[0])), **needs.later}
-        with self._lock:
-            return data, self._parts(asked)
+        return data, self._parts(asked)
 
     def _parts(self, asked: Mapping[Key, str]) -> Parts:
-        found, new = self._look_through(asked)
-        if new:
-            self._holds.update(dict.fromkeys(new, self._make_part(new)))
-            self._versions.update(new)
-            self._known.clear()
+        looks = 0
+        while True:
+            looks += 1
+            versions = self._versions
+            found, new = _look_through(versions, asked)
+            contents = _pickled(new) if new else None
+            with self._lock:  # not before: to look and to pickle runs code of the user's
+                if self._versions is not versions and looks < _LOOKS:
+                    continue  # another thread was faster: what it has sent is not sent again (I2)
+                if contents is not None:
+                    self._number += 1
+                    self._holds.update(dict.fromkeys(new, Part(self._number, *contents)))
+                    self._versions = {**self._versions, **new}
+                    self._known.clear()
+                return self._parts_of(asked, found)
+
+    def _parts_of(self, asked: Iterable[Key], found: Iterable[Key]) -> Parts:
         key = frozenset(asked)
         parts = self._known.get(key)
         if parts is None:
@@ -104,30 +119,6 @@ class Script:
                 self._known.clear()
             parts = self._known[key] = self._whole(found)
         return parts
-
-    def _look_through(self, asked: Mapping[Key, str]) -> tuple[list[Key], dict[Key, Version]]:
-        """Return all names that are needed, directly or not, and those that must be sent."""
-        new: dict[Key, Version] = {}
-        found: list[Key] = []
-        seen, todo = set(asked), list(asked.items())
-        while todo:
-            key, by = todo.pop()
-            version = self._versions.get(key)
-            if version is None or not version.is_current(key):
-                version = look_at(key, by)
-                if version is None:
-                    continue
-                new[key] = version
-            found.append(key)
-            for need in version.first:
-                if need not in seen:
-                    seen.add(need)
-                    todo.append((need, by))
-            for need, user in version.later.items():
-                if need not in seen:
-                    seen.add(need)
-                    todo.append((need, user))
-        return found, new
 
     def _whole(self, keys: Iterable[Key]) -> Parts:
         """Return the parts that hold these names, with those that they need in turn (I1)."""
@@ -145,21 +136,49 @@ class Script:
                     todo.append(key)
         return tuple(parts[number] for number in sorted(parts))
 
-    def _make_part(self, new: Mapping[Key, Version]) -> Part:
-        self._number += 1
-        needs, keys = Needs(new), _in_order(new)
-        starts: list[int] = []
-        file = io.BytesIO()
-        pickler = calls.by_value(file, needs)
-        pickler.dump(_modules(keys))
-        for key in keys:
-            starts.append(file.tell())
-            pickler.dump(key)
-            try:
-                pickler.dump(new[key].value)
-            except Exception as error:  # code of the user's: said with the name
-                raise refusal(key, "", error) from error
-        return Part(self._number, tuple(keys), tuple(starts), file.getvalue())
+
+def _look_through(
+    versions: Mapping[Key, Version], asked: Mapping[Key, str]
+) -> tuple[list[Key], dict[Key, Version]]:
+    """Return all names that are needed, directly or not, and those that must be sent."""
+    new: dict[Key, Version] = {}
+    found: list[Key] = []
+    seen, todo = set(asked), list(asked.items())
+    while todo:
+        key, by = todo.pop()
+        version = versions.get(key)
+        if version is None or not version.is_current(key):
+            version = look_at(key, by)
+            if version is None:
+                continue
+            new[key] = version
+        found.append(key)
+        for need in version.first:
+            if need not in seen:
+                seen.add(need)
+                todo.append((need, by))
+        for need, user in version.later.items():
+            if need not in seen:
+                seen.add(need)
+                todo.append((need, user))
+    return found, new
+
+
+def _pickled(new: Mapping[Key, Version]) -> tuple[tuple[Key, ...], tuple[int, ...], bytes]:
+    """Return what a part of these names holds."""
+    needs, keys = Needs(new), _in_order(new)
+    starts: list[int] = []
+    file = io.BytesIO()
+    pickler = calls.by_value(file, needs)
+    pickler.dump(_modules(keys))
+    for key in keys:
+        starts.append(file.tell())
+        pickler.dump(key)
+        try:
+            pickler.dump(new[key].value)
+        except Exception as error:  # code of the user's: said with the name
+            raise refusal(key, "", error) from error
+    return tuple(keys), tuple(starts), file.getvalue()
 
 
 def _in_order(new: Mapping[Key, Version]) -> list[Key]:
