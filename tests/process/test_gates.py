@@ -234,6 +234,27 @@ def test_what_waits_can_be_cancelled_killed_and_dropped() -> None:
     assert not here.schedule.unsettled
 
 
+def test_a_job_that_asks_for_later_when_nobody_wants_it_any_more_is_cancelled() -> None:
+    here = desk(2)
+    here.submit(model(1), Entry(2))
+    here.do(here.schedule.stop(cancel=True))
+    here.refuse(here.running[0], 3600)
+    here.refuse(here.running[0], 3600)
+    assert here.settled == [(1, Outcome.CANCELLED), (2, Outcome.CANCELLED)]
+    assert not here.schedule.unsettled
+
+
+def test_a_job_that_is_to_run_alone_waits_for_no_gate_of_anothers() -> None:
+    here = desk(2)
+    again = Retry(oom=1, delay=0)
+    here.submit(model(1, retry=again), Entry(2, retry=again), model(3))
+    for entry in list(here.running):
+        here.end(entry, RAISED, MEMORY)
+    here.refuse(here.running[0], 3600, "model")  # 3, which closes the gate of 1
+    here.wait(0)
+    assert here.numbers() == [2]
+
+
 COUNTS = st.fixed_dictionaries({name: st.integers(0, 3) for name in ("crash", "timeout", "oom")})
 CAUSES = {
     "crash": (End(Outcome.CRASHED), Remark()),

@@ -296,6 +296,9 @@ class JobTable:
         work = self._work.pop(entry.job_id)
         if end.outcome is Outcome.CANCELLED:
             self.cancelled += 1
+            if end.said is not None:  # of an attempt that asked to be made later
+                ending = _ending(work, end, entry.attempt)
+                self.later(lambda: discard(ending, self._directory, self._on_release))
             self.later(work.owner.come_back)
             self._needs_no_file(entry.job_id)
             return

@@ -45,7 +45,7 @@ class Lines:
         """How many of them a worker might run now."""
         if self._running_alone:
             return 0
-        if self._alone_may_run():
+        if self._alone_that_may_run() is not None:
             return 1
         return len(self._free) + sum(gate.ready for gate in self._gates.values())
 
@@ -95,10 +95,9 @@ class Lines:
         """
         if self._running_alone:
             return None
-        if self._alone_may_run():
-            if running:
-                return None
-            return self._taken(self._alone.take_first())
+        alone = self._alone_that_may_run()
+        if alone is not None:
+            return None if running else self._taken(self._alone.pop(alone))
         if not self._gates:
             return self._free.take_first()
         open_lines = [g.line for g in self._gates.values() if g.line and g.room > 0]
@@ -112,7 +111,7 @@ class Lines:
 
         A job of a resource may not: its gate could close meanwhile.
         """
-        if self._running_alone or self._alone_may_run():
+        if self._running_alone or self._alone_that_may_run() is not None:
             return None
         return self._free.take_first()
 
@@ -168,13 +167,12 @@ class Lines:
         for gate in self._gates.values():
             yield gate.line
 
-    def _alone_may_run(self) -> bool:
-        if not self._alone:
-            return False
-        turn = self._alone.turn()
-        assert turn is not None
-        resource = self._alone[turn[1]].resource
-        return not resource or self._gate(resource).room > 0
+    def _alone_that_may_run(self) -> int | None:
+        """Return the first job that is to run alone and whose resource has room."""
+        for job_id, entry in sorted(self._alone.items()):
+            if not entry.resource or self._gate(entry.resource).room > 0:
+                return job_id
+        return None
 
     def _taken(self, entry: Entry | None) -> Entry | None:
         if entry is not None:

@@ -272,18 +272,20 @@ class Scheduler:
         return decided
 
     def _judge(self, entry: Entry, end: End) -> Action:
+        wanted = entry.attempt > 1 or entry.job_id not in self._unwanted
         self._unwanted.discard(entry.job_id)
         if end.outcome in _FINAL or entry.sentence is Outcome.KILLED:
             return settle(entry, end)
         if end.outcome is Outcome.RAISED and entry.remark.later is not None:
-            return self._judge_later(entry, end, entry.remark.later)
+            return self._judge_later(entry, end, entry.remark.later, wanted=wanted)
         if entry.retry is not None:
             return self._judge_by_cause(entry, end, entry.retry)
         if not entry.retries:
             return settle(entry, end)
         entry.retries -= 1
         entry.attempt += 1
-        self._wait_again(entry)
+        entry.leave_worker()
+        self._waiting.put_back(entry)
         return RunAgain(entry, end)
 
     def _judge_by_cause(self, entry: Entry, end: End, retry: Retry) -> Action:
@@ -291,18 +293,20 @@ class Scheduler:
         used = (entry.used or {}).get(cause, 0)
         if not is_retried(retry, end.outcome, entry.remark, cause, used):
             return settle(entry, end)
-        wait_s = retry.wait_s(entry.count(cause), self._chance())
+        until_s = self._clock() + retry.wait_s(entry.count(cause), self._chance())
         entry.attempt += 1
         entry.alone = entry.alone or cause is Cause.OOM
         entry.leave_worker()
-        self._waiting.put_off(entry, self._clock() + wait_s)
+        self._waiting.put_off(entry, until_s)
         return RunAgain(entry, end)
 
-    def _judge_later(self, entry: Entry, end: End, later: Later) -> Action:
+    def _judge_later(self, entry: Entry, end: End, later: Later, *, wanted: bool) -> Action:
         """Put off a job that asks for it, and all that wait for the same resource."""
         resource, until_s = later.resource or entry.resource, self._clock() + later.after_s
         if resource:
             self._waiting.close(resource, until_s)
+        if not wanted:
+            return settle(entry, end.called(Outcome.CANCELLED))
         used = (entry.used or {}).get(Cause.LATER, 0)
         if entry.retry is not None and used >= entry.retry.most(Cause.LATER):
             return settle(entry, end)
@@ -314,17 +318,14 @@ class Scheduler:
             self._waiting.put_off(entry, until_s)
         return RunLater(entry, end)
 
-    def _wait_again(self, entry: Entry) -> None:
-        entry.leave_worker()
-        self._waiting.put_back(entry)
-
     def _put_back(self, entry: Entry) -> Iterator[Action]:
         """A job was at a worker and had not started."""
         never_ran, killed = entry.attempt == 1, entry.sentence is Outcome.KILLED
         if killed or (never_ran and entry.job_id in self._unwanted):
             yield settle(entry, End(Outcome.CANCELLED if never_ran else Outcome.KILLED))
         else:
-            self._wait_again(entry)
+            entry.leave_worker()
+            self._waiting.put_back(entry)
             if never_ran:
                 yield Unclaim(entry)
         self._unwanted.discard(entry.job_id)
