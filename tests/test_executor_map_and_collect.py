@@ -105,6 +105,19 @@ def test_a_map_that_is_left_cancels_what_has_not_started(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "until"}
 
 
+class PickledByNext:
+    """Something that is pickled by a `next` without a default."""
+
+    def __reduce__(self) -> Any:
+        return next(iter(()))
+
+
+@pytest.mark.parametrize("buffersize", [None, 1])
+def test_map_does_not_take_a_stop_iteration_for_the_end(buffersize: int | None) -> None:
+    with Collector(1) as collector, pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(collector.map(str, [1, PickledByNext(), 3], buffersize=buffersize))
+
+
 def test_map_of_a_generator_function_yields_what_it_returns() -> None:
     function: Callable[[int], Any] = numbered
     with Collector(2) as collector:

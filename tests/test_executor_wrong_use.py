@@ -85,6 +85,33 @@ def test_numbers_of_numpy_are_numbers() -> None:
         assert collector.with_options(memory_threshold=one).submit(numbered, 1).output().path  # type: ignore[arg-type]
 
 
+class Index:
+    """A whole number, and nothing else."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+def test_whole_numbers_are_used_as_what_they_stand_for() -> None:
+    """One that cannot be compared ended the supervising thread; an int8 of 100 overflowed."""
+    one, some = Index(1), Index(10**6)
+    with Collector(
+        one,  # type: ignore[arg-type]
+        max_tasks_per_child=one,  # type: ignore[arg-type]
+        memory_budget=some,  # type: ignore[arg-type]
+        memory_threshold=some,  # type: ignore[arg-type]
+        retries=one,  # type: ignore[arg-type]
+        resources={"gpu": one},  # type: ignore[dict-item]
+    ) as collector:
+        assert list(collector.map(square, [1, 2, 3])) == [1, 4, 9]
+        assert collector.with_options(resource="gpu").submit(square, 3).result() == 9
+    with Collector(np.int8(100)) as collector:  # type: ignore[arg-type]
+        assert [job.result() for job in collector.collect(square, [2])] == [4]
+
+
 @pytest.mark.parametrize("name", ["a/b", "two\nlines", "\ud800", "\0", "n" * 100_000])
 def test_a_job_may_have_any_name(name: str) -> None:
     with Collector(1) as collector:

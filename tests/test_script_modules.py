@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -237,3 +238,28 @@ def test_everything_that_this_very_process_has_imported_is_known_as_importable()
     ]
     assert len(names) > 30
     assert [name for name in names if not places.importable(name)] == []
+
+
+PIPELINE: Final = """
+from collector import Collector
+from {package}helpers import double
+FACTOR = 3
+def job(number):
+    return double(number) * FACTOR
+with Collector(1, {method!r}) as c:
+    print(c.submit(job, 1).result(), list(c.map(double, [1, 2])))
+"""
+
+
+@pytest.mark.parametrize("package", ["", "pipeline."])
+@each_method
+def test_a_module_may_use_a_collector_while_it_is_imported(
+    method: str, package: str, tmp_path: Path
+) -> None:
+    """Each worker imported it, and so made a Collector whose worker imported it, without end."""
+    where = tmp_path / "pipeline" if package else tmp_path
+    where.mkdir(exist_ok=True)
+    name = "__init__.py" if package else "pipeline.py"
+    (where / name).write_text(PIPELINE.format(method=method, package=package))
+    (where / "helpers.py").write_text("def double(number):\n    return 2 * number\n")
+    assert run_well(tmp_path, "import pipeline", method) == "6 [2, 4]\n"

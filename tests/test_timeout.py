@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -185,6 +186,13 @@ def test_without_memory_to_note_it_in_the_time_begins_with_the_job(
     with Collector(1, "fork", timeout=0.2) as collector:
         assert isinstance(collector.submit(echo, SlowToLoad(600)).exception(), JobTimeoutError)
         assert collector.with_options(timeout=60).submit(echo, 3).result() == 3
+
+
+def test_a_limit_may_be_any_number(tmp_path: Path) -> None:
+    """A fraction could not be shown, and its job never ended."""
+    with Collector(1, timeout=Fraction(1, 2)) as collector:  # type: ignore[arg-type]
+        job = collector.submit(wait_for, tmp_path / "never")
+        assert "longer than its 0.5 s" in str(job.exception(60))
 
 
 @pytest.mark.parametrize("limit", [10**400, math.inf, sys.float_info.max])

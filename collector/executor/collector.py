@@ -247,9 +247,9 @@ class Collector(Executor):
         vars(call)["__name__"] = call_name(fn)  # jobs are named after it
         ahead = groups if buffersize is None else itertools.islice(groups, buffersize)
         submit = functools.partial(self.submit, call)
-        jobs = deque(map(submit, ahead))
+        jobs = deque(submit(group) for group in ahead)  # `map` takes a StopIteration for the end
         # Once all is submitted the iterator holds no Collector: dropped, that lets its workers go.
-        further = iter(()) if buffersize is None else map(submit, groups)
+        further = iter(()) if buffersize is None else (submit(group) for group in groups)
         return _values(jobs, further, self._core.pool, deadline)
 
     def collect(  # noqa: PLR0913 - the options of the contract

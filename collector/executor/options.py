@@ -47,25 +47,26 @@ class PoolOptions(NamedTuple):
             TypeError: One of a wrong type.
         """
         on_a_cluster = self.engine != "local" and self.address is not None
-        whole("max_workers", self.max_workers, least=0 if on_a_cluster else 1)
-        if self.max_tasks_per_child is not None:
-            whole("max_tasks_per_child", self.max_tasks_per_child, least=1)
-        whole("memory_budget", self.memory_budget, least=0)
+        workers = whole("max_workers", self.max_workers, least=0 if on_a_cluster else 1)
+        tasks = self.max_tasks_per_child
+        if tasks is not None:
+            tasks = whole("max_tasks_per_child", tasks, least=1)
+        budget = whole("memory_budget", self.memory_budget, least=0)
         text("temp_file_base_name", self.temp_file_base_name)
         self._check_engine()
         if not isinstance(self.ask, bool):
             raise TypeError(f"ask must be True or False, not {self.ask!r}")
         if not isinstance(self.resources, Mapping):
             raise TypeError(f"resources must be a mapping of names, not {self.resources!r}")
-        for name, limit in self.resources.items():
-            _check_resource(name)
-            whole(f"the limit of resource {name!r}", limit, least=1)
+        limits = {_resource(name): _limit(name, limit) for name, limit in self.resources.items()}
         if not _is_progress(self.progress):
             raise TypeError(
                 "progress must be None, a bool, or have update(event) and close(): "
                 f"{self.progress!r}"
             )
-        return self
+        return self._replace(
+            max_workers=workers, max_tasks_per_child=tasks, memory_budget=budget, resources=limits
+        )
 
     def _check_engine(self) -> None:
         text("engine", self.engine)
@@ -101,18 +102,21 @@ class Options(NamedTuple):
         """
         if self.name is not None:
             text("name", self.name)
-        if not isinstance(self.retries, Retry):
-            if not isinstance(self.retries, SupportsIndex):
-                raise TypeError(f"retries must be a whole number or a Retry, not {self.retries!r}")
-            whole("retries", self.retries, least=0)
+        retries = self.retries
+        if not isinstance(retries, Retry):
+            if not isinstance(retries, SupportsIndex):
+                raise TypeError(f"retries must be a whole number or a Retry, not {retries!r}")
+            retries = whole("retries", retries, least=0)
         if self.resource is not None:
-            _check_resource(self.resource)
-        whole("memory_threshold", self.memory_threshold, least=0)
+            _resource(self.resource)
+        threshold = whole("memory_threshold", self.memory_threshold, least=0)
         if self.on_progress is not None and not callable(self.on_progress):
             raise TypeError(f"on_progress must be callable, not {self.on_progress!r}")
         if not isinstance(self.capture, bool | Capture):
             raise TypeError(f"capture must be True or False, not {self.capture!r}")
-        return self._replace(timeout=_time_limit(self.timeout))
+        return self._replace(
+            timeout=_time_limit(self.timeout), retries=retries, memory_threshold=threshold
+        )
 
 
 @final
@@ -178,10 +182,15 @@ def _time_limit(value: object) -> float | None:
     return limit
 
 
-def _check_resource(name: object) -> None:
+def _resource(name: object) -> str:
     text("the name of a resource", name)
     if not name:
         raise ValueError("the name of a resource must not be empty")
+    return str(name)
+
+
+def _limit(name: str, limit: object) -> int:
+    return whole(f"the limit of resource {name!r}", limit, least=1)
 
 
 def _is_progress(value: object) -> bool:

@@ -141,6 +141,16 @@ class CallMe:
         """Do nothing."""
 
 
+class Proxy:
+    """Raises what no attribute should raise, as those of a framework do outside of a request."""
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("outside of a context")
+
+
 @pytest.mark.parametrize(
     ("fn", "name"),
     [
@@ -156,3 +166,7 @@ class CallMe:
 )
 def test_a_call_is_named_after_its_function(fn: Callable[..., Any], name: str) -> None:
     assert calls.call_name(fn) == name
+
+
+def test_a_call_has_a_name_whatever_its_function_raises() -> None:
+    assert calls.call_name(Proxy()) == "Proxy"

@@ -297,3 +297,18 @@ def test_a_view_is_read_only_and_outlives_the_output(make: Maker) -> None:
     with pytest.raises(TypeError):
         view[0] = 1
     assert files() == []
+
+
+class Shouting(str):
+    """A str whose own `encode` says something else."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return b"OTHER"
+
+
+def test_a_text_is_what_it_shows() -> None:
+    with SpillManager() as manager:
+        assert manager.write(Shouting("text")) == 4
+        assert manager.finalize().read() == b"text"

@@ -1,5 +1,6 @@
 """Output.save: where it goes, and what is no path; renamed where that can be done."""
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -259,6 +260,28 @@ def test_half_an_upload_is_removed(make: Maker, quiet: bool) -> None:
         output.save(bucket)
     assert bucket.unlinked == 1
     assert output.size == len(output.read())
+
+
+class FullPipe:
+    """Opens as a raw file that does not block, and has no room."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.write_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self.write_end, bytes(4096))
+
+    def open(self, mode: str) -> io.FileIO:
+        return io.FileIO(self.write_end, mode)
+
+
+def test_a_raw_file_that_takes_nothing_now_has_not_taken_it(make: Maker) -> None:
+    """Its write says None, as that of many a file that takes all."""
+    pipe, output = FullPipe(), make(b"abc")
+    with pytest.raises(OSError, match="only part"):
+        output.save(pipe)
+    os.close(pipe.read_end)
 
 
 def test_a_target_that_does_not_open_keeps_what_it_has(make: Maker) -> None:

@@ -8,6 +8,7 @@ Invariants: I1  a worker has one module for each of the parent's that travels, a
                 that job fails and no other.
 """
 
+import contextlib
 import io
 import pickle
 import sys
@@ -30,6 +31,17 @@ class _Main(ModuleType):
     @property
     def __file__(self) -> str:  # type: ignore[mutable-override, override]
         raise AttributeError("__file__")  # functions of the script find it among their globals
+
+
+def end_imports() -> None:
+    """Let go, in a forked process, of the imports that threads of its parent were in.
+
+    Nobody goes on with them here: whoever needs such a module gets it as it is, and does not wait.
+    """
+    for module in list(sys.modules.values()):
+        with contextlib.suppress(Exception):  # some put there what is no module
+            if module.__spec__._initializing:  # type: ignore[union-attr]  # noqa: SLF001 - no other way
+                module.__spec__._initializing = False  # type: ignore[union-attr]  # noqa: SLF001
 
 
 def stand_for_the_script() -> None:

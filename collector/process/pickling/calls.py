@@ -6,6 +6,7 @@ Source:     docs/decisions/0005-shipping-functions.md: cloudpickle carries what 
             What goes by name to which process: 0010-the-script-travels-once.md.
 """
 
+import contextlib
 import copyreg
 import io
 import pickle
@@ -188,6 +189,8 @@ def call_name(fn: object) -> str:
     """Return a short name for a callable, for bars and messages."""
     while isinstance(fn, MethodType):
         fn = fn.__func__
-    inner = getattr(fn, "func", None)  # functools.partial
-    name = getattr(fn, "__name__", None) or getattr(inner, "__name__", None)
-    return str(name or type(fn).__name__)
+    with contextlib.suppress(Exception):  # a proxy may raise whatever it likes
+        inner = getattr(fn, "func", None)  # functools.partial
+        name = getattr(fn, "__name__", None) or getattr(inner, "__name__", None)
+        return str(name or type(fn).__name__)
+    return type(fn).__name__

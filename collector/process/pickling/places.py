@@ -1,7 +1,8 @@
 """Where functions and classes live, and which modules another process can import.
 
 A module *travels* if this process has it and a worker could not import it: the script, a plug-in
-that was loaded by its path, a test module that pytest has loaded by its own means.
+that was loaded by its path, a test module that pytest has loaded by its own means; and one that is
+still being imported, while it is.
 
 Runs in:    the parent and the worker.
 Owns:       what was found out about the modules of this process.
@@ -30,8 +31,22 @@ def importable(name: str) -> bool:
     known = _known.get(name)
     module = sys.modules.get(name)
     if known is None or known[0] is not module:
+        if _is_being_imported(name):
+            return False
         known = _known[name] = module, name != "__main__" and _is_found(name, module)
     return known[1]
+
+
+def _is_being_imported(name: str) -> bool:
+    """Whether the module, or a package that it is in, has begun to run and not ended.
+
+    What uses a Collector just then would be run again by each worker that imports it, and so on.
+    """
+    while name:
+        if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+            return True
+        name = name.rpartition(".")[0]
+    return False
 
 
 def _is_found(name: str, module: Any) -> bool:

@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from collector.errors import RetryLater
 from collector.process import log_records
 from collector.process.pickling import calls
-from collector.process.pickling.arrived import Arrivals, stand_for_the_script
+from collector.process.pickling.arrived import Arrivals, end_imports, stand_for_the_script
 from collector.process.process_group import end_further, end_group
 from collector.process.queue.chunk_queue import QueueWriter
 from collector.process.queue.held import Held
@@ -95,7 +95,9 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     writer = QueueWriter(queue)
     log_records.forward(told.log_levels, writer.record)
     lineage = _begin_as_child(told, parent.fd, others)
-    if not told.forked:
+    if told.forked:
+        end_imports()
+    else:
         stand_for_the_script()
     inbox = Inbox(jobs, lineage)
     threading.Thread(

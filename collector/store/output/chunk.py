@@ -25,7 +25,7 @@ def chunk_buffer(chunk: Chunk) -> Buffer:
     if isinstance(chunk, (bytes, bytearray)):
         return chunk
     if isinstance(chunk, str):
-        return chunk.encode()
+        return str.encode(chunk)  # a subclass may have an encode() of its own
     try:
         view = memoryview(chunk)
     except TypeError:

@@ -10,7 +10,7 @@ import errno
 import io
 import os
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.absolute import absolute_path
@@ -123,11 +123,13 @@ def send_to(reader: io.BufferedReader, target: Openable, *, overwrite: bool) -> 
     if not overwrite and exists is not None and exists():
         message = "it exists; pass overwrite=True to replace it"
         raise FileExistsError(errno.EEXIST, message, str(target))
-    file = target.open("wb")
+    file: Any = target.open("wb")
     try:
         with file:
             while block := reader.read(READ_BLOCK_BYTES):
-                if file.write(block) not in {None, len(block)}:
+                taken = file.write(block)
+                # None says nothing, but of a raw file that it would have had to wait.
+                if taken != len(block) and (taken is not None or isinstance(file, io.RawIOBase)):
                     raise OSError(errno.EIO, "the target took only part", str(target))  # noqa: TRY301
     except BaseException:
         # Closing it has put there what came so far. That must not pass for the output.
