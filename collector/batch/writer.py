@@ -236,8 +236,9 @@ class BatchWriter:
             OutputLostError: They cannot be read.
             OSError: The name that the user wants the output to have cannot be had.
         """
-        number = self.attempts(task) + 1
         with self._mutex, Storing(self._writing) as storing:
+            waiting = sum(row == task.row for row, _ in self._waiting)
+            number = self.attempts(task) + waiting + 1
             out = self._save(task, number, attempt) if attempt.save else None
             places = storing.put(task.key, number, attempt, saved=out)
             ended = Ended(
@@ -252,10 +253,9 @@ class BatchWriter:
                 *places,
                 attempt.meters or {},
                 attempt.status == "done" and self.options.keep_failed,
-                self._before(task.row),
-                attempt.error,
-                task.name,
-                task.input,
+                error=attempt.error,
+                name=task.name,
+                input=task.input,
             )
             if not self.options.durable:
                 self._write([(task.row, ended)])
@@ -359,7 +359,8 @@ class BatchWriter:
 
     def _write(self, ended: list[tuple[int, Ended]]) -> None:
         """Write the lines of attempts, and take in what they say."""
-        for row, event in ended:
+        for row, one in ended:
+            event = one._replace(before=self._before(row))  # it may have come with this one
             at = self._append(event)
             outdone = [] if event.attempt == 1 or event.keeps else self._outdone(row, event)
             self.history.table.ended(
@@ -375,15 +376,16 @@ class BatchWriter:
                 self._writing.remove(name)
 
     def _outdone(self, row: int, event: Ended) -> list[str]:
-        """Name the files of this shard that a result puts in its place."""
+        """Name the files of this shard that a result puts in its place, none of its own."""
         if event.status != "done":
             return []
+        own = _files_of(event)
         return [
-            place.name
+            name
             for shard, ended in self.history.attempts(row)
             if shard is self._shard
-            for place in (ended.out, ended.log, ended.value)
-            if isinstance(place, lines.Filed)
+            for name in _files_of(ended)
+            if name not in own
         ]
 
     def _before(self, row: int) -> Where | None:
@@ -425,6 +427,11 @@ class BatchWriter:
             if isinstance(ended.out, Saved)
         ]
         return any(place.path == path and not self._shard.missing(place) for place in known)
+
+
+def _files_of(event: Ended) -> list[str]:
+    places = (event.out, event.log, event.value)
+    return [place.name for place in places if isinstance(place, lines.Filed)]
 
 
 def _run_of(what: What, inputs: int | None) -> lines.Run:

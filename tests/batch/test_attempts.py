@@ -1,0 +1,47 @@
+"""Attempts of one job that are stored together: each has its number, its files and its line."""
+
+from pathlib import Path
+
+import pytest
+
+from collector import Batch
+from collector.batch.writer import Options
+from tests.support.batchdir import ended, failed, journal, run, writer
+
+SIZE = 100_000
+
+
+def store_together(path: Path, options: Options) -> None:
+    """Store an attempt that failed, and one that succeeded, as one group."""
+    with writer(path, options=options) as writing:
+        task = writing.task("a", name="job-a")
+        writing.store(task, failed(b"1" * SIZE))
+        writing.store(task, ended(b"2" * SIZE))
+        writing.flush()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_success_keeps_its_output_when_its_failure_is_stored_with_it(
+    tmp_path: Path, durable: bool
+) -> None:
+    store_together(tmp_path / "b", Options(durable=durable))
+    with Batch.open(tmp_path / "b") as batch:
+        assert batch.verify() == []
+        (record,) = batch
+        assert [(a.number, a.status, a.kept) for a in record.attempts] == [
+            (1, "error", False),
+            (2, "done", True),
+        ]
+        assert record.output().read() == b"2" * SIZE
+    assert len(list((tmp_path / "b").glob("shard-0/files/*/*"))) == 1
+    assert run(tmp_path / "b", ["a"]) == []
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_failures_that_are_kept_have_files_of_their_own(tmp_path: Path, durable: bool) -> None:
+    store_together(tmp_path / "b", Options(durable=durable, keep_failed=True))
+    with Batch.open(tmp_path / "b") as batch:
+        assert batch.verify() == []
+        (record,) = batch
+        assert [a.output().read()[:1] for a in record.attempts] == [b"1", b"2"]
+    assert journal(tmp_path / "b").read_text().count('"before":{"shard"') == 1
