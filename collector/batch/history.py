@@ -88,6 +88,16 @@ class History:
             keeps = keeps and (ended.status != "done" or ended.keeps)
         return found
 
+    def begun(self, key: str, attempt: int) -> lines.Saving | None:
+        """Return the file of the user's that a later attempt of a job was about to write.
+
+        Args:
+            key: Of the job.
+            attempt: Its last one that has ended, or 0.
+        """
+        found = self.tally.saving.get(key)
+        return found if found is not None and found.attempt > attempt else None
+
     def missing(self, row: int) -> str:
         """Say what is not there of a job's result; "" if all is."""
         found = self.attempt(row)

@@ -71,6 +71,12 @@ class Tally:
     saving: dict[str, lines.Saving] = field(default_factory=dict)
     """Files of the user's that may have been written, and no line says so; by key."""
 
+    def ended(self, key: str, attempt: int) -> None:
+        """A line says how an attempt has ended: what it may have written is no question now."""
+        begun = self.saving.get(key)
+        if begun is not None and begun.attempt <= attempt:
+            del self.saving[key]
+
 
 @final
 class Scan:
@@ -144,6 +150,8 @@ class Scan:
             status == b"done",
         ):
             return False
+        if tally.saving:
+            tally.ended(key.decode(), int(attempt))
         if meters != b"{}":
             tally.meters.update(json.loads(meters))
         if start != end and (seconds := float(end) - float(start)) > 0:
@@ -189,7 +197,7 @@ class Scan:
         tally, table = self._tally, self._table
         tally.seconds += max(0.0, event.end - event.start)
         tally.meters.update(event.meters)
-        tally.saving.pop(event.key, None)
+        tally.ended(event.key, event.attempt)
         row = table.row(event.key)
         table.place(row, event.seq)
         table.ended(

@@ -40,6 +40,7 @@ from collector.errors import BatchError, SpillError
 from collector.settings import VERSION
 from collector.store.absolute import absolute_path
 from collector.store.output.output import Output, publish
+from collector.store.output.target import refuse_taken
 from collector.store.rundir.owner import write_owner
 
 _logger = logging.getLogger("collector")
@@ -372,6 +373,7 @@ class BatchWriter:
                 lost=False,
                 run=len(self.history.tally.runs) + 1,
             )
+            self.history.tally.ended(event.key, event.attempt)
             for name in outdone:
                 self._writing.remove(name)
 
@@ -393,13 +395,17 @@ class BatchWriter:
         return None if line is None else Where(self.history.shards[line.shard].name, line.at)
 
     def _save(self, task: Task, number: int, attempt: Attempt) -> Saved:
-        """Give the output the name that the user wants, after having told of it."""
+        """Give the output the name that the user wants, after having told of it.
+
+        What a killed process has told of was free or ours: a name that is taken is refused before.
+        """
         output = attempt.output or Output.in_memory(b"", chunks=0)
         saving = lines.Saving(task.key, number, attempt.save, output.size)
         ours = self._is_ours(task, attempt.save)
-        self._append(saving)
         path = absolute_path(attempt.save)
         try:
+            refuse_taken(path, overwrite=ours)
+            self._append(saving)
             publish(output, path, overwrite=ours, sync=self.options.durable)
         except FileExistsError as error:
             message = f"{self._saved_by(attempt.save)} has that name: move it away"
@@ -419,7 +425,7 @@ class BatchWriter:
 
     def _is_ours(self, task: Task, path: str) -> bool:
         """Tell whether a file of that name is one that an earlier attempt of the job has saved."""
-        begun = self.history.tally.saving.get(task.key)
+        begun = self.history.begun(task.key, self.attempts(task))
         known = [Saved(begun.path, begun.size)] if begun else []
         known += [
             ended.out

@@ -1,0 +1,123 @@
+"""`save=` when a batch goes on: a file is replaced only by the job that has saved it."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from collector import Batch
+from collector.batch import writer as writing_module
+from collector.batch.writer import BatchWriter, Options, Task
+from collector.errors import SpillError
+from tests.support.batchdir import ended, failed, journal, writer
+from tests.support.killpoints import in_child
+
+
+def save(writing: BatchWriter, task: Task, data: bytes, name: Path) -> bool:
+    """Store a success under a name, or the failure that a taken one is; tells which."""
+    attempt = ended(data, value=b"value of " + data)
+    attempt.save = os.fspath(name)
+    try:
+        writing.store(task, attempt)
+    except FileExistsError:
+        writing.store(task, failed(data))
+        return False
+    return True
+
+
+def run(path: Path, data: bytes, name: Path, options: Options = Options()) -> bool | None:  # noqa: B008 - as in the writer
+    """Run a job whose output is saved; tells whether it was, None if it did not run."""
+    with writer(path, options=options) as writing:
+        task = writing.task("a", name="job-a")
+        return save(writing, task, data, name) if task.runs else None
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], *, after: bool) -> None:
+    """Kill what runs before an output is published, or after that."""
+    publish = writing_module.publish
+
+    def kill(*arguments: object, **options: object) -> None:
+        if after:
+            publish(*arguments, **options)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing_module, "publish", kill)
+        assert in_child(act)[0] == signal.SIGKILL
+
+
+def test_a_file_of_the_user_s_is_refused_each_time(tmp_path: Path) -> None:
+    name = tmp_path / "a.txt"
+    name.write_text("mine!")
+    for _ in range(3):
+        assert run(tmp_path / "b", b"12345", name) is False
+    assert name.read_text() == "mine!"
+
+
+def test_a_result_of_another_job_is_refused_each_time(tmp_path: Path) -> None:
+    name = tmp_path / "talk.txt"
+    for number in range(3):
+        with writer(tmp_path / "b") as writing:
+            first, second = writing.task("talk.mp4"), writing.task("talk.mov")
+            assert first.runs == (not number)
+            if first.runs:
+                assert save(writing, first, b"AAAA", name)
+            else:
+                assert not save(writing, second, b"BBBB", name)
+    with Batch.open(tmp_path / "b") as batch:
+        assert [(r.status, r.output().read()) for r in batch] == [
+            ("done", b"AAAA"),
+            ("failed", b"BBBB"),
+        ]
+
+
+def test_a_file_of_the_user_s_stays_where_the_process_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path / "a.txt"
+    name.write_text("mine!")
+
+    def act() -> None:
+        run(tmp_path / "b", b"12345", name)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killed_at(monkeypatch, act, after=False)
+    assert run(tmp_path / "b", b"12345", name) is False
+    assert name.read_text() == "mine!"
+
+
+def test_a_name_that_is_refused_is_not_told_as_one_that_is_written(tmp_path: Path) -> None:
+    name = tmp_path / "a.txt"
+    name.write_text("mine!")
+    run(tmp_path / "b", b"12345", name)
+    assert b'"saving"' not in journal(tmp_path / "b").read_bytes()
+
+
+def test_a_file_that_was_saved_before_a_kill_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path / "a.txt"
+    killed_at(monkeypatch, lambda: run(tmp_path / "b", b"12345", name), after=True)
+    assert name.read_bytes() == b"12345"
+    assert run(tmp_path / "b", b"67890", name) is True
+    assert name.read_bytes() == b"67890"
+
+
+def test_a_disk_that_refuses_the_rest_of_a_result_leaves_its_file_to_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path / "a.txt"
+    with writer(tmp_path / "b") as writing:
+        task = writing.task("a")
+        with monkeypatch.context() as patch:
+            patch.setattr(writing_module.Storing, "put", refuse)
+            with pytest.raises(SpillError):
+                save(writing, task, b"12345", name)
+        assert save(writing, task, b"67890", name)
+    assert name.read_bytes() == b"67890"
+
+
+def refuse(*_arguments: object, **_options: object) -> None:
+    raise SpillError(28, "no room")
