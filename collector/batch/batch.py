@@ -19,7 +19,6 @@ from collector.batch.history import History
 from collector.batch.keys import Keys, key_text
 from collector.batch.names import Template
 from collector.batch.record import AttemptRecord, Record, record_of, why_of
-from collector.batch.scan import missing_of
 from collector.batch.states import State, resume_of
 from collector.closable import Closable
 from collector.errors import BatchError
@@ -157,8 +156,9 @@ class Batch(Closable):
         if tally.bad > len(tally.bad_lines):
             problems.append(f"so do {tally.bad - len(tally.bad_lines)} more lines")
         for row in self._history.table.in_order():
-            for shard, ended, kept in self._history.kept(row):
-                reason = missing_of(ended, shard) if kept else ""
+            for number, (shard, ended, kept) in enumerate(self._history.kept(row)):
+                looks = kept or not number
+                reason = self._history.missing_of(shard, ended) if looks else ""
                 if reason:
                     who = ended.name or ended.input
                     problems.append(

@@ -12,9 +12,10 @@ from typing import final
 
 from collector.batch import lines
 from collector.batch.directory import BatchDirectory
-from collector.batch.lines import Ended
+from collector.batch.lines import Ended, Saved
 from collector.batch.scan import Scan, Tally, missing_of
 from collector.batch.shard import Shard
+from collector.batch.states import State
 from collector.batch.table import Line, Table
 
 
@@ -38,6 +39,7 @@ class History:
         try:
             for name in directory.shards():
                 self._read(Shard(directory, name))
+            self._lose_what_was_replaced()
         except BaseException:
             self.close()
             raise
@@ -52,6 +54,14 @@ class History:
             scan = Scan(self.table, self.tally)
             end = scan.read(len(self.shards) - 1, shard.name, journal, shard)
         self.ends[shard.name] = end
+
+    def _lose_what_was_replaced(self) -> None:
+        """Take a result for none whose file another process was replacing when it ended."""
+        for key in self.tally.saving:
+            row = self.table.find(key)
+            done = row is not None and self.table.state(row) is State.DONE
+            if row is not None and done and self.missing(row):
+                self.table.lose(row)
 
     def close(self) -> None:
         """Let go of all descriptors; any number of times."""
@@ -79,12 +89,19 @@ class History:
     def kept(self, row: int) -> list[tuple[Shard, Ended, bool]]:
         """Return all attempts, the last one first, and whether the outputs of each are kept.
 
-        Those of attempts before one that succeeded are not, unless that one says so.
+        Those of attempts before one that succeeded are not, unless that one says so; and none is
+        whose file a later attempt has replaced, or was about to.
         """
-        found = []
+        found: list[tuple[Shard, Ended, bool]] = []
         keeps = True
+        replaced: set[str] = set()
         for shard, ended in self.attempts(row):
-            found.append((shard, ended, keeps))
+            begun = None if found else self.begun(ended.key, ended.attempt)
+            if begun is not None:
+                replaced.add(begun.path)
+            saved = {ended.out.path} if isinstance(ended.out, Saved) else set()
+            found.append((shard, ended, keeps and not saved & replaced))
+            replaced |= saved
             keeps = keeps and (ended.status != "done" or ended.keeps)
         return found
 
@@ -101,7 +118,15 @@ class History:
     def missing(self, row: int) -> str:
         """Say what is not there of a job's result; "" if all is."""
         found = self.attempt(row)
-        return "" if found is None else missing_of(found[1], found[0])
+        return "" if found is None else self.missing_of(*found)
+
+    def missing_of(self, shard: Shard, ended: Ended) -> str:
+        """Say what is not there of the last attempt of a job, or of one that is kept."""
+        begun = self.begun(ended.key, ended.attempt)
+        if begun is not None and isinstance(ended.out, Saved) and ended.out.path == begun.path:
+            who = f"attempt {begun.attempt} was replacing {begun.path} when its process ended"
+            return f"its output: {who}"
+        return missing_of(ended, shard)
 
     def events(self, shard: Shard) -> Iterator[lines.Event]:
         """Read the events of a shard again, without lines that are none."""

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any, Final, final
 
 from collector.batch.history import History
-from collector.batch.lines import Ended, Place
+from collector.batch.lines import Ended, Place, Saved
 from collector.batch.scan import meters_of
 from collector.batch.shard import Shard
 from collector.batch.states import Resume, State, why
-from collector.errors import BatchError, JobError
+from collector.errors import BatchError, JobError, OutputLostError
 from collector.process.pickling.calls import load_exception
 from collector.store.output.output import Output
 
@@ -88,7 +88,11 @@ class AttemptRecord:
         Raises:
             OutputLostError: It is not all there, or was dropped since a later attempt succeeded.
         """
-        return self._shard.output(self._ended.out, complete=self.status == "done")
+        out = self._ended.out
+        if not self.kept and isinstance(out, Saved):  # under that name may be another one's
+            message = "the output is lost: a later attempt has replaced it"
+            raise OutputLostError(errno.ENOENT, message, out.path)
+        return self._shard.output(out, complete=self.status == "done")
 
     def log(self) -> Output:
         """Return what it printed; raises as `output`."""

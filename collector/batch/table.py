@@ -184,8 +184,12 @@ class Table:
         self._flags[row] &= ~_LOST
         self._move(row, Event.SUCCEEDED if succeeded else Event.FAILED)
         if lost:
-            self._move(row, Event.LOST)
-            self._flags[row] |= _LOST
+            self.lose(row)
+
+    def lose(self, row: int) -> None:
+        """The bytes of its last attempt are not all there."""
+        self._move(row, Event.LOST)
+        self._flags[row] |= _LOST
 
     def counts(self) -> dict[State, int]:
         """Count the jobs in each state."""

@@ -4,15 +4,20 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collector import Batch
-from collector.batch import writer as writing_module
+from collector.batch.states import Resume
+from collector.batch.storing import Storing
 from collector.batch.writer import BatchWriter, Options, Task
 from collector.errors import SpillError
+from collector.store.output.output import publish
 from tests.support.batchdir import ended, failed, journal, writer
 from tests.support.killpoints import in_child
+
+ALL = Options(resume=Resume.ALL)
 
 
 def save(writing: BatchWriter, task: Task, data: bytes, name: Path) -> bool:
@@ -36,15 +41,14 @@ def run(path: Path, data: bytes, name: Path, options: Options = Options()) -> bo
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], *, after: bool) -> None:
     """Kill what runs before an output is published, or after that."""
-    publish = writing_module.publish
 
-    def kill(*arguments: object, **options: object) -> None:
+    def kill(*arguments: Any, **options: Any) -> None:
         if after:
-            publish(*arguments, **options)  # type: ignore[arg-type]
+            publish(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing_module, "publish", kill)
+        patch.setattr("collector.batch.writer.publish", kill)
         assert in_child(act)[0] == signal.SIGKILL
 
 
@@ -105,6 +109,65 @@ def test_a_file_that_was_saved_before_a_kill_is_ours(
     assert name.read_bytes() == b"67890"
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_result_that_was_being_replaced_at_a_kill_runs_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    after: bool,
+) -> None:
+    path, name = tmp_path / "b", tmp_path / "a.txt"
+    assert run(path, b"one", name)
+    killed_at(monkeypatch, lambda: run(path, b"two", name, ALL), after=after)
+    with Batch.open(path) as batch:
+        (record,) = batch
+        assert record.status == "waiting"
+        assert "was replacing" in batch.why("a")
+        (problem,) = batch.verify()
+        assert "job job-a" in problem
+        assert "a.txt" in problem
+        with pytest.raises(OSError, match="lost"):
+            record.output()
+    assert run(path, b"two", name) is True
+    assert "job-a counts as not done: its output" in caplog.text
+    with Batch.open(path) as batch:
+        (record,) = batch
+        assert batch.verify() == []
+        assert (record.status, record.output().read()) == ("done", b"two")
+    assert run(path, b"two", name) is None
+
+
+def test_another_shard_may_finish_what_a_kill_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, name = tmp_path / "b", tmp_path / "a.txt"
+    later = Options(resume=Resume.ALL, shard="1of1")
+    assert run(path, b"one", name)
+    killed_at(monkeypatch, lambda: run(path, b"two", name, later), after=True)
+    assert run(path, b"two", name) is True  # in a shard that is read first
+    assert run(path, b"two", name) is None
+
+
+@pytest.mark.parametrize("keep_failed", [False, True])
+@pytest.mark.parametrize("size", [3, 5])
+def test_an_attempt_whose_file_a_later_one_has_replaced_is_not_kept(
+    tmp_path: Path, keep_failed: bool, size: int
+) -> None:
+    path, name = tmp_path / "b", tmp_path / "a.txt"
+    options = ALL._replace(keep_failed=keep_failed)
+    with writer(path, options=options) as writing:
+        writing.store(writing.task("a", name="job-a"), failed(b"failed"))
+    run(path, b"1" * 3, name, options)
+    run(path, b"2" * size, name, options)
+    with Batch.open(path) as batch:
+        assert batch.verify() == []
+        (record,) = batch
+        assert [a.kept for a in record.attempts] == [keep_failed, False, True]
+        with pytest.raises(OSError, match="a later attempt has replaced it"):
+            record.attempts[1].output()
+        assert record.attempts[2].output().read() == b"2" * size
+
+
 def test_a_disk_that_refuses_the_rest_of_a_result_leaves_its_file_to_the_next_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +175,7 @@ def test_a_disk_that_refuses_the_rest_of_a_result_leaves_its_file_to_the_next_at
     with writer(tmp_path / "b") as writing:
         task = writing.task("a")
         with monkeypatch.context() as patch:
-            patch.setattr(writing_module.Storing, "put", refuse)
+            patch.setattr(Storing, "put", refuse)
             with pytest.raises(SpillError):
                 save(writing, task, b"12345", name)
         assert save(writing, task, b"67890", name)
