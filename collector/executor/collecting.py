@@ -320,7 +320,11 @@ def _submitted(
     """Return the jobs of the items; a generator would end with the first error."""
 
     def submitted(item: T) -> "Job[Any] | None":
-        job = submits.submit(item)
+        try:
+            job = submits.submit(item)
+        except StopIteration as error:  # `map` would take it for the end of the items
+            message = "submitting a job raised StopIteration: a next() in key= needs a default"
+            raise RuntimeError(message) from error
         if job is not None and at_end is not None:
             job.add_done_callback(at_end)
         return job

@@ -184,6 +184,21 @@ def test_an_input_without_a_key_says_so_and_the_jobs_before_it_are_done(tmp_path
         assert [job.resumed for job in keyed] == [True]
 
 
+@pytest.mark.parametrize("options", [{}, {"ordered": True}, {"halt": "soon,fail=9"}])
+def test_a_key_that_stops_iterating_is_an_error_and_not_the_end(
+    tmp_path: Path, options: Any
+) -> None:
+    def key(item: str) -> str:
+        return next(char for char in item if char.isalpha())
+
+    with Collector(1, progress=False) as collector:
+        jobs = collector.collect(ignore, ["a", "1", "b"], batch=tmp_path / "b", key=key, **options)
+        assert next(jobs).args == ("a",)
+        with pytest.raises(RuntimeError, match="raised StopIteration") as caught:
+            next(jobs)
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
 def test_a_value_that_cannot_be_kept_fails_its_job(tmp_path: Path) -> None:
     ((_, _, error),) = run("fork", unpicklable, ["a"], tmp_path / "b")
     assert isinstance(error, JobError)
