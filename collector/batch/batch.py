@@ -197,15 +197,15 @@ class Batch(Closable):
     ) -> Iterator[tuple[Record, Path | Exception]]:
         """Do what `export` does, one by one; yields what came of each: a path, or the reason."""
         names = Template(template)
-        first: dict[str, str] = {}
+        first: dict[str, tuple[str, str]] = {}
         for record in self:
             if record.status != State.DONE.value:
                 continue
             try:
                 name = names.name(record.input, key=record.key, seq=record.seq, name=record.name)
                 path = os.path.abspath(name)
-                other = first.setdefault(path, record.input)
-                if first[path] != record.input or (other is not record.input):
+                key, other = first.setdefault(path, (record.key, record.input))
+                if key != record.key:
                     raise FileExistsError(errno.EEXIST, f"{other!r} has that name already", name)
                 yield record, record.output().save(path, overwrite=overwrite)
             except (OSError, ValueError) as error:
