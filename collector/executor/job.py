@@ -283,6 +283,9 @@ class Job(Future[R], Generic[R]):
                 callback(self)
             except Exception:  # of the user's; as `Future` does
                 _logger.exception("exception calling callback for %r", self)
+            except BaseException:
+                self._invoke_callbacks()  # somebody may wait for one behind it
+                raise
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Job cannot be pickled; pass its value, job.result(), instead")
