@@ -5,10 +5,12 @@ Runs in:    the parent: `began` and `ended` in the pool's threads, which they ne
 Owns:       the batch writer, and the outputs of attempts that have ended until they are stored.
 Invariants: I1  each job is settled once, also if it cannot be stored: then it fails.
             I2  a slow disk holds up the settling of this batch, and nothing else.
-            I3  the writer is closed once no job is left, and nobody asks for more; in a forked
+            I3  whatever ends the recording thread, the jobs that are open fail.
+            I4  the writer is closed once no job is left, and nobody asks for more; in a forked
                 child nothing is.
 """
 
+import contextlib
 import logging
 import os
 import pickle
@@ -59,6 +61,8 @@ class Recorder:
         self._pid = os.getpid()
         self._coming: queue.SimpleQueue[Ended | _Began | None] = queue.SimpleQueue()
         self._running: dict[int, _Began] = {}
+        self._group: list[Ended | _Began | None] = []
+        """What has come, and is being stored."""
         self._lock = threading.RLock()
         self._open = 0
         self._left = False
@@ -117,27 +121,40 @@ class Recorder:
 
     def _record(self) -> None:
         try:
-            while True:
-                group = self._next()
-                for one in group:
-                    if isinstance(one, _Began):
-                        self._running[one.job.id] = one
-                self._store_all([one for one in group if isinstance(one, Ended)])
-                if None in group:
-                    return
+            self._store_what_comes()
+        except BaseException as error:
+            # No disk and no job is to blame. Whoever waits hears of it by jobs that fail.
+            _logger.exception("the results of a batch are not stored any more")
+            self._fail_what_comes(error)
         finally:
+            self._group = []  # its jobs hold this
             self._writer.close(self._how)
 
-    def _next(self) -> list[Ended | _Began | None]:
+    def _store_what_comes(self) -> None:
+        while None not in self._group:
+            self._take_group()
+            for one in self._group:
+                if isinstance(one, _Began):
+                    self._running[one.job.id] = one
+            self._store_all([one for one in self._group if isinstance(one, Ended)])
+
+    def _fail_what_comes(self, error: BaseException) -> None:
+        """Let all jobs fail that are not settled; some of the last group may be."""
+        while True:
+            for one in self._group:
+                if isinstance(one, Ended) and not one.job.done():
+                    _settle(one, _not_stored(one, error))
+            if None in self._group:
+                return
+            self._group = [self._coming.get()]
+
+    def _take_group(self) -> None:
         """Wait for what comes next, with all that has come by then."""
-        group: list[Ended | _Began | None] = []
-        try:
-            group.append(self._coming.get(timeout=self._tell_of_long_ones()))
-            while len(group) < settings.DURABLE_GROUP:
-                group.append(self._coming.get_nowait())
-        except queue.Empty:
-            pass
-        return group
+        self._group = []
+        with contextlib.suppress(queue.Empty):
+            self._group.append(self._coming.get(timeout=self._tell_of_long_ones()))
+            while len(self._group) < settings.DURABLE_GROUP:
+                self._group.append(self._coming.get_nowait())
 
     def _tell_of_long_ones(self) -> float | None:
         """Write of those that have run for a second; returns seconds until the next will have."""
@@ -163,11 +180,7 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - each job of the group fails with it
             failure = _as_ours(error)
         for one, failed in stored:
-            try:
-                _settle(one, failed or failure)
-            except BaseException:
-                # A callback of the user's that exits: the others are settled all the same.
-                _logger.exception("a callback of a job failed")
+            _settle(one, failed or failure)
         stored.clear()
 
     def _store(self, one: Ended) -> BaseException | None:
@@ -183,6 +196,8 @@ class Recorder:
             return self._store_as(one, status)
         except Exception as error:  # noqa: BLE001 - the job fails with it
             return _as_ours(error)
+        except BaseException as error:  # noqa: BLE001 - so it does, but whoever asks for its result must not exit
+            return _not_stored(one, error)
 
     def _store_as(self, one: Ended, status: str) -> BaseException | None:
         attempt = Attempt(
@@ -239,12 +254,23 @@ def _settle(one: Ended, failure: BaseException | None) -> None:
     if isinstance(failure, SpillError):  # to make room: so it is for every job
         output.close()
         output = Output.in_memory(b"", chunks=0, complete=False)
-    if one.last:
-        one.job.settle_now(None if error else one.value, error, output, log)
+    if not one.last:
+        output.close()
+        if log is not None:
+            log.close()
         return
-    output.close()
-    if log is not None:
-        log.close()
+    try:
+        one.job.settle_now(None if error else one.value, error, output, log)
+    except BaseException:
+        # A callback of the user's that exits: the others are settled all the same.
+        _logger.exception("a callback of a job failed")
+
+
+def _not_stored(one: Ended, error: BaseException) -> JobError:
+    """Say that the attempt is not stored, of what is no error but ends a thread."""
+    job = one.job
+    message = f"what job {job.name} has left could not be stored: {calls.describe(error)}"
+    return JobError(message, job.id, job.name, job.attempt)
 
 
 def _as_ours(error: BaseException) -> BaseException:
@@ -259,7 +285,7 @@ def _pickled_value(one: Ended) -> bytes:
         return b""
     try:
         return _pickled(one.value)
-    except Exception as failure:  # noqa: BLE001 - user code runs in pickling: the job fails
+    except BaseException as failure:  # noqa: BLE001 - user code runs in pickling: the job fails
         job = one.job
         raise JobError(
             f"what job {job.name} returned cannot be stored: {calls.describe(failure)}",
@@ -280,5 +306,5 @@ def _pickled(value: object) -> bytes:
 def _text(error: BaseException) -> str:
     try:
         return calls.shorten(str(error))
-    except Exception as failure:  # noqa: BLE001 - a __str__ of the user's that raises
+    except BaseException as failure:  # noqa: BLE001 - a __str__ of the user's that raises, or exits
         return f"<its text cannot be had: {type(failure).__name__}>"

@@ -121,3 +121,32 @@ def forever(text: str) -> None:
     current_job().flush()
     while text != "quick":
         signal.pause()
+
+
+class _Exiting:
+    """Ends whoever pickles it in that process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def __reduce__(self) -> Any:
+        if os.getpid() == self.pid:
+            raise SystemExit("while it is pickled")
+        return _Exiting, (self.pid,)
+
+
+def exits_as_value(item: tuple[int, str]) -> Any:
+    return _Exiting(item[0]) if item[1] == "bad" else item[1]
+
+
+class ExitingError(Exception):
+    """Ends whoever asks for its text in that process."""
+
+    def __str__(self) -> str:
+        if os.getpid() == self.args[0]:
+            raise SystemExit("while its text is asked for")
+        return "text"
+
+
+def exits_as_text(pid: int) -> None:
+    raise ExitingError(pid)
