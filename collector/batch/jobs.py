@@ -261,6 +261,15 @@ class ResumedJob(Job[Any]):
         """Return False: it is over."""
         return False
 
+    def __repr__(self) -> str:
+        """As that of `Future`; what was not asked for is not read for it."""
+        known = "(not read yet)"
+        if self._exception is not None:
+            known = f"raised {type(self._exception).__name__}"
+        elif "_value" in vars(self):
+            known = f"returned {type(self._value).__name__}"
+        return f"<{type(self).__name__} at {id(self):#x} state=finished {known}>"
+
     @property
     def _record(self) -> Record:
         if self._read is None:

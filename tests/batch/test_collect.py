@@ -81,6 +81,22 @@ def test_a_resumed_job_is_a_job_like_any_other(tmp_path: Path) -> None:
     assert job.output().read() == b"written x"
 
 
+def test_a_resumed_job_is_shown_as_any_other_once_it_was_read(tmp_path: Path) -> None:
+    shown = []
+    for resumed in (False, True):
+        with Collector(1, progress=False) as collector:
+            options: dict[str, Any] = {"batch": tmp_path / "b", "resume": "new", "ordered": True}
+            jobs = list(collector.collect(fails_if_bad, ["good", "bad"], **options))
+            assert [job.resumed for job in jobs] == [resumed] * 2
+            if resumed:
+                known = [repr(job).partition(" state=")[2] for job in jobs]
+                assert known == ["finished (not read yet)>"] * 2
+            assert jobs[0].result() is None
+            assert jobs[1].exception() is not None
+            shown.append([repr(job).partition(" state=")[2] for job in jobs])
+    assert shown[0] == shown[1] == ["finished returned NoneType>", "finished raised BoomError>"]
+
+
 def test_a_batch_that_is_done_starts_no_process(tmp_path: Path) -> None:
     run("forkserver", double, range(5), tmp_path / "b")
     with Collector(2, progress=False) as collector:
