@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self, final
 
 from collector.batch.keys import FORMAT
+from collector.batch.lines import LATEST_S
 from collector.closable import Closable
 from collector.errors import BatchError, CollectorError
 from collector.settings import READ_BLOCK_BYTES, VERSION
@@ -211,6 +212,7 @@ def _facts_of(fields: Any) -> BatchFacts:
         and (source is None or isinstance(source, str))
         and isinstance(options, dict)
         and isinstance(time, int | float)
+        and 0 <= time <= LATEST_S
         and isinstance(version, str)
     ):
         raise ValueError("a field is of a wrong kind")

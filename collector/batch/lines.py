@@ -1,7 +1,8 @@
 """The lines of a journal: JSON objects, one a line, each whole or not there.
 
 Runs in:    any process; pure.
-Invariants: I1  what `encode` makes of an event, `decode` makes the same event of.
+Invariants: I1  what `encode` makes of an event, `decode` makes the same event of; a meter beyond
+                its bound is written as that.
             I2  a line whose key, name or numbers have not the stated form is no event.
             I3  an event of a kind that is not known is passed over: it is one of a later minor
                 version.
@@ -11,12 +12,17 @@ Invariants: I1  what `encode` makes of an event, `decode` makes the same event o
 
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from collector.wire.remarks import LARGEST as LARGEST_METER
+
 STATUSES: Final = frozenset({"done", "error", "crash", "timeout", "killed", "oom"})
 """How an attempt may have ended."""
+
+LATEST_S: Final = 1e12
+"""Of a time, in seconds since the epoch, some thirty thousand years: sums and differences of times
+stay numbers that a float holds."""
 
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
 _FILE: Final = re.compile(
@@ -184,7 +190,7 @@ def _ended_fields(event: Ended) -> dict[str, Any]:
         "out": _place_fields(event.out),
         "log": _place_fields(event.log),
         "value": _place_fields(event.value),
-        "meters": dict(event.meters),
+        "meters": {name: _bounded(value) for name, value in event.meters.items()},
         "keeps": event.keeps,
         "before": None if before is None else {"shard": before.shard, "at": before.at},
         "error": None
@@ -244,17 +250,14 @@ def _ended(fields: Any) -> Ended:
         _whole(fields["attempt"], 1),
         status,
         _whole(fields["seq"]),
-        _number(fields["start"]),
-        _number(fields["end"]),
+        _time(fields["start"]),
+        _time(fields["end"]),
         None if worker is None else _whole(worker),
         None if exitcode is None else _whole(exitcode, -_LARGEST),
         _place(fields["out"], key),
         _place(fields["log"], key),
         _place(fields["value"], key),
-        {
-            _string(name): _number(value, -sys.float_info.max)
-            for name, value in fields["meters"].items()
-        },
+        _meters(fields["meters"]),
         _truth(fields["keeps"]),
         None if before is None else Where(_shard(before["shard"]), _whole(before["at"])),
         None
@@ -270,7 +273,7 @@ def _run(fields: Any) -> Run:
     return Run(
         _whole(fields["pid"]),
         _string(fields["host"]),
-        _number(fields["time"]),
+        _time(fields["time"]),
         _string(fields["version"]),
         _string(fields["python"]),
         None if inputs is None else _whole(inputs),
@@ -283,7 +286,7 @@ def _started(fields: Any) -> Started:
         _key(fields["key"]),
         _whole(fields["attempt"], 1),
         _whole(fields["seq"]),
-        _number(fields["time"]),
+        _time(fields["time"]),
         _string(fields["name"]),
         _string(fields["input"]),
     )
@@ -309,7 +312,7 @@ def _saving(fields: Any) -> Saving:
 
 
 def _left(fields: Any) -> Left:
-    return Left(_number(fields["time"]), _string(fields["how"]))
+    return Left(_time(fields["time"]), _string(fields["how"]))
 
 
 _READERS: Final[Mapping[str, Callable[[Any], Event]]] = {
@@ -370,7 +373,25 @@ def _whole(value: Any, least: int = 0) -> int:
     return value
 
 
-def _number(value: Any, least: float = 0) -> float:
-    if type(value) not in (int, float) or not least <= value <= sys.float_info.max:
+def _time(value: Any) -> float:
+    return _number(value, 0, LATEST_S)
+
+
+def _meters(value: Any) -> dict[str, float]:
+    if type(value) is not dict:
+        raise ValueError("its meters are none")
+    return {
+        _string(name): _number(number, -LARGEST_METER, LARGEST_METER)
+        for name, number in value.items()
+    }
+
+
+def _bounded(number: float) -> float:
+    """Return what is written of a sum, each part of which may be as large as `_meters` reads."""
+    return max(-LARGEST_METER, min(number, LARGEST_METER))
+
+
+def _number(value: Any, least: float, most: float) -> float:
+    if type(value) not in (int, float) or not least <= value <= most:
         raise ValueError("a number is none, or out of its range")
     return float(value)

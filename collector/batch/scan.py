@@ -33,7 +33,7 @@ _METERS = rb"(?:%b(?:,%b)*)?" % (_METER, _METER)
 _SIMPLE: Final = re.compile(
     rb'\{"event":"ended","key":"([0-9a-f]{32})","attempt":([1-9][0-9]{0,8}),'
     rb'"status":"(done|error|crash|timeout|killed|oom)","seq":(%b),'
-    rb'"start":([0-9]{1,15}(?:\.[0-9]{1,6})?),"end":([0-9]{1,15}(?:\.[0-9]{1,6})?),'
+    rb'"start":([0-9]{1,12}(?:\.[0-9]{1,6})?),"end":([0-9]{1,12}(?:\.[0-9]{1,6})?),'
     rb'"worker":(?:null|%b),"exit":(?:null|-?%b),'
     rb'"out":%b,"log":%b,"value":%b,'
     rb'"meters":(\{%b\}),"keeps":(?:true|false),'

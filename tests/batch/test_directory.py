@@ -206,6 +206,16 @@ def test_without_its_facts_nothing_runs_and_nothing_is_removed(
     assert sorted(map(str, (tmp_path / "b").rglob("*"))) == before
 
 
+@pytest.mark.parametrize("time", [10**400, float("nan"), -1, 2e12, None])
+def test_a_time_that_is_none_is_one_error(tmp_path: Path, time: float | None) -> None:
+    run(tmp_path / "b", ["a"])
+    facts = tmp_path / "b" / "batch.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"time": time}))
+    for opening in (writer, Batch.open):
+        with pytest.raises(BatchError, match=r"batch\.json cannot be read"):
+            opening(tmp_path / "b")
+
+
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "b", ["a"])
     facts = tmp_path / "b" / "batch.json"

@@ -165,3 +165,21 @@ def test_the_better_of_two_shards_counts() -> None:
         assert table.counts()[State.DONE] == 1
         assert table.result_bytes() == 5
         assert table.lost() == 0
+
+
+@pytest.mark.parametrize("field", ["start", "end"])
+@pytest.mark.parametrize("time", [999_999_999_999.0, 1_000_000_000_001.0])
+def test_the_expression_bounds_times_as_the_reader_does(field: str, time: float) -> None:
+    times = {"start": 1.5, "end": 2.0, field: time}
+    event = Ended("0" * 32, 1, "done", 3, times["start"], times["end"], 1)
+    line = lines.encode(event)
+    valid = time <= lines.LATEST_S
+    assert (scan._SIMPLE.fullmatch(line) is not None) == valid
+    assert taken_in(line)[0]["bad"] == (not valid)
+
+
+def test_what_a_job_has_counted_is_written_so_that_it_is_read() -> None:
+    meters = {"a": 3e100, "b": -(10**101), "c": 5}
+    event = lines.decode(lines.encode(Ended("0" * 32, 1, "done", 0, 1.0, 2.0, meters=meters)))
+    assert isinstance(event, Ended)
+    assert event.meters == {"a": 1e100, "b": -1e100, "c": 5}
