@@ -91,7 +91,7 @@ def _source_of(fn: Any) -> str | None:
         fn = fn.func
     try:
         source = inspect.getsource(fn if hasattr(fn, "__qualname__") else type(fn))
-    except (OSError, TypeError):
+    except Exception:  # noqa: BLE001 - it may be of any kind, and the hash is advice only
         return None
     return hashlib.blake2b(source.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 

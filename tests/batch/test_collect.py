@@ -1,8 +1,10 @@
 """`collect(batch=)`: what has a result does not run, and everything is kept."""
 
+import inspect
 import os
 import stat
 import sys
+import tokenize
 from concurrent.futures import as_completed, wait
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,21 @@ def test_a_key_that_stops_iterating_is_an_error_and_not_the_end(
 def test_a_value_that_cannot_be_kept_fails_its_job(tmp_path: Path) -> None:
     ((_, _, error),) = run("fork", unpicklable, ["a"], tmp_path / "b")
     assert isinstance(error, JobError)
+
+
+def test_a_function_whose_source_no_tokenizer_reads_runs(tmp_path: Path) -> None:
+    def of(_head: str, fn: Any, _tail: str) -> Any:
+        return fn
+
+    # fmt: off
+    fn = of("""head
+""", lambda number: number + 1, """tail
+""")
+    # fmt: on
+    with pytest.raises(tokenize.TokenError):
+        inspect.getsource(fn)
+    found = run("forkserver", fn, [1], tmp_path / "b")
+    assert found == [(1, False, b"")]
 
 
 def test_options_of_a_directory_need_one() -> None:
