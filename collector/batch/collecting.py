@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, final
 from collector.batch.directory import What
 from collector.batch.jobs import KeptJob, ResumedJob
 from collector.batch.keys import key_text, part_of
-from collector.batch.names import Template
+from collector.batch.names import Template, names_a_file
 from collector.batch.parts import shard_name
 from collector.batch.recorder import Recorder
 from collector.batch.states import State, resume_of
@@ -211,6 +211,8 @@ class _Names:
             name = make.name(item, key=task.key, seq=task.seq, name=task.name)
         else:
             name = os.fsdecode(make(item))
+            if not names_a_file(name):
+                raise ValueError(f"{name!r}, of the function save=, names no file")
         key, text = self._first.setdefault(os.path.abspath(name), (task.key, task.input))
         if key != task.key:
             message = f"the output of {text!r} has that name already"

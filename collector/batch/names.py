@@ -77,7 +77,7 @@ class Template:
             filled = self.text.format(input=text, key=key, seq=seq, name=name)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{self.text!r} cannot be filled for {value!r}: {error}") from None
-        if "\0" in filled or os.path.basename(filled) in {"", os.curdir, os.pardir}:
+        if not names_a_file(filled):
             raise ValueError(f"{filled!r}, of {self.text!r}, names no file")
         found = name_below(self._directory, filled)
         if found is None:
@@ -86,6 +86,15 @@ class Template:
                 f"{self._directory or os.curdir!r}"
             )
         return found
+
+
+def names_a_file(name: str) -> bool:
+    """Tell whether a file can have such a name, on any file system."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half a character of UTF-16
+        return False
+    return "\0" not in name and os.path.basename(name) not in {"", os.curdir, os.pardir}
 
 
 def directory_of(fixed: str) -> str:

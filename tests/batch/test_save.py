@@ -131,6 +131,21 @@ def test_a_function_may_say_the_names(tmp_path: Path) -> None:
     assert (tmp_path / "70000.bin").read_bytes() == bytes(70_000)
 
 
+@pytest.mark.parametrize("name", ["out/a\0b", "", b"out/", "out/..", ".", "out/\ud800"])
+def test_a_name_that_no_file_can_have_fails_its_job_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for resumed in (False, True):
+        found = collect(["a", "b"], "b", lambda text: name if text == "a" else "out/b")
+        assert found["b"] == (resumed, None)
+        assert type(found["a"][1]) is ValueError
+        assert "names no file" in str(found["a"][1])
+    with Batch.open("b") as batch:
+        assert batch.verify() == []
+        assert [(r.status, len(r.attempts)) for r in batch] == [("failed", 2), ("done", 1)]
+
+
 def missing(size: int) -> Path:
     raise IndexError(size)
 
@@ -163,6 +178,7 @@ def test_a_template_is_filled(template: str, value: Any, name: str) -> None:
         ("out/x{input}", "/../../y"),
         ("out/{input}", "a\0b"),
         ("out/{input}", ""),
+        ("out/{input}", "\ud800"),
     ],
 )
 def test_no_input_leads_out_of_the_directory_of_the_template(template: str, value: str) -> None:
