@@ -29,7 +29,7 @@ from collector.executor.options import BatchOptions
 from collector.executor.options import Options as JobOptions
 from collector.process.pickling import calls
 from collector.progress.board import OpenBatch
-from collector.store.absolute import absolute_path
+from collector.store.absolute import absolute_path, working_directory
 
 T = TypeVar("T")
 
@@ -49,11 +49,12 @@ def submitting(
     resume = resume_of(keeping.resume)
     names = Template(keeping.save) if isinstance(keeping.save, str) else keeping.save
     shard = shard_name(keeping.shard)
-    writing = Options(resume, keeping.durable, keeping.keep_failed, shard)
+    base = working_directory()  # of now: the loop may begin elsewhere, or go there
+    writing = Options(resume, keeping.durable, keeping.keep_failed, shard, base)
     path = os.fsdecode(keeping.batch or "")
     if not path:
         raise ValueError("batch must be the path of a directory, not an empty one")
-    path = absolute_path(path)  # of now: the loop may begin elsewhere
+    path = absolute_path(path)
     what = what_of(fn)
 
     def begin(batch: OpenBatch) -> "_Kept[T]":
@@ -115,7 +116,7 @@ class _Kept(Generic[T]):
         self._options = options
         self._fn = fn
         self._key = keeping.key
-        self._names = _Names(names)
+        self._names = _Names(names, writer.directory.base)
         self._shard = keeping.shard
         self._writer = writer
         self._batch = batch
@@ -191,10 +192,12 @@ class _Names:
 
     Args:
         make: A template, or a function of the input; None if nothing is saved.
+        base: Where relative names begin.
     """
 
-    def __init__(self, make: Template | Callable[[Any], Any] | None) -> None:
+    def __init__(self, make: Template | Callable[[Any], Any] | None, base: str) -> None:
         self._make = make
+        self._base = base
         self._first: dict[str, tuple[str, str]] = {}
 
     def want(self, task: Task, item: Any) -> None:
@@ -213,7 +216,8 @@ class _Names:
             name = os.fsdecode(make(item))
             if not names_a_file(name):
                 raise ValueError(f"{name!r}, of the function save=, names no file")
-        key, text = self._first.setdefault(os.path.abspath(name), (task.key, task.input))
+        path = os.path.abspath(os.path.join(self._base, name))
+        key, text = self._first.setdefault(path, (task.key, task.input))
         if key != task.key:
             message = f"the output of {text!r} has that name already"
             raise FileExistsError(errno.EEXIST, message, name)

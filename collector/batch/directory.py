@@ -22,7 +22,7 @@ from collector.batch.lines import LATEST_S
 from collector.closable import Closable
 from collector.errors import BatchError, CollectorError
 from collector.settings import READ_BLOCK_BYTES, VERSION
-from collector.store.absolute import absolute_path
+from collector.store.absolute import absolute_path, working_directory
 from collector.store.output.publish import Publication
 from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
 
@@ -66,20 +66,23 @@ class BatchDirectory(Closable):
     Attributes:
         path: Absolute.
         fd: Descriptor of the directory.
+        base: Where relative names of saved files begin.
     """
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, path: str, fd: int, base: str) -> None:
         self.path = path
         self.fd = fd
+        self.base = base
         self._close = weakref.finalize(self, close_private, fd, locked=False)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, make: bool = False) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, make: bool = False, base: str = "") -> Self:
         """Open a directory, which need not be a batch directory yet.
 
         Args:
             path: A relative one is taken from the working directory now.
             make: Make it, with its parents, if it is missing.
+            base: As the attribute; "" for the working directory of now.
 
         Raises:
             BatchError: It is missing, or no directory, or cannot be opened.
@@ -93,7 +96,8 @@ class BatchDirectory(Closable):
             if make:
                 _make(absolute)
             # The name that the user gave may be a link of the user's; what is below may not.
-            return cls(absolute, open_private(absolute, DIRECTORY_FLAGS & ~os.O_NOFOLLOW))
+            fd = open_private(absolute, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+            return cls(absolute, fd, base or working_directory())
         except OSError as error:
             raise refused(error, named) from error
 

@@ -48,6 +48,7 @@ class Shard:
     def __init__(self, directory: BatchDirectory, name: str) -> None:
         self.name = name
         self.path = os.path.join(directory.path, f"{SHARD_PREFIX}{name}")
+        self._base = directory.base
         try:
             self.fd = open_private(f"{SHARD_PREFIX}{name}", DIRECTORY_FLAGS, dir_fd=directory.fd)
         except OSError as error:
@@ -106,12 +107,16 @@ class Shard:
                 what = os.path.join(FILES_NAME, name)
                 found = self._size_of(what, self.fd) if self._is_inside(name) else -1
             case Saved(path, size):
-                found, what = self._size_of(path, None), path
+                found, what = self._size_of(self.saved_path(path), None), path
             case _:
                 return missing(place, self)
         if found < 0:
             return f"{what} is gone, or no plain file"
         return "" if found == size else f"{what} has {found} bytes where {size} were written"
+
+    def saved_path(self, path: str) -> str:
+        """Return where a saved file is, of which the journal may have a relative name."""
+        return os.path.join(self._base, path)
 
     def read(self, place: Place | None) -> bytes:
         """Return all bytes of a place.
@@ -144,7 +149,7 @@ class Shard:
 
     def _path_of(self, place: Filed | Saved) -> str:
         if isinstance(place, Saved):
-            return absolute_path(place.path)
+            return absolute_path(self.saved_path(place.path))
         return os.path.join(self.path, FILES_NAME, place.name)
 
     def _read_pack(self, place: Packed) -> bytes:

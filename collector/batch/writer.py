@@ -55,12 +55,14 @@ class Options(NamedTuple):
         durable: Have everything on the disk before it counts as done.
         keep_failed: Keep the outputs of failed attempts of jobs that have succeeded.
         shard: The name of the shard to write.
+        base: Where relative names of saved files begin; "" for the working directory of now.
     """
 
     resume: Resume = Resume.FAILED
     durable: bool = False
     keep_failed: bool = False
     shard: str = "0"
+    base: str = ""
 
 
 @final
@@ -143,7 +145,8 @@ class BatchWriter:
         if not SHARD_NAME.fullmatch(options.shard):
             raise ValueError(f"a shard cannot be called {options.shard!r}")
         with contextlib.ExitStack() as undo:
-            directory = undo.enter_context(BatchDirectory.open(path, make=True))
+            opened = BatchDirectory.open(path, make=True, base=options.base)
+            directory = undo.enter_context(opened)
             refuse_others(directory)
             facts = directory.facts() or directory.begin(what, time.time())
             compare(facts.what, what, directory.path)
@@ -402,7 +405,7 @@ class BatchWriter:
         output = attempt.output or Output.in_memory(b"", chunks=0)
         saving = lines.Saving(task.key, number, attempt.save, output.size)
         ours = self._is_ours(task, attempt.save)
-        path = absolute_path(attempt.save)
+        path = absolute_path(self._shard.saved_path(attempt.save))
         try:
             refuse_taken(path, overwrite=ours)
             self._append(saving)

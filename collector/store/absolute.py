@@ -17,3 +17,11 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
         FileNotFoundError: It is relative, and the working directory is gone.
     """
     return os.fspath(Path(path).absolute())
+
+
+def working_directory() -> str:
+    """Return the working directory; "" if it is gone, where no relative path leads anywhere."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

@@ -146,6 +146,28 @@ def test_a_name_that_no_file_can_have_fails_its_job_with_a_line(
         assert [(r.status, len(r.attempts)) for r in batch] == [("failed", 2), ("done", 1)]
 
 
+def test_a_relative_name_is_that_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for resumed in (False, True):
+        monkeypatch.chdir(tmp_path)
+        with Collector(1, progress=False) as collector:
+            jobs = collector.collect(
+                fails_if_bad, list("abc"), batch="b", save="out/{input}", buffersize=1
+            )
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            found = [(job.args[0], job.resumed, job.output().text()) for job in jobs]
+        assert found == [(text, resumed, text) for text in "abc"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["a", "b", "c"]
+    assert os.listdir() == []
+    monkeypatch.chdir(tmp_path)
+    with Batch.open("b") as batch:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert batch.verify() == []
+        assert [record.output().text() for record in batch] == ["a", "b", "c"]
+
+
 def missing(size: int) -> Path:
     raise IndexError(size)
 
