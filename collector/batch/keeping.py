@@ -25,7 +25,7 @@ from collector.settings import PACK_BYTES
 from collector.store.output.output import Output, publish
 from collector.store.output.spill_file import write_all
 from collector.store.rundir.locks import close_private, loading, open_private, unsupported
-from collector.store.rundir.owner import read_owner
+from collector.store.rundir.owner import Owner, read_owner
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -83,8 +83,7 @@ class ShardLock:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            message = f"{_holder(self.path)} writes into it: wait for its end, or end it"
-            raise BatchError(errno.EWOULDBLOCK, message, directory.path) from None
+            raise BatchError(errno.EWOULDBLOCK, _held(self.path), directory.path) from None
         except OSError as error:
             if not unsupported(error):
                 raise
@@ -98,17 +97,22 @@ class ShardLock:
         self._lock = lock
 
 
-def _holder(path: str) -> str:
-    """Say who holds a shard, as far as its advice for people tells."""
+def _held(path: str) -> str:
+    """Say who holds a shard, as far as its advice for people tells, and what to do."""
+    owner = Owner()
     with contextlib.suppress(OSError):
         fd = open_private(path)
         try:
             owner = read_owner(fd, WRITER_NAME)
         finally:
             close_private(fd, locked=False)
-        if owner.pid is not None:
-            return f"process {owner.pid} on {owner.host} ({owner.command})"
-    return "another process"
+    who = "another process"
+    if owner.pid is not None:
+        who = f"process {owner.pid} on {owner.host} ({owner.command})"
+    message = f"{who} writes into it: wait for its end, or end it"
+    if (owner.pid, owner.host) == (os.getpid(), os.uname().nodename):
+        message = "this process writes into it: close the iterator of the other collect"
+    return message
 
 
 @final
