@@ -324,7 +324,9 @@ class BatchWriter:
 
     def _begin(self, what: What, inputs: int | None) -> None:
         history, tally, path = self.history, self.history.tally, self.directory.path
-        if self.options.resume is Resume.NEVER and (len(history.table) or tally.bad):
+        counts = history.table.counts()
+        results = counts[State.DONE] + counts[State.FAILED]
+        if self.options.resume is Resume.NEVER and results:
             message = "it has results already: take another directory, or another resume"
             raise BatchError(errno.EEXIST, message, path)
         packs = self._shard.packs()

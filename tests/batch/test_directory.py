@@ -12,7 +12,7 @@ import pytest
 from collector import Batch, BatchError, ClosedError
 from collector.batch.states import Resume
 from collector.batch.writer import Options
-from tests.support.batchdir import COUNT, command, ended, journal, output, run, writer
+from tests.support.batchdir import COUNT, command, ended, failed, journal, output, run, writer
 
 
 def test_what_was_stored_is_read_again(tmp_path: Path) -> None:
@@ -161,6 +161,19 @@ def test_a_directory_with_results_is_refused_if_that_is_asked_for(tmp_path: Path
         writing.store(writing.task("a"), ended(b"1"))
     with pytest.raises(BatchError, match="has results already"):
         writer(tmp_path / "b", options=Options(resume=Resume.NEVER))
+
+
+def test_a_batch_of_which_nothing_has_ended_has_no_results(tmp_path: Path) -> None:
+    with writer(tmp_path / "b") as writing:
+        writing.started(writing.task("a"), 1.0)
+        writing.read(writing.task("b"))
+    with journal(tmp_path / "b").open("ab") as file:
+        file.write(b"torn")
+    never = Options(resume=Resume.NEVER)
+    with writer(tmp_path / "b", options=never) as writing:
+        writing.store(writing.task("a"), failed(b"1"))
+    with pytest.raises(BatchError, match="has results already"):
+        writer(tmp_path / "b", options=never)
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
