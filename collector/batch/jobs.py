@@ -44,6 +44,41 @@ class Ended(NamedTuple):
     last: bool
 
 
+@final
+class Spent:
+    """What the lines of a job say that it has counted; each count is to be in one of them.
+
+    Runs in: the recording thread.
+    """
+
+    __slots__ = ("_all", "_since")
+
+    def __init__(self) -> None:
+        self._all: Mapping[str, float] = {}
+        self._since: Mapping[str, float] = {}
+
+    def by_an_attempt(self, meters: Mapping[str, float]) -> dict[str, float]:
+        """Return what is still to be said of an attempt; those that left no line are part of it."""
+        left = _difference(meters, self._since)
+        self._all, self._since = _sum(self._all, left), {}
+        return left
+
+    def by_all(self, meters: Mapping[str, float]) -> dict[str, float]:
+        """Return what is still to be said of all attempts so far."""
+        left = _difference(meters, self._all)
+        self._all, self._since = _sum(self._all, left), _sum(self._since, left)
+        return left
+
+
+def _sum(some: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
+    return {name: some.get(name, 0) + more.get(name, 0) for name in {**some, **more}}
+
+
+def _difference(some: Mapping[str, float], less: Mapping[str, float]) -> dict[str, float]:
+    left = {name: some.get(name, 0) - less.get(name, 0) for name in {**some, **less}}
+    return {name: number for name, number in left.items() if number}
+
+
 class Keeps(Protocol):
     """Stores what comes of jobs (`recorder.Recorder`)."""
 
@@ -52,6 +87,9 @@ class Keeps(Protocol):
 
     def ended(self, ended: Ended) -> None:
         """An attempt has ended."""
+
+    def spent(self, job: "KeptJob", meters: Mapping[str, float]) -> None:
+        """All attempts of a job have counted so much by now, also those that leave no line."""
 
 
 @final
@@ -65,6 +103,7 @@ class KeptJob(Job[Any]):
         self.task: Final = task
         self.wanted_dead = False
         """Whether `kill` was called: else whoever shut the Collector down has killed it."""
+        self.spent: Final = Spent()
         self._keeps = keeps
         self._ending: Ending | None = None
         task.name = self.name
@@ -78,6 +117,12 @@ class KeptJob(Job[Any]):
         """See `JobOwner.started`."""
         super().started()
         self._keeps.began(self)
+
+    def attempted(self, attempt: int) -> None:
+        """See `JobOwner.attempted`."""
+        if attempt == self.attempt:  # it asks to be made later, and leaves no line
+            self._keeps.spent(self, self.meters)
+        super().attempted(attempt)
 
     def attempt_failed(
         self, ending: Ending, error: BaseException | None, output: Output, log: Output | None

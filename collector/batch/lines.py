@@ -143,6 +143,13 @@ class Saving(NamedTuple):
     size: int
 
 
+class Spent(NamedTuple):
+    """What attempts of a job have counted of which no line says how they ended."""
+
+    key: str
+    meters: Mapping[str, float]
+
+
 class Left(NamedTuple):
     """The process has ended its work here."""
 
@@ -150,7 +157,7 @@ class Left(NamedTuple):
     how: str
 
 
-Event = Ended | Run | Started | Position | Saving | Left
+Event = Ended | Run | Started | Position | Saving | Spent | Left
 
 _dump: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -170,6 +177,8 @@ def encode(event: Event) -> bytes:
         case Saving(path=path, size=size):
             at = {"saved": path, "bytes": size}
             fields = {"event": "saving", "key": event.key, "attempt": event.attempt, "out": at}
+        case Spent():
+            fields = {"event": "spent", "key": event.key, "meters": _meter_fields(event.meters)}
         case _:
             fields = {"event": "left", **event._asdict()}
     return _dump(fields).encode() + b"\n"
@@ -190,7 +199,7 @@ def _ended_fields(event: Ended) -> dict[str, Any]:
         "out": _place_fields(event.out),
         "log": _place_fields(event.log),
         "value": _place_fields(event.value),
-        "meters": {name: _bounded(value) for name, value in event.meters.items()},
+        "meters": _meter_fields(event.meters),
         "keeps": event.keeps,
         "before": None if before is None else {"shard": before.shard, "at": before.at},
         "error": None
@@ -311,6 +320,10 @@ def _saving(fields: Any) -> Saving:
             raise ValueError("it is saved nowhere")
 
 
+def _spent(fields: Any) -> Spent:
+    return Spent(_key(fields["key"]), _meters(fields["meters"]))
+
+
 def _left(fields: Any) -> Left:
     return Left(_time(fields["time"]), _string(fields["how"]))
 
@@ -321,6 +334,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Event]]] = {
     "started": _started,
     "input": _position,
     "saving": _saving,
+    "spent": _spent,
     "left": _left,
 }
 
@@ -386,9 +400,9 @@ def _meters(value: Any) -> dict[str, float]:
     }
 
 
-def _bounded(number: float) -> float:
-    """Return what is written of a sum, each part of which may be as large as `_meters` reads."""
-    return max(-LARGEST_METER, min(number, LARGEST_METER))
+def _meter_fields(meters: Mapping[str, float]) -> dict[str, float]:
+    """Return what is written of sums, each part of which may be as large as `_meters` reads."""
+    return {name: max(-LARGEST_METER, min(sum_, LARGEST_METER)) for name, sum_ in meters.items()}
 
 
 def _number(value: Any, least: float, most: float) -> float:

@@ -17,7 +17,8 @@ import pickle
 import queue
 import threading
 import time
-from typing import Final, NamedTuple, final
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, final
 
 from collector import settings
 from collector.batch.jobs import Ended, KeptJob
@@ -48,6 +49,11 @@ class _Began(NamedTuple):
     time: float
 
 
+class _Spent(NamedTuple):
+    job: KeptJob
+    meters: Mapping[str, float]
+
+
 @final
 class Recorder:
     """Stores the attempts of the jobs of one `collect`.
@@ -59,9 +65,9 @@ class Recorder:
     def __init__(self, writer: BatchWriter) -> None:
         self._writer = writer
         self._pid = os.getpid()
-        self._coming: queue.SimpleQueue[Ended | _Began | None] = queue.SimpleQueue()
+        self._coming: queue.SimpleQueue[Ended | _Began | _Spent | None] = queue.SimpleQueue()
         self._running: dict[int, _Began] = {}
-        self._group: list[Ended | _Began | None] = []
+        self._group: list[Ended | _Began | _Spent | None] = []
         """What has come, and is being stored."""
         self._lock = threading.RLock()
         self._open = 0
@@ -87,6 +93,10 @@ class Recorder:
         """See `Keeps.ended`."""
         self._coming.put(ended)
 
+    def spent(self, job: KeptJob, meters: Mapping[str, float]) -> None:
+        """See `Keeps.spent`."""
+        self._coming.put(_Spent(job, meters))
+
     def complete(self) -> None:
         """All jobs have been yielded."""
         self._how = "complete"
@@ -111,7 +121,9 @@ class Recorder:
         if self._left:
             self._thread.join()
 
-    def _over(self, _job: object) -> None:
+    def _over(self, job: Any) -> None:
+        if job.cancelled():  # also after attempts that asked to be made later
+            self.spent(job, job.meters)
         with self._lock:
             self._open -= 1
             if not self._open:
@@ -136,7 +148,7 @@ class Recorder:
             for one in self._group:
                 if isinstance(one, _Began):
                     self._running[one.job.id] = one
-            self._store_all([one for one in self._group if isinstance(one, Ended)])
+            self._store_all([one for one in self._group if isinstance(one, Ended | _Spent)])
 
     def _fail_what_comes(self, error: BaseException) -> None:
         """Let all jobs fail that are not settled; some of the last group may be."""
@@ -169,9 +181,12 @@ class Recorder:
                 self._writer.started(began.job.task, began.time)
         return None
 
-    def _store_all(self, group: list[Ended]) -> None:
+    def _store_all(self, group: list[Ended | _Spent]) -> None:
         stored: list[tuple[Ended, BaseException | None]] = []
         for one in group:
+            if isinstance(one, _Spent):
+                self._tell_spent(one.job, one.job.spent.by_all(one.meters))
+                continue
             self._running.pop(one.job.id, None)
             stored.append((one, self._store(one)))
         failure: BaseException | None = None
@@ -183,15 +198,21 @@ class Recorder:
             _settle(one, failed or failure)
         stored.clear()
 
+    def _tell_spent(self, job: KeptJob, meters: Mapping[str, float]) -> None:
+        if meters:
+            self._writer.spent(job.task, meters)
+
     def _store(self, one: Ended) -> BaseException | None:
         """Store an attempt; returns what the job is to fail with, if it cannot be stored."""
         status = _STATUSES.get(one.ending.end.outcome)
         if one.ending.end.out_of_memory and status == "crash":
             status = "oom"
-        if status is None or isinstance(one.error, OutputLostError | SpillError):
-            return None  # it leaves no line, and runs in the next run
-        if one.ending.end.outcome is Outcome.KILLED and not one.job.wanted_dead:
-            return None  # whoever shut the Collector down has interrupted it
+        # Whoever shut the Collector down has interrupted it.
+        interrupted = one.ending.end.outcome is Outcome.KILLED and not one.job.wanted_dead
+        if status is None or interrupted or isinstance(one.error, OutputLostError | SpillError):
+            # It leaves no line but of what it has spent, and runs in the next run.
+            self._tell_spent(one.job, one.job.spent.by_an_attempt(one.ending.meters))
+            return None
         try:
             return self._store_as(one, status)
         except Exception as error:  # noqa: BLE001 - the job fails with it
@@ -208,7 +229,7 @@ class Recorder:
             exitcode=one.ending.end.exitcode,
             output=one.output,
             log=one.log,
-            meters=one.ending.meters,
+            meters=one.job.spent.by_an_attempt(one.ending.meters),
         )
         error = one.error or self._store_success(one, attempt)
         if error is None:

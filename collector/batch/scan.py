@@ -171,7 +171,9 @@ class Scan:
             return
         self._take(event, where, stored)
 
-    def _take(self, event: lines.Event | None, where: Line, stored: Stored) -> None:
+    def _take(  # noqa: C901 - one case a kind
+        self, event: lines.Event | None, where: Line, stored: Stored
+    ) -> None:
         tally, table = self._tally, self._table
         match event:
             case Ended():
@@ -188,6 +190,8 @@ class Scan:
                 tally.runs.append((where.shard, event))
                 tally.left.discard(where.shard)
                 tally.inputs = inputs
+            case lines.Spent():
+                tally.meters.update(event.meters)
             case lines.Left():
                 tally.left.add(where.shard)
             case None:

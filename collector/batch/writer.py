@@ -21,6 +21,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self, final
 
@@ -231,6 +232,11 @@ class BatchWriter:
             event = lines.Started(task.key, number, task.seq, at, task.name, task.input)
             self._append(event)
             self.history.table.started(task.row)
+
+    def spent(self, task: Task, meters: Mapping[str, float]) -> None:
+        """Attempts that leave no line have counted so much; never raises, as a disk may be full."""
+        with self._mutex, contextlib.suppress(SpillError):
+            self._append(lines.Spent(task.key, meters))
 
     def store(self, task: Task, attempt: Attempt) -> None:
         """Put the bytes of an attempt in their places; it counts once `flush` has returned.

@@ -70,6 +70,7 @@ EVENTS = st.one_of(
         WHOLE,
     ),
     st.builds(lines.Left, TIMES, TEXTS),
+    st.builds(lines.Spent, KEYS, st.dictionaries(TEXTS, st.integers(-9, 9))),
     st.builds(lines.Run, WHOLE, TEXTS, TIMES, TEXTS, TEXTS, st.none() | WHOLE, st.none() | TEXTS),
 )
 

@@ -1,0 +1,83 @@
+"""What a batch has spent on attempts that leave no result: no later run forgets it."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector import Batch, BatchHaltedError, Collector, RetryLater, current_job
+from collector.batch.jobs import Spent
+from tests.support.jobs import wait_for
+
+
+def asks_for_later(item: tuple[str, str]) -> str:
+    """Count, and ask for later if it is the first one."""
+    name, marks = item
+    current_job().count(usd=7 if name == "a" else 2)
+    Path(marks, f"{name}-has-run").open("x").close()
+    if name == "a":
+        raise RetryLater(3600)
+    return name
+
+
+def counts_and_hangs(marks: str) -> None:
+    current_job().count(usd=5)
+    Path(marks, "counted").touch()
+    wait_for(Path(marks, "never"))
+
+
+def spent(path: Path) -> dict[str, float]:
+    with Batch.open(path) as batch:
+        return dict(batch.status()["meters"])
+
+
+def test_the_budget_of_the_next_run_counts_what_asked_to_be_made_later(tmp_path: Path) -> None:
+    items = [(name, str(tmp_path)) for name in "abc"]
+    for _ in range(2):  # the second one would run a job again, which then raises
+        with Collector(1) as collector, pytest.raises(BatchHaltedError, match="9 of 8"):
+            list(collector.collect(asks_for_later, items, batch=tmp_path / "b", budget={"usd": 8}))
+        assert spent(tmp_path / "b") == {"usd": 9}
+
+
+def test_what_a_job_has_spent_that_the_end_of_the_run_has_ended_counts(tmp_path: Path) -> None:
+    with Collector(1) as collector:
+
+        def end() -> None:
+            wait_for(tmp_path / "counted")
+            collector.kill_workers()
+
+        ender = threading.Thread(target=end)
+        ender.start()
+        list(collector.collect(counts_and_hangs, [str(tmp_path)], batch=tmp_path / "b"))
+        ender.join()
+    assert spent(tmp_path / "b") == {"usd": 5}
+
+
+METERS = st.fixed_dictionaries({name: st.integers(-3, 9) for name in "ab"})
+
+
+def plus(some: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    return {name: some[name] + more.get(name, 0) for name in some}
+
+
+@given(attempts=st.lists(st.tuples(METERS, st.booleans(), st.booleans())), last=METERS)
+def test_each_count_is_said_once_however_its_news_come(
+    attempts: list[tuple[dict[str, Any], bool, bool]], last: dict[str, Any]
+) -> None:
+    """An attempt that has failed may be heard of behind one after it that asked for later."""
+    told = Spent()
+    said = total = since = dict.fromkeys("ab", 0)
+    overdue: list[dict[str, Any]] = []
+    for meters, asks_for_later, late in [*attempts, (last, False, False)]:
+        total, since = plus(total, meters), plus(since, meters)
+        if asks_for_later:
+            said = plus(said, told.by_all(total))
+        else:
+            overdue.append(since)
+            since = dict.fromkeys("ab", 0)
+        while overdue and not late:
+            said = plus(said, told.by_an_attempt(overdue.pop(0)))
+    assert plus(said, told.by_all(total)) == total
