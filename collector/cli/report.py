@@ -3,11 +3,15 @@
 States:     exit status 0 all jobs are done, 1 some have failed or are not done, 2 wrong usage, or a
             report could not be made. The reports are made in each of the first two.
 Invariants: I1  a report has its name when it is whole; another one of that name is replaced then.
+                A link is followed, and what is no file of a directory (a pipe, a terminal, a
+                device) is written to: nothing but a file is ever replaced.
             I2  memory does not grow with the sizes of outputs, logs and reports.
 """
 
 import argparse
+import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -43,8 +47,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "report",
         help="make a page, JUnit's XML, a trace or a table of a batch",
         description="Make reports of a batch, also while it runs. A FILE that is there is replaced "
-        "when the new one is whole; - is stdout. Exit status: 0 all jobs are done, 1 some have "
-        "failed or are not done, 2 a report could not be made.",
+        "when the new one is whole, a pipe or a device is written to; - is stdout. Exit status: "
+        "0 all jobs are done, 1 some have failed or are not done, 2 a report could not be made.",
     )
     add_directory_to(report)
     for kind, what in _KINDS.items():
@@ -82,7 +86,7 @@ def _refuse_wrong_use(wanted: dict[str, str], refuse: Callable[[str], None]) -> 
     if not wanted:
         options = ", ".join(f"--{kind} FILE" for kind in _KINDS)
         refuse(f"say which report to make: one or more of {options}")
-    places = [name if name == _STDOUT else os.path.abspath(name) for name in wanted.values()]
+    places = [name if name == _STDOUT else os.path.realpath(name) for name in wanted.values()]
     for place in places:
         if places.count(place) > 1:
             refuse(f"two reports cannot be one file: {place}")
@@ -96,13 +100,29 @@ def _make(kind: str, name: str, source: "Source") -> None:
             for block in pieces:
                 to.write(block)
             to.flush()
-        return
-    from collector.store.output.publish import Publication  # noqa: PLC0415
+    elif (path := _replaceable(name)) is None:
+        # As `printing` has it: whoever reads may go away early.
+        with contextlib.suppress(BrokenPipeError), open(name, "wb") as stream:
+            stream.writelines(pieces)
+    else:
+        from collector.store.output.publish import Publication  # noqa: PLC0415
 
-    with Publication(name) as new:
-        for block in pieces:
-            new.write(block)
-        new.publish(overwrite=True)
+        with Publication(path) as new:
+            for block in pieces:
+                new.write(block)
+            new.publish(overwrite=True)
+
+
+def _replaceable(name: str) -> str | None:
+    """Return the path of the file that a report replaces or makes; None if it is written to."""
+    path = os.path.realpath(name) if os.path.islink(name) else name
+    try:
+        found = os.stat(name)
+        if stat.S_ISREG(found.st_mode):
+            return path if os.path.samestat(found, os.stat(path)) else None
+    except (FileNotFoundError, NotADirectoryError):  # a new one; or open, and without a name
+        return None if os.path.exists(name) else path
+    return path if stat.S_ISDIR(found.st_mode) else None
 
 
 def _pieces(kind: str, source: "Source") -> Iterator[str]:

@@ -9,6 +9,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 def statuses(directory: Path) -> Counter[str]:
     with Source(directory) as source:
         return Counter(job.status for job in source)
+
+
+def report(
+    directory: Path, *arguments: str | Path, pass_fds: tuple[int, ...] = ()
+) -> "subprocess.CompletedProcess[bytes]":
+    """Have another process make one."""
+    return subprocess.run(
+        [sys.executable, "-m", "collector", "report", directory, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        pass_fds=pass_fds,
+    )
 
 
 def all_reports(directory: Path) -> list[str]:
@@ -157,10 +171,64 @@ def test_a_report_replaces_another_and_leaves_it_if_it_cannot(
     target.write_text("old")
     assert main(["report", str(tmp_path / "b"), "--html", str(target)]) == 0
     assert target.read_text().startswith("<!DOCTYPE html>")
-    os.mkfifo(tmp_path / "fifo")
-    assert main(["report", str(tmp_path / "b"), "--html", str(tmp_path / "fifo")]) == 2
+    (tmp_path / "taken").mkdir()
+    assert main(["report", str(tmp_path / "b"), "--html", str(tmp_path / "taken")]) == 2
     assert "cannot make the report" in capsys.readouterr().err
-    assert sorted(os.listdir(tmp_path)) == ["b", "fifo", "report.html"]
+    assert sorted(os.listdir(tmp_path)) == ["b", "report.html", "taken"]
+
+
+def test_what_is_no_file_is_written_to_and_stays_also_behind_a_link(tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a"])
+    link = tmp_path / "stdout"
+    link.symlink_to("/proc/self/fd/1")
+    told = report(tmp_path / "b", "--csv", link)
+    assert (told.returncode, told.stdout.count(b"\n"), told.stderr) == (0, 2, b"")
+    assert link.is_symlink()
+    link = tmp_path / "full"
+    link.symlink_to("/dev/full")
+    told = report(tmp_path / "b", "--csv", link)
+    assert (told.returncode, told.stderr.count(b"cannot make the report")) == (2, 1)
+    assert link.is_symlink()
+    os.mkfifo(tmp_path / "fifo")
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit((tmp_path / "fifo").read_bytes)
+        assert report(tmp_path / "b", "--csv", tmp_path / "fifo").returncode == 0
+        assert read.result().count(b"\n") == 2
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_nobody_who_reads_on_is_no_failure_of_a_report(tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a"])
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        told = report(tmp_path / "b", "--csv", f"/proc/self/fd/{writes}", pass_fds=(writes,))
+    finally:
+        os.close(writes)
+    assert (told.returncode, told.stderr) == (0, b"")
+
+
+def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a"])
+    (tmp_path / "old").write_text("old")
+    for name, behind in (("link", "old"), ("dangling", "new")):
+        (tmp_path / name).symlink_to(behind)
+        assert main(["report", str(tmp_path / "b"), "--csv", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / behind).read_text().count("\n") == 2
+    two = ["--csv", str(tmp_path / "link"), "--html", str(tmp_path / "old")]
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "b"), *two])
+
+
+def test_a_file_without_a_name_is_written_to(tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a"])
+    with open(tmp_path / "gone", "w+b") as file:
+        (tmp_path / "gone").unlink()
+        where = f"/proc/self/fd/{file.fileno()}"
+        told = report(tmp_path / "b", "--csv", where, pass_fds=(file.fileno(),))
+        assert (told.returncode, told.stderr, file.read().count(b"\n")) == (0, b"", 2)
+    assert os.listdir(tmp_path) == ["b"]
 
 
 @pytest.mark.parametrize(
