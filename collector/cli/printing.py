@@ -62,8 +62,12 @@ def size(size: int) -> str:
 
 
 @contextlib.contextmanager
-def printing() -> Iterator[None]:
-    """Print a report, whose reader may go away early: that changes nothing of what was done."""
+def printing(failed: int = NOT_DONE) -> Iterator[None]:
+    """Print a report, whose reader may go away early: that changes nothing of what was done.
+
+    Args:
+        failed: The exit status if stdout takes it not for another reason.
+    """
     try:
         yield
         print(end="", flush=True)
@@ -72,7 +76,7 @@ def printing() -> Iterator[None]:
     except OSError as error:
         turn_off(sys.stdout)
         complain(f"cannot print: {error.strerror}")
-        raise SystemExit(NOT_DONE) from error
+        raise SystemExit(failed) from error
 
 
 def stdout_bytes() -> BinaryIO:

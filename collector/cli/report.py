@@ -95,7 +95,7 @@ def _refuse_wrong_use(wanted: dict[str, str], refuse: Callable[[str], None]) -> 
 def _make(kind: str, name: str, source: "Source") -> None:
     pieces = _blocks(_pieces(kind, source))
     if name == _STDOUT:
-        with printing():
+        with printing(USAGE):
             to = stdout_bytes()
             for block in pieces:
                 to.write(block)

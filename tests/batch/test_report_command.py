@@ -208,6 +208,14 @@ def test_nobody_who_reads_on_is_no_failure_of_a_report(tmp_path: Path) -> None:
     assert (told.returncode, told.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("to", [">/dev/full", ">&-"])
+def test_a_stdout_that_takes_nothing_is_a_report_that_was_not_made(to: str, tmp_path: Path) -> None:
+    run(tmp_path / "b", ["a"])
+    line = f'exec "{sys.executable}" -m collector report b --csv - {to}'
+    told = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, check=False)
+    assert (told.returncode, told.stderr.count(b"cannot print: ")) == (2, 1)
+
+
 def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
     run(tmp_path / "b", ["a"])
     (tmp_path / "old").write_text("old")
