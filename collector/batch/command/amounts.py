@@ -4,7 +4,8 @@ Runs in:    any process; pure.
 """
 
 import re
-from typing import Final, NamedTuple
+from collections import deque
+from typing import Final, NamedTuple, final
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)(B?)", re.ASCII)
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
@@ -16,6 +17,9 @@ MOST_BYTES: Final = 1 << 60
 _SHOWN: Final = 40
 _STEPS: Final = "kMGTP"
 _HUNDRED: Final = 100
+_DURATIONS: Final = 1001
+_FEW: Final = 3
+"""A share of the median is known once so many jobs have ended well."""
 
 
 def size(text: str) -> int:
@@ -77,6 +81,30 @@ def time_limit(text: str) -> Share:
     if share.number <= 0:
         raise ValueError(f"{text!r}: a time limit must be more than 0")
     return share
+
+
+@final
+class Limit:
+    """The time limit of an attempt.
+
+    Args:
+        share: In seconds, or of the median of what has ended well; None for none.
+
+    Attributes:
+        seconds: What it is now; None for none.
+    """
+
+    def __init__(self, share: Share | None) -> None:
+        self._share = share if share is not None and share.percent else None
+        self._durations: deque[float] = deque(maxlen=_DURATIONS)
+        self.seconds = share.number if share is not None and not share.percent else None
+
+    def took(self, seconds: float) -> None:
+        """An attempt has ended well after so long."""
+        if self._share is not None:
+            self._durations.append(seconds)
+            if len(self._durations) >= _FEW:
+                self.seconds = self._share.of(sorted(self._durations)[len(self._durations) // 2])
 
 
 def jobs(text: str, cpus: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
 
-from collector.batch.command.amounts import Share
+from collector.batch.command.amounts import Limit, Share
 from collector.batch.command.child import Call
 from collector.batch.command.exit_status import Died
 from collector.batch.command.feeder import Feeder
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from collector.batch.command.results import Results
     from collector.batch.command.signals import Signals
     from collector.batch.writer import Task
-
-_DURATIONS: Final = 1001
-_FEW: Final = 3
-"""A share of the median is known once so many jobs have ended well."""
 
 
 class State(enum.Enum):
@@ -184,9 +180,7 @@ class Runner:
         self._seq = self._count_of_jobs = 0
         self._state = State.RUNNING
         self._kill_at_s: float | None = None
-        self._durations: deque[float] = deque(maxlen=_DURATIONS)
-        limit = settings.timeout
-        self._limit_s = limit.number if limit is not None and not limit.percent else None
+        self._limit = Limit(settings.timeout)
         # A job that waits at a worker starts as soon as the one before it has ended, whatever that
         # came to: where it counts, none waits there.
         at_once = gate.limits.any or tally.may_halt
@@ -302,8 +296,9 @@ class Runner:
         attempt = item.attempt
         key = item.task.key if item.task else ""
         item.since = time.time()
-        call = Call(item.values, item.seq, key, attempt, self._limit_s)
-        name, limit_s = item.label[:1000] or "job", self._limit_s if settings.ends_workers else None
+        call = Call(item.values, item.seq, key, attempt, self._limit.seconds)
+        name = item.label[:1000] or "job"
+        limit_s = self._limit.seconds if settings.ends_workers else None
         try:
             job = self._inner.submit(settings.function, call, name, limit_s)
         except BrokenCollectorError as error:
@@ -395,7 +390,7 @@ class Runner:
             and item.attempt < self._settings.attempts
         )
         if outcome.died is None:
-            self._took(outcome.seconds)
+            self._limit.took(outcome.seconds)
         elif ours and outcome.storable:
             outcome = killed(outcome)
         finished = Finished(item.seq, item.values, item.name, item.task, outcome, output, log)
@@ -489,11 +484,3 @@ class Runner:
                 meters=outcome.meters,
             )
         )
-
-    def _took(self, seconds: float) -> None:
-        timeout = self._settings.timeout
-        if timeout is not None and timeout.percent:
-            self._durations.append(seconds)
-            if len(self._durations) >= _FEW:
-                middle = sorted(self._durations)[len(self._durations) // 2]
-                self._limit_s = timeout.of(middle)
