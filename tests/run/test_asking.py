@@ -1,6 +1,7 @@
 """`collector top`, `follow` and `kill` while `collector run` runs, on a path of 200 characters."""
 
 import contextlib
+import json
 import os
 import subprocess
 import threading
@@ -71,6 +72,34 @@ def test_what_top_says_is_of_jobs_and_not_of_attempts(tmp_path: Path) -> None:
         with ThreadPoolExecutor() as threads:  # second attempts run in any order
             threads.map(lambda name: (tmp_path / f"go-{name}").open("wb").close(), left)
         assert process.wait() == 1
+
+
+def test_a_killed_job_is_not_run_again(tmp_path: Path) -> None:
+    for name in "ab":
+        os.mkfifo(tmp_path / f"go-{name}")
+    script = "echo {} >> ran; : < go-{}"
+    with running(tmp_path, "--attempts", "3", script, ":::", *"ab") as (process, run):
+        assert program("kill", run.name, "1").returncode == 0
+        assert wait_until(lambda: top()[0]["failed"] == 1)
+        (tmp_path / "go-b").open("wb").close()
+        assert process.wait() == 1
+    assert sorted((tmp_path / "ran").read_text().split()) == ["a", "b"]
+
+
+def test_a_job_that_is_killed_before_it_ran_has_failed(tmp_path: Path) -> None:
+    for name in "abc":
+        os.mkfifo(tmp_path / f"go-{name}")
+    words = ["--events", "events", "echo {} >> ran; : < go-{}", ":::", *"abc"]
+    with running(tmp_path, *words) as (process, run):
+        assert program("kill", run.name, "3").returncode == 0
+        assert wait_until(lambda: top()[0]["failed"] == 1)
+        for name in "ab":
+            (tmp_path / f"go-{name}").open("wb").close()
+        assert process.wait() == 1
+    assert sorted((tmp_path / "ran").read_text().split()) == ["a", "b"]
+    events = map(json.loads, (tmp_path / "events").read_text().splitlines())
+    ends = {event["job"]: event for event in events if event["event"] == "ended"}
+    assert (ends[3]["status"], ends[3]["why"]) == ("failed", "killed before it ran")
 
 
 @pytest.mark.slow

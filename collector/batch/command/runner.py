@@ -385,7 +385,7 @@ class Runner:
         ours = self._state in (State.ENDING, State.KILLED) and outcome.died is not None
         again = (
             outcome.died is not None
-            and not ours
+            and outcome.status != "killed"  # by somebody: it is over
             and self._state is State.RUNNING
             and item.attempt < self._settings.attempts
         )
