@@ -102,6 +102,13 @@ def failed(error: BaseException, since: float) -> Outcome:
     return Outcome(status, since, seconds, died, why, told, pickled, storable=storable)
 
 
+def never_ran(since: float, *, killed: bool) -> Outcome:
+    """Return that of a job that was not run: somebody killed it, or the batch was stopped."""
+    if killed:
+        return Outcome("", since, 0.0, Died(None, None), "killed before it ran")
+    return Outcome("", since, 0.0, why="not run: the batch was stopped")
+
+
 def killed(outcome: Outcome) -> Outcome:
     """Say of what was ended with the batch that it was, not how."""
     why = "killed with its worker" if outcome.status == "crash" else outcome.why

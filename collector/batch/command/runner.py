@@ -25,7 +25,7 @@ from collector.batch.command.finishing import Finished, Finisher
 from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
 from collector.batch.command.last_line import tail_of
-from collector.batch.command.outcome import Outcome, failed, killed, outcome_of
+from collector.batch.command.outcome import Outcome, failed, killed, never_ran, outcome_of
 from collector.batch.command.sources import Row, SourceError
 from collector.batch.command.template import Inputs
 from collector.crash_errors import BrokenCollectorError
@@ -379,7 +379,7 @@ class Runner:
             return
         outcome = outcome_of(job, item.since)._replace(meters=job.meters)
         if not outcome.status:
-            self._lose(item)
+            self._lose(item, killed=self._state is State.RUNNING)
             return
         output, log = job.output(), job.log()
         ours = self._state in (State.ENDING, State.KILLED) and outcome.died is not None
@@ -450,12 +450,15 @@ class Runner:
             urgency = self._tally.urgency
             self._move(Event.STOP if urgency is Urgency.NOW else Event.SOFT_HALT)
 
-    def _lose(self, item: _JobInputs) -> None:
-        """It was read, and is not run to its end."""
-        self.interrupted += 1
+    def _lose(self, item: _JobInputs, *, killed: bool = False) -> None:
+        """It was read, and is not run to its end: the batch is stopped, or somebody killed it."""
+        outcome = never_ran(item.since, killed=killed)
         self._finisher.lost(item.seq)
-        why = "not run: the batch was stopped"
-        self._tell(item, Outcome("", item.since, 0.0, why=why), How.INTERRUPTED, 0)
+        self._tell(item, outcome, How.FAILED if killed else How.INTERRUPTED, 0)
+        if killed:
+            self._count(outcome, item)
+        else:
+            self.interrupted += 1
 
     def _tell(  # noqa: PLR0913 - what there is to be told
         self,
