@@ -289,6 +289,15 @@ def test_a_function_of_python_is_called_with_each_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_function_that_raises_a_cancellation_has_run_and_failed(tmp_path: Path) -> None:
+    module = (
+        "from concurrent.futures import CancelledError\ndef work(x):\n    raise CancelledError\n"
+    )
+    (tmp_path / "cancelling.py").write_text(module)
+    ended = run("--python", "cancelling:work", ":::", "a", where=tmp_path, quiet=False)
+    assert (ended.returncode, b": CancelledError" in ended.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("target", ["no_such_module:f", "os:no_such", "os:sep"])
 def test_a_function_that_cannot_be_had_is_one_error(target: str) -> None:
     ended = run("--python", target, ":::", "a", "b")

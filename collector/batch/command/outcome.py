@@ -5,7 +5,6 @@ Runs in:    the parent; pure.
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import CancelledError
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -75,8 +74,6 @@ def failed(error: BaseException, since: float) -> Outcome:
     kind = type(error).__name__
     seconds = max(0.0, time.time() - since)
     match error:
-        case CancelledError():
-            return Outcome("", since, 0.0)
         case CommandError():
             ended = error.ended
             died = Died(ended.exitcode, ended.signal)
