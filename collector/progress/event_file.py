@@ -9,7 +9,9 @@ Invariants: I1  a line is one write(2): whoever reads meanwhile sees whole lines
             I2  a file that takes no more stops no job: it is given up, and that is said once.
 """
 
+import errno
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Final, final
 
 from collector.progress.ends import Ended, How
+from collector.progress.outlet import has_room, is_over
 
 VERSION: Final = 1
 
@@ -31,6 +34,9 @@ class EventFile:
         path: Where to. What is there is replaced; a FIFO or a device is written to.
         complain: Is told, once, if that fails.
 
+    Attributes:
+        patience_s: How long a line may wait for who reads a FIFO; None for as long as it takes.
+
     Raises:
         OSError: It cannot be opened.
     """
@@ -40,6 +46,8 @@ class EventFile:
         self._complain = complain
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         self._fd: int | None = os.open(path, flags, 0o666)
+        os.set_blocking(self._fd, False)
+        self.patience_s: float | None = None
 
     def write(self, event: str, /, **facts: Fact) -> None:
         """Write that something has happened, now."""
@@ -48,7 +56,7 @@ class EventFile:
             return
         line = json.dumps({"event": event, "at": round(time.time(), 6), **facts})
         try:
-            _write_whole(fd, f"{line}\n".encode())
+            self._write_whole(fd, f"{line}\n".encode())
         except OSError as error:
             self.close()
             self._complain(f"no more events are written to {self._path}: {error.strerror}")
@@ -76,7 +84,12 @@ class EventFile:
         if fd is not None:
             os.close(fd)
 
-
-def _write_whole(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+    def _write_whole(self, fd: int, data: bytes) -> None:
+        begun_s = time.monotonic()
+        while data:
+            try:
+                data = data[os.write(fd, data) :]
+            except BlockingIOError:
+                if is_over(begun_s, self.patience_s):
+                    raise TimeoutError(errno.ETIMEDOUT, "nobody reads it") from None
+                has_room(fd, math.inf if self.patience_s is None else self.patience_s)

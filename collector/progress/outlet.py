@@ -10,11 +10,15 @@ Invariants: I1  what was begun is finished before anything else is written.
 import contextlib
 import os
 import select
+import stat
 import time
 import weakref
 from typing import Final, TextIO, final
 
 from collector import settings
+
+_LOOK_S: Final = 1.0
+"""So often who waits for room looks whether it is to wait on."""
 
 
 @final
@@ -24,14 +28,15 @@ class Outlet:
     Args:
         stream: Usually `sys.stderr`. If it has a descriptor, that is written to, past its buffer:
             a text is one system call then.
-        patience_s: How long a text may wait for room; None for as long as it takes.
+        patience_s: How long a text may wait for room; None for as long as it takes. It may be
+            changed while a text waits.
         keeps: Write there also when the stream's descriptor is closed or leads elsewhere meanwhile:
             a terminal has to be given back.
     """
 
     def __init__(self, stream: TextIO, patience_s: float | None, *, keeps: bool = False) -> None:
         self._stream = stream
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._encoding: Final = getattr(stream, "encoding", None) or "utf-8"
         self._fd = descriptor_of(stream)
         if keeps and self._fd is not None:
@@ -41,6 +46,7 @@ class Outlet:
         self._file = None if self._fd is None else _identity(self._fd)
         self.is_terminal: Final = self._fd is not None and os.isatty(self._fd)
         self.coloured: Final = self.is_terminal and not os.environ.get("NO_COLOR")
+        self._most = None if self._fd is None else _most_at_once(self._fd)
         self.gone = False
 
     def size(self) -> os.terminal_size:
@@ -76,18 +82,31 @@ class Outlet:
         if _identity(fd) != self._file:
             self.gone = True
             return False
-        poller = select.poll()
-        poller.register(fd, select.POLLOUT)
-        if not wait and not poller.poll(0):
+        if not wait and not has_room(fd, 0.0):
             return False
-        deadline_s = time.monotonic() + (self._patience_s or 0.0)
+        begun_s = time.monotonic()
         while data:
-            if poller.poll(1000):
-                data = data[_write_some(fd, data) :]
-            elif self._patience_s is not None and time.monotonic() > deadline_s:
+            if has_room(fd, _LOOK_S if self.patience_s is None else self.patience_s):
+                data = data[_write_some(fd, data[: self._most]) :]
+            elif is_over(begun_s, self.patience_s):
                 self.gone = True
                 return False
         return True
+
+
+def has_room(fd: int, wait_s: float) -> bool:
+    """Tell whether a descriptor takes more, or takes it within so long, of which a second is tried.
+
+    A handler of a signal that comes meanwhile has run when this returns.
+    """
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(1000 * min(wait_s, _LOOK_S)))
+
+
+def is_over(begun_s: float, patience_s: float | None) -> bool:
+    """Tell whether what has begun then, by the monotonic clock, has been waited for so long."""
+    return patience_s is not None and time.monotonic() >= begun_s + patience_s
 
 
 def reader_folds() -> bool:
@@ -108,6 +127,14 @@ def _write_some(fd: int, data: bytes) -> int:
         return os.write(fd, data)
     except BlockingIOError:  # somebody made it non-blocking, and it has less room than that
         return 0
+
+
+def _most_at_once(fd: int) -> int | None:
+    """Return how many bytes a pipe that has room takes at once; None for what is no pipe."""
+    try:
+        return select.PIPE_BUF if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
+    except OSError:  # it is closed, which the first text finds out
+        return None
 
 
 def _identity(fd: int) -> tuple[int, int]:

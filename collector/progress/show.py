@@ -10,12 +10,13 @@ Invariants: I1  a line is written by the call that it follows from, as one write
             I3  after `__exit__` the terminal, its mode and SIGUSR1 are as before `__enter__`.
 """
 
+import contextlib
 import functools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TextIO, final
@@ -97,6 +98,8 @@ class Show:
     - What else is to be said while it is open is said by `say`: a line above the rows.
     - `waiting("27 s for gate api: too many requests")` shows what the batch waits for, until
       `waiting("")`.
+    - Who reads slowly is waited for. A command that is to end calls `hurry`, also in a handler;
+      while `waits` is true its main thread hears of nothing else.
     - Ctrl-Z stops the process as ever; a command that has more to do then has a handler of SIGTSTP
       of its own, which calls `suspend()`, stops the process, and calls `resume()` when it goes on.
       Both may be called in a handler; so may nothing else.
@@ -138,6 +141,8 @@ class Show:
         self._stop_drawing: Callable[[], None] = lambda: None
         self._keys = Keys(self._asked, self.suspend, self.resume)
         self._over = self._suspended = False
+        self.waits = False
+        """Whether the main thread waits for somebody who reads stderr or the events."""
 
     # -- from its beginning to its end -------------------------------------------------------------
 
@@ -149,9 +154,17 @@ class Show:
         self._keys.open(terminal=self._options.keys and self._on_screen)
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Give the terminal back; say what has come of the batch, if `finish` has not."""
+        if any(error):
+            self.hurry()
         self.finish()
+
+    def hurry(self) -> None:
+        """Wait no longer than `DRAW_PATIENCE_S` from now on for who reads; also in a handler."""
+        for place in (self._outlet, self._events):
+            if place is not None:
+                place.patience_s = settings.DRAW_PATIENCE_S
 
     def finish(self, missing: str | None = None) -> None:
         """The batch is over: its rows go, and what is to stay is written.
@@ -217,7 +230,8 @@ class Show:
         """An attempt is over."""
         self._happened.do(lambda: self._tally.ended(ended))
         if self._events is not None:
-            self._events.ended(ended)
+            with self._may_wait():
+                self._events.ended(ended)
         if self._options.show.has(level_of(ended)):
             text = end_text(ended, self._columns(), colour=self._colour)
             self._write(self._for_reader(text))
@@ -335,14 +349,28 @@ class Show:
         outlet, columns = self._outlet, self._columns()
         if outlet is None:
             return
-        if not self._on_screen or columns is None:
-            outlet.write(f"{text}\n")
-        else:
-            outlet.write(screen.line_above(text, rows(text, columns)))
+        with self._may_wait():
+            if not self._on_screen or columns is None:
+                outlet.write(f"{text}\n")
+            else:
+                outlet.write(screen.line_above(text, rows(text, columns)))
 
     def _event(self, event: str, **facts: Fact) -> None:
         if self._events is not None:
-            self._events.write(event, **facts)
+            with self._may_wait():
+                self._events.write(event, **facts)
+
+    @contextlib.contextmanager
+    def _may_wait(self) -> Iterator[None]:
+        """Have a signal know that the main thread may wait for a reader."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before, self.waits = self.waits, True
+        try:
+            yield
+        finally:
+            self.waits = before
 
     def _close_events(self) -> None:
         tally = self._tally

@@ -4,15 +4,12 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
-import termios
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 from tests.support.leaks import is_running, wait_until
-from tests.support.running import QUIET, RUN, on_terminal
+from tests.support.running import QUIET, RUN, bytes_in_pipe, on_terminal
 
 pytestmark = pytest.mark.slow
 
@@ -26,12 +23,6 @@ def pids(where: Path, count: int) -> list[int]:
 
     wait_until(lambda: len(found()) >= count)
     return [int(word) for word in found()]
-
-
-def in_pipe(stream: IO[bytes] | None) -> int:
-    """Return how many bytes wait in a pipe for who reads them."""
-    assert stream is not None
-    return int.from_bytes(fcntl.ioctl(stream, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 SLEEPS = "echo $$ >> pids; echo begun-{}; sleep 1000; echo never"
@@ -81,7 +72,7 @@ def test_a_second_signal_ends_it_though_nobody_reads_on(kind: str, tmp_path: Pat
         assert process.stdout is not None
         pids(tmp_path, 1)
         full_bytes = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
-        wait_until(lambda: in_pipe(process.stdout) == full_bytes)
+        wait_until(lambda: bytes_in_pipe(process.stdout) == full_bytes)
         try:
             process.send_signal(signal.SIGTERM)
             with pytest.raises(subprocess.TimeoutExpired):
@@ -111,7 +102,9 @@ def test_lines_that_nobody_reads_end_also_what_ignores_sigterm(tmp_path: Path) -
         assert process.stdout is not None
         (running,) = pids(tmp_path, 1)
         full_bytes = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
-        wait_until(lambda: in_pipe(process.stdout) == full_bytes)  # a thread waits to write more
+        wait_until(
+            lambda: bytes_in_pipe(process.stdout) == full_bytes
+        )  # a thread waits to write more
         process.stdout.close()
         try:
             assert process.wait(timeout=30) == 141

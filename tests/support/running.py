@@ -1,15 +1,18 @@
 """`collector run` as a person starts it: a process, on pipes or on a terminal of its own."""
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 RUN = [sys.executable, "-m", "collector", "run"]
 QUIET = ["--show", "none", "--final-show", "none"]
@@ -28,6 +31,12 @@ def run(
         check=False,
         timeout=PATIENCE_S * 5,
     )
+
+
+def bytes_in_pipe(end: int | IO[bytes] | None) -> int:
+    """Return how many bytes wait in a pipe for who reads them."""
+    assert end is not None
+    return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @dataclass

@@ -38,7 +38,7 @@ from collector.batch.command.request import (
 )
 from collector.batch.command.runner import Events, Runner, RunSettings
 from collector.batch.command.saving import SaveName
-from collector.batch.command.signals import Handlers, StoppedError
+from collector.batch.command.signals import Handlers, Signals, StoppedError
 from collector.batch.command.sources import (
     SEPARATORS,
     STDIN,
@@ -177,9 +177,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
         stopped = _Stopped(show)
         events: Events = queue.SimpleQueue()
         # Around the Collector: signals that come while it ends are heard too.
-        stack.enter_context(
-            Handlers(events.put, stopped.stop, stopped.go_on, lambda: finisher.waits)
-        )
+        stack.enter_context(_handlers(events, stopped, show, finisher))
         runner = Runner(
             _settings(request, command, jobs),
             show=show,
@@ -204,6 +202,14 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
         finisher.close()
         _finish(request, show, tally, runner)
         return _status(request, tally, runner, finisher)
+
+
+def _handlers(events: Events, stopped: "_Stopped", show: Show, finisher: Finisher) -> Handlers:
+    def heard(signals: Signals) -> None:
+        show.hurry()
+        events.put(signals)
+
+    return Handlers(heard, stopped.stop, stopped.go_on, lambda: finisher.waits or show.waits)
 
 
 def _answer(request: Request, show: Show, inner: Inner) -> None:
@@ -400,6 +406,7 @@ def _status(request: Request, tally: Tally, runner: Runner, finisher: Finisher) 
     if finisher.closed_stdout:
         return CLOSED_STDOUT
     if trouble:
-        say(str(trouble))
+        with finisher.waiting():
+            say(str(trouble))
         return _OTHER_ERROR
     return exit_status(tally, request.halt, runner.halted_by)

@@ -102,7 +102,7 @@ class Finisher:
         self.broken = ""
         """Why nothing more can be printed, if that is so."""
         self.waits = False
-        """Whether the main thread waits for somebody who reads stdout or stderr."""
+        """Whether the main thread waits for somebody who reads what is written."""
         self.on_trouble: Callable[[], object] = _nothing
         """Called, once, when one of these has become true; possibly in another thread."""
 
@@ -164,7 +164,7 @@ class Finisher:
         self._to_follow.pop(finished.seq, None)
         follower = self._followers.pop(finished.seq, None)
         if follower is not None:
-            with self._waiting():
+            with self.waiting():
                 follower.join()
         if again:
             _close(finished)
@@ -228,14 +228,14 @@ class Finisher:
         output = finished.output
         if not output.size or not self._settings.prints_output:
             return
-        with self._may_fail(finished.name), self._waiting(), self._printing:
+        with self._may_fail(finished.name), self.waiting(), self._printing:
             self._printer.out(pieces_of(output), " ".join(finished.values))
 
     def _print_log(self, finished: Finished) -> None:
         log = finished.log
         if log is None or not log.size:
             return
-        with self._may_fail(finished.name), self._waiting(), self._printing:
+        with self._may_fail(finished.name), self.waiting(), self._printing:
             self._printer.err(pieces_of(log), " ".join(finished.values))
 
     def _follow(self, job: Job[Any], tag: str) -> None:
@@ -256,7 +256,7 @@ class Finisher:
                 self._printer.out((b"".join(rest),), tag)
 
     @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def waiting(self) -> Iterator[None]:
         """Have a signal know that the main thread may wait for a reader."""
         self.waits = True
         try:
@@ -297,7 +297,8 @@ class Finisher:
             finished.name,
         )
         try:
-            self._joblog.add(entry)
+            with self.waiting():  # it may be a FIFO
+                self._joblog.add(entry)
         except OSError as error:
             self._complain(f"no more is written to --joblog: {error.strerror}")
             self._joblog.close()

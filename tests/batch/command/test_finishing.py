@@ -10,9 +10,11 @@ from typing import Any, cast
 import pytest
 
 from collector.batch.command import printing
-from collector.batch.command.finishing import Finisher, FinishSettings
+from collector.batch.command.finishing import Finished, Finisher, FinishSettings
+from collector.batch.command.outcome import Outcome
 from collector.batch.command.printing import Printer
 from collector.cli.follow import _Output
+from collector.store.output.output import Output
 
 PIECE = b"x" * 4096
 PIECES = 10_000
@@ -58,3 +60,18 @@ def test_nor_where_somebody_follows(tmp_path: Path) -> None:
     output.close(printed)
     assert printed.getvalue() == b"".join(b"a\t" + line + b"\n" for line in wanted.split(b"\n"))
     assert time.process_time() - began_s < 5
+
+
+def test_a_signal_knows_that_the_log_of_jobs_may_wait_for_a_reader() -> None:
+    waited = []
+
+    class Log:
+        def add(self, _entry: object) -> None:
+            waited.append(finisher.waits)
+
+    log = cast("Any", Log())
+    finisher = Finisher(FinishSettings(), Printer(tagged=False), None, log, lambda _text: None)
+    output = Output.in_memory(b"", chunks=0)
+    done = Finished(1, ("a",), "true a", None, Outcome("done", 0.0, 0.0), output, None)
+    finisher.finished(done, again=False, interrupted=False)
+    assert (waited, finisher.waits) == ([True], False)
