@@ -5,10 +5,12 @@ Owns:       the writer of its shard.
 """
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
+from collector import settings
 from collector.batch.command.outcome import Outcome
 from collector.batch.command.request import Command, Given, key_of
 from collector.batch.command.sources import SEVERAL, Known, Row
@@ -94,6 +96,8 @@ class Results:
         self._shard = shard
         self._known = iter(known)
         self._next: Known | None = None
+        self._running: dict[int, tuple[Task, float]] = {}
+        """Of the attempts that the journal does not tell of yet, and when each began."""
 
     def number(self, last: int) -> int:
         """Return the number of the inputs that come next; the last ones had that one."""
@@ -127,6 +131,26 @@ class Results:
     def attempts(self, task: Task) -> int:
         """Return how many attempts have ended, in all runs."""
         return self._writer.attempts(task)
+
+    def began(self, seq: int, task: Task, at: float) -> None:
+        """An attempt of the job of that number begins."""
+        self._running[seq] = task, at
+
+    def over(self, seq: int) -> None:
+        """It has ended."""
+        self._running.pop(seq, None)
+
+    def tell_of_long_ones(self) -> float | None:
+        """Write of those that have run for a while; return seconds until the next will have."""
+        now = time.time()
+        for seq, (task, at) in list(self._running.items()):
+            due_s = at + settings.TOLD_AFTER_S - now
+            if due_s > 0:
+                # They are in the order in which they began. A clock that is set back delays it.
+                return min(due_s, settings.TOLD_AFTER_S)
+            del self._running[seq]
+            self._writer.started(task, at)
+        return None
 
     def store(
         self, task: Task, outcome: Outcome, output: Output, log: Output | None, save: str

@@ -315,11 +315,12 @@ class Runner:
     # -- hearing -----------------------------------------------------------------------------------
 
     def _wait(self, pause_s: float | None) -> Heard:
+        pauses_s = [pause_s, self._results.tell_of_long_ones() if self._results else None]
         if self._kill_at_s is not None:
-            left_s = max(0.0, self._kill_at_s - time.monotonic())
-            pause_s = left_s if pause_s is None else min(pause_s, left_s)
+            pauses_s.append(max(0.0, self._kill_at_s - time.monotonic()))
+        known_s = [pause_s for pause_s in pauses_s if pause_s is not None]
         try:
-            return self._events.get(timeout=pause_s)
+            return self._events.get(timeout=min(known_s, default=None))
         except queue.Empty:
             return None
 
@@ -368,12 +369,13 @@ class Runner:
         if began:
             item.since = time.time()  # until now it has waited
             self._show.started(item.seq, item.label, item.attempt)
+            if self._results is not None and item.task is not None:
+                self._results.began(item.seq, item.task, item.since)
         else:
             self._show.wrote(item.seq, job.progress.bytes_written)
 
     def _ended(self, job: Job[Any]) -> None:
-        _, item = self._open.pop(job.id)
-        del self._running[item.seq]
+        item = self._closed(job)
         if self._ends_all(job):
             self._lose(item)
             return
@@ -409,6 +411,13 @@ class Runner:
             self.interrupted += 1
         else:
             self._count(outcome, item)
+
+    def _closed(self, job: Job[Any]) -> _JobInputs:
+        _, item = self._open.pop(job.id)
+        del self._running[item.seq]
+        if self._results is not None:
+            self._results.over(item.seq)
+        return item
 
     def _ends_all(self, job: Job[Any]) -> bool:
         """Whether it failed for what every other job will fail for, too."""
