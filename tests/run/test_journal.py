@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from collector import Batch
+from collector.cli.program import main
 from tests.support.leaks import wait_until
-from tests.support.running import QUIET, RUN
+from tests.support.running import QUIET, RUN, run
 
 
 def lines(where: Path, kind: str) -> list[dict[str, Any]]:
     """Return the lines of a kind."""
-    journal = where / "B" / "shard-0" / "journal.jsonl"
-    text = journal.read_text() if journal.exists() else ""
+    batch = where / "B"
+    text = "".join(path.read_text() for path in batch.glob("shard-*/journal.jsonl"))
     found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return [line for line in found if line["event"] == kind]
 
@@ -59,3 +62,29 @@ def test_what_ran_when_all_was_killed_is_interrupted(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     with Batch.open(tmp_path / "B") as batch:
         assert [record.status for record in batch] == ["interrupted", "interrupted", "waiting"]
+
+
+def test_the_number_of_inputs_is_there_from_the_beginning_where_it_is_known(tmp_path: Path) -> None:
+    words = ["-j1", ": < go-a; : {}", ":::", *map(str, range(100))]  # not all are read at once
+    with running(tmp_path, *words) as process:
+        assert wait_until(lambda: bool(lines(tmp_path, "run")))
+        with contextlib.chdir(tmp_path):
+            asked = (["status", "B"], ["cat", "B"], ["report", "B", "--csv", "table"])
+            assert [main(list(words)) for words in asked] == [1, 1, 1]
+        process.send_signal(signal.SIGKILL)
+    with Batch.open(tmp_path / "B") as batch:
+        assert batch.status()["waiting"] + batch.status()["interrupted"] == 100
+    (tmp_path / "go-a").unlink()
+    (tmp_path / "go-a").touch()
+    run("--retry", "B", where=tmp_path)  # it knows of those that were read
+    run("-o", "B", words[1], stdin=b"0\n1\n", where=tmp_path)
+    assert [line["inputs"] for line in lines(tmp_path, "run")] == [100, 100, None]
+
+
+@pytest.mark.parametrize("halt", [[], ["--halt", "soon,fail=50%"]])
+def test_a_shard_tells_how_many_inputs_the_whole_batch_has(halt: list[str], tmp_path: Path) -> None:
+    words = [*halt, "--shard", "2/2", "-o", "B", "true", ":::", *map(str, range(20))]
+    assert run(*words, where=tmp_path).returncode == 0
+    assert [line["inputs"] for line in lines(tmp_path, "run")] == [20]
+    with Batch.open(tmp_path / "B") as batch:
+        assert 0 < batch.status()["waiting"] < 20

@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO, final
 
@@ -96,7 +96,8 @@ def run_batch(request: Request) -> int:
         everything = list(inputs.rows)  # so many percent of how many?
         all_of_them = inputs._replace(rows=iter(everything))
         count = sum(1 for _ in _of_shard(request, command, all_of_them))
-        inputs = inputs._replace(rows=iter(everything), total=count, waits=False)
+        whole = len(everything) if inputs.whole is None else inputs.whole
+        inputs = inputs._replace(rows=iter(everything), total=count, waits=False, whole=whole)
     try:
         return _run(request, command, save, inputs)
     except StoppedError as error:
@@ -168,7 +169,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
     except ValueError as error:
         raise RequestError(str(error)) from None
     with contextlib.ExitStack() as stack:
-        results, root = _results(stack, request, command, inputs.known)
+        results, root = _results(stack, request, command, inputs)
         tally = Tally(request.halt)
         tally.total = inputs.total
         running: dict[int, Job[Any]] = {}
@@ -226,7 +227,7 @@ def _answer(request: Request, show: Show, inner: Inner) -> None:
 
 
 def _results(
-    stack: contextlib.ExitStack, request: Request, command: Command, known: Sequence[Known]
+    stack: contextlib.ExitStack, request: Request, command: Command, inputs: Given
 ) -> "tuple[Results | None, str | None]":
     """Open the batch directory, if there is to be one; returns it, and the temp root."""
     if request.output is None:
@@ -234,9 +235,9 @@ def _results(
     from collector.batch.command import results  # noqa: PLC0415 - 30 ms, with -o
 
     writer = stack.enter_context(
-        results.open_writer(request.output, command, request.resume, request.shard)
+        results.open_writer(request.output, command, request.resume, request.shard, inputs.whole)
     )
-    kept = results.Results(writer, request.shard, known)
+    kept = results.Results(writer, request.shard, inputs.known)
     return kept, request.temp_root or writer.run_root
 
 

@@ -127,6 +127,7 @@ class Given(NamedTuple):
         total: How many there are, if that is known.
         waits: Whether one may come late.
         known: Of each input, if they come from a batch directory.
+        whole: How many the batch has, of which a shard runs a part, if that is known.
     """
 
     names: list[str]
@@ -134,6 +135,7 @@ class Given(NamedTuple):
     total: int | None
     waits: bool
     known: Sequence[Known] = ()
+    whole: int | None = None
 
 
 def of_directory(
@@ -146,11 +148,14 @@ def of_directory(
         )
     from collector.batch.batch import Batch  # noqa: PLC0415 - only --retry needs it
     from collector.batch.command.stored import StoredCommand, inputs_of  # noqa: PLC0415 - as above
+    from collector.batch.states import State  # noqa: PLC0415 - as above
 
     assert request.retry is not None
     with Batch.open(request.retry) as batch:
         stored = StoredCommand.of(batch)
         rows, known = [], []
+        counts = batch.status(0)
+        whole = sum(counts[state.value] for state in State)
         for row, one in inputs_of(batch):
             rows.append(row)
             known.append(one)
@@ -166,7 +171,7 @@ def of_directory(
             only_new=True,
         ),
         stored,
-        Given(list(stored.names), iter(rows), len(rows), waits=False, known=known),
+        Given(list(stored.names), iter(rows), len(rows), waits=False, known=known, whole=whole),
     )
 
 
@@ -192,7 +197,8 @@ def given(request: Request, sources: list[Source]) -> Given:
         names, rows = read(sources, reading)
     except SourceError as error:
         raise RequestError(str(error)) from None
-    return Given(names, rows, total(sources, reading), waits=any(map(_may_wait, sources)))
+    count = total(sources, reading)
+    return Given(names, rows, count, waits=any(map(_may_wait, sources)), whole=count)
 
 
 def _may_wait(source: Source) -> bool:

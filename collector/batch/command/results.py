@@ -28,15 +28,19 @@ from collector.store.output.output import Output
 
 
 def open_writer(
-    path: str, command: Command, resume: str, shard: tuple[int, int] | None
+    path: str,
+    command: Command,
+    resume: str,
+    shard: tuple[int, int] | None,
+    inputs: int | None,
 ) -> BatchWriter:
-    """Make or continue a batch directory for a command.
+    """Make or continue a batch directory for a command, with so many inputs if that is known.
 
     Raises:
         BatchError: That cannot be.
     """
     options = Options(Resume(resume), shard=shard_name(shard))
-    return BatchWriter.open(path, _what(command), options)
+    return BatchWriter.open(path, _what(command), options, inputs=inputs)
 
 
 def _what(command: Command) -> What:
