@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from collector.batch.report.source import Source
+from collector.batch.writer import Options
 from collector.cli.program import main
 from tests.support.batchdir import ended, failed, journal, run, writer
 
@@ -124,6 +126,17 @@ def test_of_a_batch_that_was_killed_they_are_interrupted(
     assert suite.get("errors") == "2"
     with writer(tmp_path / "b"):  # the report holds no lock
         pass
+
+
+@pytest.mark.parametrize("shard", ["0", "-", "1"])
+def test_only_what_a_living_process_has_started_is_running(
+    tmp_path: Path, running: "subprocess.Popen[str]", shard: str
+) -> None:
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    with writer(tmp_path / "b", options=Options(shard=shard)) as batch:
+        batch.started(batch.task("4"), time.time())
+        assert statuses(tmp_path / "b") == {"done": 1, "failed": 2, "interrupted": 1, "running": 1}
 
 
 def test_a_journal_that_is_torn_is_said(tmp_path: Path) -> None:

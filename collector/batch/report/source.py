@@ -10,8 +10,8 @@ Invariants: I1  all that is told is of one moment: the journals are read once, w
 import errno
 import os
 import time
-from collections.abc import Iterator
-from typing import Final, final
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple, final
 
 from collector.batch import lines
 from collector.batch.batch import Batch
@@ -63,14 +63,14 @@ class Source(Closable):
         self._batch: Final = Batch(directory, facts, history)
         tally = history.tally
         not_left = [s for number, s in enumerate(history.shards) if number not in tally.left]
-        writing = any(map(_is_held, not_left))
-        self._unended = _unended(history) if not_left or _some_interrupted(history) else {}
+        held = {shard.name for shard in not_left if _is_held(shard)}
+        self._unended = _unended(history, held) if not_left or _some_interrupted(history) else {}
         self.batch: Final = ReportedBatch(
             name=os.path.basename(directory.path) or directory.path,
             what=facts.what.name,
             time=time.time(),
             inputs=tally.inputs,
-            is_running=writing,
+            is_running=bool(held),
             sessions=tuple(
                 Session(run.time, run.host, run.version, run.python) for _, run in tally.runs
             ),
@@ -93,9 +93,9 @@ class Source(Closable):
         self._batch.close()
 
     def _job(self, record: Record) -> ReportedJob:
-        since = self._unended.get(record.key)
+        begun = self._unended.get(record.key)
         status = record.status
-        if since is not None and self.batch.is_running and status in {FAILED, INTERRUPTED}:
+        if begun is not None and begun.runs and status in {FAILED, INTERRUPTED}:
             status = RUNNING
         return ReportedJob(
             key=record.key,
@@ -104,7 +104,7 @@ class Source(Closable):
             status=status,
             attempts=tuple(map(_attempt, record.attempts)),
             meters=record.meters,
-            since=since,
+            since=None if begun is None else begun.time,
             log_tail=lambda: _tail(record.last),
         )
 
@@ -141,15 +141,35 @@ def _some_interrupted(history: History) -> bool:
     return history.table.counts()[State.INTERRUPTED] > 0
 
 
-def _unended(history: History) -> dict[str, float]:
-    """Return when the attempts began that have started and not ended, by the keys of their jobs."""
-    found: dict[str, float] = {}
+class _Begun(NamedTuple):
+    """When an attempt began that has not ended, and whether the process lives that began it."""
+
+    time: float
+    runs: bool
+
+
+def _unended(history: History, held: Collection[str]) -> dict[str, _Begun]:
+    """Return the attempts that have started and not ended, by the keys of their jobs.
+
+    Args:
+        history: Of the batch.
+        held: Names of the shards in which a process writes. What one before it had started there
+            has ended with that.
+    """
+    found: dict[str, _Begun] = {}
     for shard in history.shards:
+        here: dict[str, float] = {}
         for event in history.events(shard):
             if isinstance(event, lines.Started):
-                found[event.key] = event.time
+                here[event.key] = event.time
+            elif isinstance(event, lines.Run):
+                here.clear()
             elif isinstance(event, lines.Ended):
-                found.pop(event.key, None)
+                here.pop(event.key, None)
+                if event.key in found and not found[event.key].runs:
+                    del found[event.key]
+        runs = shard.name in held
+        found |= {key: _Begun(at, runs) for key, at in here.items() if runs or key not in found}
     return found
 
 
