@@ -121,6 +121,22 @@ def test_a_follower_ends_when_nobody_reads_it_any_more_though_its_job_writes_not
         assert batch.end() == 0
 
 
+def test_a_follower_whose_stdout_takes_nothing_says_so(temp_root: Path, tmp_path: Path) -> None:
+    body = 'job = collector.submit(gated, f"{here}/go", b"first\\n", b"last")\njob.result()'
+    with a_batch(temp_root, tmp_path / "here", body) as batch:
+        batch.runs(1)
+        for to, why in ((">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")):
+            for job in ("", "1"):
+                line = f"exec {sys.executable} -m collector follow {batch.run.name} {job} {to}"
+                told = subprocess.run(
+                    ["sh", "-c", line], cwd=REPOSITORY, capture_output=True, check=False
+                )
+                said = (told.returncode, told.stderr.decode())
+                assert said == (1, f"collector: cannot print: {why}\n")
+        batch.let_go("go")
+        assert batch.end() == 0
+
+
 @pytest.mark.slow
 def test_all_jobs_are_followed_with_their_names_before_each_line(
     temp_root: Path, tmp_path: Path

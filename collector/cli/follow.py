@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, final
 
 from collector.cli.asking import Answer, AskError, Asking, find_run
-from collector.cli.printing import DONE, NOT_DONE, complain, printable, turn_off
+from collector.cli.printing import DONE, NOT_DONE, complain, printable, printing, stdout_bytes
 from collector.cli.roots import add_root_to
 from collector.progress.outlet import descriptor_of
 from collector.settings import READ_BLOCK_BYTES
@@ -33,17 +33,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _follow(arguments: argparse.Namespace) -> int:
+    status = DONE  # also if nobody reads on
     try:
         run = find_run(arguments.run, arguments.root)
         question = Question("follow", arguments.job)
-        with contextlib.closing(Asking(run, question, descriptor_of(sys.stdout))) as asking:
-            return _print(asking, tagged=arguments.job is None)
+        to = descriptor_of(sys.stdout)
+        with contextlib.closing(Asking(run, question, to)) as asking, printing():
+            status = _print(asking, tagged=arguments.job is None)
     except AskError as error:
         complain(printable(str(error)))
         return NOT_DONE
-    except BrokenPipeError:
-        turn_off(sys.stdout)  # `collector follow | head`: nobody reads on
-        return DONE
+    return status
 
 
 @final
@@ -101,7 +101,7 @@ class _Output:
 def _print(asking: Asking, *, tagged: bool) -> int:
     outputs: dict[int, _Output] = {}
     status = DONE
-    to = sys.stdout.buffer
+    to = stdout_bytes()
     ended = False
     for said in asking.lines():
         output = outputs.setdefault(said["job"], _Output(said.get("name", ""), tagged))
