@@ -1,5 +1,6 @@
 """Those who ask a Collector and mean no good, or are many: nothing of it holds up the batch."""
 
+import contextlib
 import json
 import os
 import socket
@@ -227,6 +228,63 @@ class TestTheSocketIsReplaced:
             os.chown(run / "ask", NOBODY, NOBODY)
             with pytest.raises(AskError, match="it is another user's"):
                 ask(os.fspath(run), Question("top"))
+
+
+ANSWERS = [
+    b"[]",
+    b"{}",
+    b'{"news": 1}',
+    b'{"error": 5}',
+    b'{"run": "run-x", "pid": 1}',
+    b'{"job": [1]}',
+    b'{"job": 1, "bytes": "x"}',
+    b'{"job": 1, "name": 2, "file": true, "bytes": 3}',
+    b'{"job": 1, "file": true, "bytes": 3}',
+    b'{"job": 1, "error": 5, "ended": true}',
+    b'{"job": 1}\n{"error": "no more"}',
+    b'{"job": 1' + 400 * b"0" + b', "name": "n"}',
+]
+
+
+@contextlib.contextmanager
+def answering(run: Path, line: bytes) -> Iterator[None]:
+    """Listen in a run directory that has no socket, and say this to everybody who asks."""
+    with socket.socket(socket.AF_UNIX) as end, contextlib.chdir(run):
+        end.bind("ask")
+        os.chmod("ask", 0o600)
+        end.listen()
+
+        def answer_all() -> None:
+            with contextlib.suppress(OSError):  # how the end is told
+                while True:
+                    with end.accept()[0] as asked:
+                        asked.recv(4096)
+                        asked.sendall(line + b"\n")
+
+        thread = threading.Thread(target=answer_all)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            os.unlink("ask")
+
+
+@pytest.mark.parametrize("line", ANSWERS)
+def test_an_answer_of_another_form_is_said_and_hides_no_other_run(line: bytes) -> None:
+    with Collector(1) as true, Collector(1, ask=False) as strange:
+        assert [true.submit(square, 3).result(), strange.submit(square, 3).result()] == [9, 9]
+        run, honest = run_directory(strange), run_directory(true).name
+        with answering(run, line):
+            status, said, error = command("top")
+            assert (status, said.count(honest.encode())) == (0, 1)
+            assert error.count(b"answers what nobody understands") == 1
+            status, said, _ = command("ls")
+            assert (status, said.count(b"1 done, 0 running")) == (0, 1)
+            for words in (["follow", run.name, "1"], ["follow", run.name], ["kill", run.name, "1"]):
+                status, _, error = command(*words)
+                assert (status, error.count(b"answers what nobody understands")) == (1, 1)
 
 
 @each_method_in_one_tier

@@ -6,7 +6,6 @@ Invariants: I1  no Collector is waited for longer than `ASKING_PATIENCE_S`.
 
 import contextlib
 import errno
-import json
 import os
 import select
 import socket
@@ -20,7 +19,7 @@ from typing import Any, Final, final
 from collector import settings
 from collector.store.rundir.ask_socket import reach, wait_without_end
 from collector.store.rundir.reclaim import live_runs
-from collector.wire.questions import Question, QuestionError, pack_question
+from collector.wire.questions import Question, QuestionError, pack_question, read_answer
 
 Answer = dict[str, Any]
 
@@ -90,6 +89,7 @@ class Asking:
     def __init__(self, run: str, question: Question, printed_to: int | None = None) -> None:
         self.descriptors: deque[int] = deque()
         self._run = run
+        self._kind = question.kind
         self._printed_to = printed_to
         self._deadline_s = time.monotonic() + settings.ASKING_PATIENCE_S
         try:
@@ -157,14 +157,15 @@ class Asking:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def _read(self, line: bytes, *, first: bool) -> Answer:
-        try:
-            answer = json.loads(line)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise AskError(f"{self._run} answers what nobody understands; is it another version?")
-        if first and isinstance(answer.get("error"), str):
+        answer = None
+        with contextlib.suppress(QuestionError):
+            answer = read_answer(self._kind, line)
+        if first and answer is not None and isinstance(answer.get("error"), str):
             raise AskError(answer["error"])
+        # A descriptor comes with the line that tells of it; those of earlier lines are taken.
+        lacks = answer is not None and answer.get("file") and not self.descriptors
+        if answer is None or lacks or answer.keys() == {"error"}:
+            raise AskError(f"{self._run} answers what nobody understands; is it another version?")
         return answer
 
     def _failed(self, error: Exception) -> AskError:

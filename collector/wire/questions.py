@@ -9,6 +9,7 @@ Pure: no I/O.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 QUESTION_BYTES: Final = 4096
@@ -69,6 +70,92 @@ def read_question(line: bytes) -> Question:
 def pack_answer(answer: dict[str, Any]) -> bytes:
     """Return the line of an answer; what a name has of half a character is escaped."""
     return json.dumps(answer).encode() + b"\n"
+
+
+def read_answer(kind: str, line: bytes) -> dict[str, Any]:
+    """Return what a line answers: all that its reader needs, or `error` alone.
+
+    Args:
+        kind: Of the question.
+        line: Of whoever listens there.
+
+    Raises:
+        QuestionError: It has another form.
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    form = _ERROR if isinstance(found, dict) and found.keys() == {"error"} else _FORMS[kind]
+    if not _has(form)(found):
+        raise QuestionError(f"this is no answer to {kind}")
+    answer: dict[str, Any] = found
+    return answer
+
+
+_Check = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < _NUMBERS_END
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _or_none(check: _Check) -> _Check:
+    return lambda value: value is None or check(value)
+
+
+def _has(form: Mapping[str, _Check]) -> _Check:
+    """Return what looks at an object: a field that is not there is None."""
+    return lambda value: (
+        isinstance(value, dict) and all(check(value.get(name)) for name, check in form.items())
+    )
+
+
+def _each(check: _Check) -> _Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+_NUMBERS_END: Final = 2**63
+_ERROR: Final = {"error": _is_text}
+_JOB: Final = {
+    "job": _is_count,
+    "name": _is_text,
+    "attempt": _is_count,
+    "seconds": _is_number,
+    "bytes": _is_count,
+}
+_FORMS: Final[Mapping[str, Mapping[str, _Check]]] = {
+    "top": {
+        "run": _is_text,
+        "pid": _is_count,
+        "batch": _or_none(_is_path),
+        "done": _is_count,
+        "failed": _is_count,
+        "total": _or_none(_is_count),
+        "bytes": _is_count,
+        "memory_bytes": _is_count,
+        "running": _each(_has(_JOB)),
+    },
+    "follow": {
+        "job": _is_count,
+        "name": _or_none(_is_text),
+        "bytes": _or_none(_is_count),
+        "error": _or_none(_is_text),
+    },
+    "kill": {"job": _is_count, "name": _is_text},
+}
 
 
 def shortened(name: str) -> str:
