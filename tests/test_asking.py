@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from collector import Collector, Mode, Statistics, list_runs, reclaim
+from collector.cli.asking import ask_all
+from collector.cli.top import Heard, print_runs
+from collector.wire.questions import Question
 from tests.support.asking import a_batch, command, long_root_in, program, top
 from tests.support.askingjobs import gated
 from tests.support.inside import run_directory
@@ -343,3 +347,23 @@ print(job.result(), flush=True)
 
 def _answering_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name == "collector-answer"]
+
+
+def test_the_rate_of_a_run_is_over_the_time_between_its_own_answers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = {"run": "run-a", "pid": 1, "batch": None, "done": 0, "failed": 0, "total": None}
+    said |= {"memory_bytes": 0, "running": []}
+    earlier = Heard({"a": said | {"bytes": 1024}}, {"a": 10.0})
+    print_runs(earlier, Heard({"a": said | {"bytes": 9 * 1024}}, {"a": 14.0}))
+    assert " 2.0 KiB/s " in capsys.readouterr().out
+
+
+def test_it_is_told_when_each_answer_came() -> None:
+    with Collector(1) as collector:
+        assert collector.submit(square, 3).result() == 9
+        run, came_s = os.fspath(run_directory(collector)), dict[str, float]()
+        before_s = time.monotonic()
+        ask_all([run, "/nowhere"], Question("top"), came_s)
+        assert list(came_s) == [run]
+        assert before_s <= came_s[run] <= time.monotonic()

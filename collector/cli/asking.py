@@ -55,14 +55,26 @@ def ask(run: str, question: Question) -> Answer:
         return answer
 
 
-def ask_all(runs: Sequence[str], question: Question) -> dict[str, "Answer | AskError"]:
-    """Ask several at once; returns what each has answered, or why it has not."""
+def ask_all(
+    runs: Sequence[str], question: Question, came_s: dict[str, float] | None = None
+) -> dict[str, "Answer | AskError"]:
+    """Ask several at once; returns what each has answered, or why it has not.
+
+    Args:
+        runs: Paths of their run directories.
+        question: What to ask.
+        came_s: Is told when each answer came, by the monotonic clock: others may have kept it
+            waiting here.
+    """
 
     def asked(run: str) -> "Answer | AskError":
         try:
-            return ask(run, question)
+            answer = ask(run, question)
         except AskError as error:
             return error
+        if came_s is not None:
+            came_s[run] = time.monotonic()
+        return answer
 
     if not runs:
         return {}

@@ -3,8 +3,8 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from collector.cli.asking import Answer, AskError, SilentError, ask_all, done_of_total
 from collector.cli.printing import DONE, complain, print_table, printable, printing, size
@@ -25,26 +25,38 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     top.set_defaults(command=_top)
 
 
+class Heard(NamedTuple):
+    """What runs have answered, by their paths, and when each answer came."""
+
+    known: dict[str, Answer]
+    came_s: dict[str, float]
+
+
 def _top(arguments: argparse.Namespace) -> int:
-    answers = ask_all(live_runs(arguments.root), Question("top"))
-    known = {run: said for run, said in answers.items() if not isinstance(said, AskError)}
+    answers, earlier = _ask(live_runs(arguments.root))
     with printing():
         if arguments.json:
-            print(json.dumps(list(known.values())))
-        elif known:
-            earlier, begun_s = known, time.monotonic()
+            print(json.dumps(list(earlier.known.values())))
+        elif earlier.known:
             time.sleep(_RATE_OVER_S)
-            again = ask_all(list(known), Question("top"))
-            known = {run: said for run, said in again.items() if not isinstance(said, AskError)}
+            again, now = _ask(list(earlier.known))
             answers |= again
-            _print(earlier, known, time.monotonic() - begun_s)
+            print_runs(earlier, now)
     for said in answers.values():
         if isinstance(said, AskError) and not isinstance(said, SilentError):
             complain(printable(str(said)))
     return DONE
 
 
-def _print(earlier: dict[str, Answer], now: dict[str, Answer], seconds: float) -> None:
+def _ask(runs: Sequence[str]) -> tuple[dict[str, Answer | AskError], Heard]:
+    came_s: dict[str, float] = {}
+    answers = ask_all(runs, Question("top"), came_s)
+    known = {run: said for run, said in answers.items() if not isinstance(said, AskError)}
+    return answers, Heard(known, came_s)
+
+
+def print_runs(earlier: Heard, now: Heard) -> None:
+    """Print the runs that have answered twice, and their jobs."""
     print_table(
         ("RUN", "PID", "DONE", "FAILED", "BYTES", "RATE", "MEMORY", "RUNNING", "BATCH"),
         (
@@ -54,18 +66,23 @@ def _print(earlier: dict[str, Answer], now: dict[str, Answer], seconds: float) -
                 done_of_total(said),
                 str(said["failed"]),
                 size(said["bytes"]),
-                f"{size(max(0, int((said['bytes'] - earlier[run]['bytes']) / seconds)))}/s",
+                _rate(earlier, now, run),
                 size(said["memory_bytes"]),
                 str(len(said["running"])),
                 said["batch"] or "-",
             )
-            for run, said in now.items()
+            for run, said in now.known.items()
         ),
     )
-    jobs = list(_jobs(now))
+    jobs = list(_jobs(now.known))
     if jobs:
         print()
         print_table(("RUN", "JOB", "NAME", "ATTEMPT", "SECONDS", "BYTES"), jobs)
+
+
+def _rate(earlier: Heard, now: Heard, run: str) -> str:
+    more = now.known[run]["bytes"] - earlier.known[run]["bytes"]
+    return f"{size(max(0, int(more / (now.came_s[run] - earlier.came_s[run]))))}/s"
 
 
 def _jobs(now: dict[str, Answer]) -> Iterator[tuple[str, ...]]:
