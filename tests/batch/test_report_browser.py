@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collector.batch.report.html import page_pieces
-from collector.batch.report.record import Jobs, ReportedBatch
+from collector.batch.report.record import Jobs, ReportedBatch, Worker
 from tests.support.browser import Page, browser, needs_chromium
 from tests.support.reported import BEGIN, SCRIPT, attempt, batch, hostile, job, many, one_of_each
 
@@ -144,6 +144,23 @@ FILTERS = {
     "no good job": [10, 11],
     "worker:9": [],
 }
+
+
+def test_workers_of_shards_have_lines_of_their_own_and_are_found(
+    page: Page, tmp_path: Path
+) -> None:
+    places = [Worker("1of2", 10), Worker("1of2", 9), Worker("2of2", 9), None, Worker("", 9)]
+    jobs = [job(n, attempt(n, worker=place)) for n, place in enumerate(places)]
+    path = opened(page, tmp_path, jobs)
+    label = "document.querySelector('#timeline canvas').getAttribute('aria-label')"
+    assert "on 5 workers" in page.evaluate(label)
+    page.click("#jobs th:nth-child(7) button")
+    assert page.evaluate(NAMES) == ["job 3", "job 1", "job 0", "job 2", "job 4"]
+    page.evaluate("document.querySelector('#filter').select()")
+    page.write("worker:1of2/9")
+    page.wait_until("location.hash.includes('2%2F9')")
+    assert page.evaluate(NAMES) == ["job 1"]
+    assert_quiet(page, path)
 
 
 def test_the_filter_takes_words_and_the_address_keeps_them(page: Page, tmp_path: Path) -> None:

@@ -139,6 +139,20 @@ def test_only_what_a_living_process_has_started_is_running(
         assert statuses(tmp_path / "b") == {"done": 1, "failed": 2, "interrupted": 1, "running": 1}
 
 
+def test_workers_of_two_processes_are_two(tmp_path: Path) -> None:
+    for shard in ("0", "1of2", "2of2"):
+        with writer(tmp_path / "b", options=Options(shard=shard)) as batch:
+            batch.store(batch.task(shard), ended(b"x"))
+            batch.flush()
+    assert main(["report", str(tmp_path / "b"), *all_reports(tmp_path)]) == 0
+    with open(tmp_path / "r.csv", newline="") as table:
+        workers = [row["worker"] for row in csv.DictReader(table)]
+    assert sorted(workers) == ["1", "1of2/1", "2of2/1"]
+    events = json.loads((tmp_path / "r.trace").read_text())["traceEvents"]
+    tracks = [event["args"]["name"] for event in events if event["name"] == "thread_name"]
+    assert tracks == ["worker 1", "worker 1of2/1", "worker 2of2/1"]
+
+
 def test_a_journal_that_is_torn_is_said(tmp_path: Path) -> None:
     run(tmp_path / "b", ["a", "b"])
     with open(journal(tmp_path / "b"), "ab") as file:

@@ -88,3 +88,17 @@ def test_a_shard_tells_how_many_inputs_the_whole_batch_has(halt: list[str], tmp_
     assert [line["inputs"] for line in lines(tmp_path, "run")] == [20]
     with Batch.open(tmp_path / "B") as batch:
         assert 0 < batch.status()["waiting"] < 20
+
+
+def test_the_worker_of_a_command_is_its_slot(tmp_path: Path) -> None:
+    script = ": {}; echo $COLLECTOR_SLOT; [ {} != b ]"
+    run("-j2", "-o", "B", script, ":::", "a", "b", "c", where=tmp_path)
+    (tmp_path / "slots.py").write_text(
+        "import os\ndef work(x):\n    print(os.environ['COLLECTOR_SLOT'])\n"
+    )
+    run("-j2", "-o", "F", "--python", "slots:work", ":::", "a", "b", "c", where=tmp_path)
+    for name in "BF":
+        with Batch.open(tmp_path / name) as batch:
+            slots = [(record.output().text().strip(), str(record.worker)) for record in batch]
+        assert len(slots) == 3
+        assert all(told == kept for told, kept in slots)

@@ -4,7 +4,7 @@ import hashlib
 import random
 from typing import Any, Final
 
-from collector.batch.report.record import Attempt, ReportedBatch, ReportedJob, Session
+from collector.batch.report.record import Attempt, ReportedBatch, ReportedJob, Session, Worker
 
 BEGIN: Final = 1_790_000_000.0
 
@@ -32,7 +32,9 @@ def key(number: int) -> str:
 
 def attempt(start: float = 0.0, seconds: float = 1.0, status: str = "done", **more: Any) -> Attempt:
     begin = BEGIN + start
-    found = Attempt(1, status, begin, begin + seconds, worker=0, size=100)
+    if isinstance(more.get("worker"), int):
+        more["worker"] = Worker("", more["worker"])
+    found = Attempt(1, status, begin, begin + seconds, worker=Worker("", 0), size=100)
     return found._replace(**more)
 
 

@@ -206,7 +206,7 @@ class _Child:
         code = os.waitstatus_to_exitcode(self._reap())
         seconds = time.monotonic() - self._start_s
         if not code and not self._why:
-            return Ended(self._start, seconds, self._log_bytes)
+            return Ended(self._start, seconds, self._log_bytes, slot=_prepared.slot)
         if code == os.EX_TEMPFAIL and not self._why:
             raise RetryLater(plan.later_s, message=f"exit status {code}")
         return self._fail(code, seconds)
@@ -292,7 +292,7 @@ class _Child:
         number = -code if code < 0 else None
         exitcode = None if code < 0 else code
         why = self._why or (f"killed by {_name_of(number)}" if number else f"exit status {code}")
-        ended = Ended(self._start, seconds, self._log_bytes, exitcode, number)
+        ended = Ended(self._start, seconds, self._log_bytes, exitcode, number, _prepared.slot)
         kind = CommandTimeoutError if self._timed_out else CommandError
         raise self._error(kind, why, ended)
 
@@ -309,7 +309,8 @@ class _Child:
         else:
             status = _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_RUN
             why = f"could not be started: {program}: {error.strerror}"
-        ended = Ended(self._start, time.monotonic() - self._start_s, 0, status)
+        seconds = time.monotonic() - self._start_s
+        ended = Ended(self._start, seconds, 0, status, slot=_prepared.slot)
         return self._error(CommandError, why, ended)
 
     def _error(self, kind: type[CommandError], why: str, ended: Ended) -> CommandError:

@@ -18,6 +18,7 @@ class Ended(NamedTuple):
         log_bytes: What it wrote to stderr.
         exitcode: Its exit status, if it had one.
         signal: What killed it, if something did.
+        slot: Where it ran.
     """
 
     start: float
@@ -25,6 +26,7 @@ class Ended(NamedTuple):
     log_bytes: int = 0
     exitcode: int | None = 0
     signal: int | None = None
+    slot: int | None = None
 
 
 class CommandError(JobError):

@@ -61,6 +61,7 @@ class _Prepared:
         self.function: Callable[..., Any] | None = None
         self.failure = ""
         self.variables: tuple[Variable, ...] = ()
+        self.slot = 1
 
 
 _prepared: Final = _Prepared()
@@ -88,7 +89,8 @@ def prepare(plan: FunctionPlan) -> None:
 
     names = ("COLLECTOR_SEQ", "COLLECTOR_KEY", "COLLECTOR_ATTEMPT")
     _prepared.variables = tuple(Variable(name, _LONGEST) for name in names)
-    os.environ["COLLECTOR_SLOT"] = str(take_slot(plan.slots, plan.jobs))
+    _prepared.slot = take_slot(plan.slots, plan.jobs)
+    os.environ["COLLECTOR_SLOT"] = str(_prepared.slot)
     if plan.batch:
         os.environ["COLLECTOR_BATCH"] = plan.batch
     for stream in (sys.stdout, sys.stderr):
@@ -125,5 +127,5 @@ def run(call: Call) -> Returned:
         variable.set(text)
     start, start_s = time.time(), time.monotonic()
     value = finish(function(*call.values), current_job())
-    ended = Ended(start, time.monotonic() - start_s)
+    ended = Ended(start, time.monotonic() - start_s, slot=_prepared.slot)
     return Returned(ended, b"" if value is None else calls.dumps(value))

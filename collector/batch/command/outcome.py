@@ -31,6 +31,7 @@ class Outcome(NamedTuple):
         log_bytes: What a command wrote to stderr, if it said so.
         storable: Whether what it wrote is kept: not where the disk refused some of it.
         meters: What it has counted.
+        slot: Where it ran, if that is known.
     """
 
     status: str
@@ -43,6 +44,7 @@ class Outcome(NamedTuple):
     log_bytes: int | None = None
     storable: bool = True
     meters: Mapping[str, float] = MappingProxyType({})
+    slot: int | None = None
 
     @property
     def exitcode(self) -> int | None:
@@ -63,9 +65,12 @@ def outcome_of(job: Job[Any], since: float) -> Outcome:
 def succeeded(value: object, since: float) -> Outcome:
     """Return the outcome of a job that returned this."""
     if isinstance(value, Ended):
-        return Outcome("done", value.start, value.seconds, log_bytes=value.log_bytes)
+        return Outcome(
+            "done", value.start, value.seconds, log_bytes=value.log_bytes, slot=value.slot
+        )
     if isinstance(value, Returned):
-        return Outcome("done", value.ended.start, value.ended.seconds, value=value.value)
+        ended = value.ended
+        return Outcome("done", ended.start, ended.seconds, value=value.value, slot=ended.slot)
     return Outcome("done", since, max(0.0, time.time() - since))
 
 
@@ -79,9 +84,8 @@ def failed(error: BaseException, since: float) -> Outcome:
             died = Died(ended.exitcode, ended.signal)
             status = "timeout" if isinstance(error, CommandTimeoutError) else "error"
             facts = (kind, str(error))
-            return Outcome(
-                status, ended.start, ended.seconds, died, str(error), facts, b"", ended.log_bytes
-            )
+            came = Outcome(status, ended.start, ended.seconds, died, str(error), facts)
+            return came._replace(log_bytes=ended.log_bytes, slot=ended.slot)
         case WorkerCrashError():
             status, died = "crash", Died(error.exitcode, error.signal)
         case JobTimeoutError():

@@ -169,6 +169,7 @@ class Results:
             status=outcome.status,
             start=outcome.start,
             end=outcome.start + outcome.seconds,
+            worker=outcome.slot,
             exitcode=outcome.exitcode,
             meters=outcome.meters,
             error=Error(*outcome.error, "") if outcome.error else None,

@@ -64,7 +64,7 @@ def _fields(job: ReportedJob) -> list[object]:
         f"{last.seconds:.6f}",
         f"{sum(each.seconds for each in job.attempts):.6f}",
         last.size,
-        "" if last.worker is None else last.worker,
+        "" if last.worker is None else _text(str(last.worker)),
         _text(last.kind),
         _text(last.error),
     ]

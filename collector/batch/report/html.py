@@ -306,7 +306,7 @@ def _row(job: ReportedJob, begin_s: float) -> list[Any]:
             each.status,
             round(each.start - begin_s, 4),
             round(each.seconds, 6),
-            each.worker,
+            None if each.worker is None else str(each.worker),
             each.exitcode,
             each.size,
             clipped(visible(each.why)) if each.kind or each.error else "",

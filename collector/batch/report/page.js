@@ -46,6 +46,7 @@
       if (size < 999.5 || unit === "PiB") return digits(size) + " " + unit;
     }
   };
+  const inOrder = new Intl.Collator("en", { numeric: true }).compare;
   const timeText = (s, withDay) => {
     const date = new Date((facts.begin + s) * 1000);
     if (Number.isNaN(date.getTime())) return "?";
@@ -63,7 +64,7 @@
     { id: "start", head: "Start (UTC)", width: "7rem", number: (job) => lastOf(job) ? lastOf(job)[TRY.start] : job[SINCE] ?? null, say: (s) => timeText(s) },
     { id: "seconds", head: "Time", width: "6rem", number: (job) => lastOf(job) ? lastOf(job)[TRY.seconds] : null, say: secondsText },
     { id: "bytes", head: "Bytes", width: "6rem", number: (job) => lastOf(job) ? lastOf(job)[TRY.size] : null, say: sizeText },
-    { id: "worker", head: "Worker", width: "5.5rem", number: (job) => lastOf(job) ? lastOf(job)[TRY.worker] : null, say: String },
+    { id: "worker", head: "Worker", width: "5.5rem", text: (job) => lastOf(job) ? lastOf(job)[TRY.worker] ?? "" : "" },
     { id: "input", head: "Input", width: "", text: (job) => job[INPUT] || "" },
     { id: "error", head: "Error", width: "", text: (job) => lastOf(job) ? reasonOf(lastOf(job)) : "" },
   ];
@@ -96,7 +97,7 @@
   const tests = {
     is: (job, word) => statusOf(job) === word || (word === "flaky" && isFlaky(job)) || (word === "retried" && job[ATTEMPTS].length > 1) ||
       Boolean(lastOf(job) && lastOf(job)[TRY.status] === word),
-    worker: (job, word) => job[ATTEMPTS].some((each) => String(each[TRY.worker]) === word),
+    worker: (job, word) => job[ATTEMPTS].some((each) => (each[TRY.worker] ?? "").toLowerCase() === word),
   };
   const texts = new Array(jobs.length);
   const textOf = (index) => {
@@ -119,11 +120,11 @@
     const column = sorted && COLUMNS.find((each) => each.id === sorted.id);
     if (column) {
       const values = new Map(order.map((index) => [index, (column.number || column.text)(jobs[index])]));
-      const sign = sorted.down ? -1 : 1, collator = new Intl.Collator("en", { numeric: true });
+      const sign = sorted.down ? -1 : 1;
       order.sort((a, b) => {
         const x = values.get(a), y = values.get(b);
         if (column.number) return x === null || y === null ? (x === null) - (y === null) || a - b : sign * (x - y) || a - b;
-        return sign * collator.compare(x, y) || a - b;
+        return sign * inOrder(x, y) || a - b;
       });
     }
     active = 0;
@@ -267,7 +268,7 @@
     }
   });
   bars.sort((a, b) => a.from - b.from);
-  const workers = [...new Set(bars.map((bar) => bar.worker))].sort((a, b) => (a === null) - (b === null) || a - b);
+  const workers = [...new Set(bars.map((bar) => bar.worker))].sort((a, b) => (a === null) - (b === null) || inOrder(a, b));
   const laneOf = new Map(workers.map((worker, lane) => [worker, lane]));
   // A span in which nothing ran, between two runs say, is drawn as a narrow break.
   let busy = 0, until = bars.length ? bars[0].from : 0;

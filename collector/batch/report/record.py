@@ -18,6 +18,22 @@ STATUSES: Final = (DONE, FAILED, RUNNING, INTERRUPTED, WAITING)
 is running while the process lives that writes the batch, and interrupted when it does not."""
 
 
+class Worker(NamedTuple):
+    """A worker of one of the processes that run a batch.
+
+    Attributes:
+        shard: Name of what that process adds; "" where it has everything.
+        number: Among the workers of that process.
+    """
+
+    shard: str
+    number: int
+
+    def __str__(self) -> str:
+        """Name it, as reports do."""
+        return f"{self.shard}/{self.number}" if self.shard else str(self.number)
+
+
 class Attempt(NamedTuple):
     """One attempt of a job, which has ended.
 
@@ -25,7 +41,7 @@ class Attempt(NamedTuple):
         number: The first is 1.
         status: `done`, `error`, `crash`, `timeout`, `killed` or `oom`.
         start: Seconds since the epoch, as `end`.
-        worker: Number of the worker that ran it, if one did.
+        worker: Which worker ran it, if that is known.
         exitcode: Of the process, if one died; a negative one is a signal.
         size: Bytes of its output.
         kind: Type of the exception; "" if there is none.
@@ -37,7 +53,7 @@ class Attempt(NamedTuple):
     status: str
     start: float
     end: float
-    worker: int | None = None
+    worker: Worker | None = None
     exitcode: int | None = None
     size: int = 0
     kind: str = ""

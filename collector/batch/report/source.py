@@ -18,6 +18,7 @@ from collector.batch.batch import Batch
 from collector.batch.directory import BatchDirectory, open_plain
 from collector.batch.history import History
 from collector.batch.keeping import LOCK_NAME
+from collector.batch.parts import shard_name
 from collector.batch.record import AttemptRecord, Record
 from collector.batch.report.record import (
     FAILED,
@@ -27,6 +28,7 @@ from collector.batch.report.record import (
     ReportedBatch,
     ReportedJob,
     Session,
+    Worker,
 )
 from collector.batch.report.text import TAIL_BYTES
 from collector.batch.shard import Shard
@@ -111,12 +113,14 @@ class Source(Closable):
 
 def _attempt(record: AttemptRecord) -> Attempt:
     error = record.details.error
+    shard = record._shard.name  # noqa: SLF001 - who else reads an attempt need not know it
+    shard = "" if shard == shard_name(None) else shard
     return Attempt(
         number=record.number,
         status=record.status,
         start=record.start,
         end=record.end,
-        worker=record.worker,
+        worker=None if record.worker is None else Worker(shard, record.worker),
         exitcode=record.exitcode,
         size=record.size,
         kind=error.kind if error else "",

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, final
 
-from collector.batch.report.record import RUNNING, Jobs, ReportedBatch, ReportedJob
+from collector.batch.report.record import RUNNING, Jobs, ReportedBatch, ReportedJob, Worker
 from collector.batch.report.text import visible
 
 _PROCESS: Final = 1
@@ -27,7 +27,7 @@ _dump: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 class _Bar(NamedTuple):
     start: float
     end: float
-    worker: int | None
+    worker: Worker | None
     args: dict[str, Any]
 
 
@@ -112,11 +112,14 @@ class _Tracks:
     def __init__(self, batch: ReportedBatch, jobs: Jobs) -> None:
         starts, ends, workers = array("d"), array("d"), array("q")
         self.end_s = -math.inf
+        known: dict[Worker, int] = {}
         for job in jobs:
             for bar in _bars(batch, job, math.inf):
                 starts.append(bar.start)
                 ends.append(bar.end)
-                workers.append(-1 if bar.worker is None else bar.worker)
+                workers.append(
+                    -1 if bar.worker is None else known.setdefault(bar.worker, len(known))
+                )
             self.end_s = max([self.end_s, *(each.end for each in job.attempts)])
         if math.isinf(self.end_s):  # none has ended
             self.end_s = batch.time
@@ -130,17 +133,18 @@ class _Tracks:
             lane = next((n for n, end in enumerate(ends_of) if end <= starts[at]), len(ends_of))
             ends_of[lane : lane + 1] = [ends[at]]
             of_bars[at] = places.setdefault((workers[at], lane), len(places))
-        in_order = sorted(places, key=_place_order)
+        who = list(known)
+        in_order = sorted(
+            places,
+            key=lambda place: (place[0] < 0, who[place[0]] if place[0] >= 0 else (), place[1]),
+        )
         numbers = {places[place]: number for number, place in enumerate(in_order, 1)}
         self.of_bars: Final = array("I", (numbers[place] for place in of_bars))
-        self.names: Final = [_track_name(worker, lane) for worker, lane in in_order]
+        self.names: Final = [
+            _track_name(None if worker < 0 else who[worker], lane) for worker, lane in in_order
+        ]
 
 
-def _place_order(place: tuple[int, int]) -> tuple[bool, int, int]:
-    worker, lane = place
-    return worker < 0, worker, lane
-
-
-def _track_name(worker: int, lane: int) -> str:
-    name = "no worker known" if worker < 0 else f"worker {worker}"
+def _track_name(worker: Worker | None, lane: int) -> str:
+    name = "no worker known" if worker is None else f"worker {worker}"
     return f"{name} ({lane + 1})" if lane else name
