@@ -50,15 +50,19 @@ def clear(room: int = 1) -> str:
     return f"{whole}{_DOWN * room}\x1b[{room}A{_ERASE_BELOW}"
 
 
-def line_above(text: str, rows: int = 1) -> str:
+def line_above(text: str, rows: int = 1, *, screen_rows: int = 0) -> str:
     """Return what puts a line above the one that the cursor is in, wherever in it that is.
 
     So a bar of the user's, or a line that somebody has not ended, stays in one piece. Nothing here
-    needs to know the size of the screen.
+    needs to know the size of the screen, unless it has but one row: nothing can stand above that,
+    and the line is a plain one.
 
     Args:
         text: If it has but one row, it is cut at the end of that.
         rows: As many as it takes.
+        screen_rows: Those of the screen; 0 where they are not known.
     """
+    if screen_rows == 1:
+        return f"{text}\n"
     room, wraps = f"{_DOWN * rows}\x1b[{rows}A", "" if rows > 1 else _NO_WRAP
     return f"{room}{_SAVE}\x1b[{rows}L\r{wraps}{text}{_RESTORE}{_WRAP}\x1b[{rows}B"

@@ -353,7 +353,9 @@ class Show:
             if not self._on_screen or columns is None:
                 outlet.write(f"{text}\n")
             else:
-                outlet.write(screen.line_above(text, rows(text, columns)))
+                outlet.write(
+                    screen.line_above(text, rows(text, columns), screen_rows=outlet.size().lines)
+                )
 
     def _event(self, event: str, **facts: Fact) -> None:
         if self._events is not None:

@@ -32,7 +32,7 @@ class Terminal:
         self.pause_s = settings.DRAW_INTERVAL_S
         self._outlet = Outlet(stream, patience_s=None, keeps=True)
         self._lines = BatchLines(stream)
-        self._plain = Plain(self._outlet, self._lines, screen.line_above)
+        self._plain = Plain(self._outlet, self._lines, self._line_above)
         self._most = 0
         self._drawn: tuple[int, tuple[int, int]] | None = None
         self._afresh_s = 0.0
@@ -41,7 +41,7 @@ class Terminal:
         """See `Painter.say`."""
         for said in news if self._lines.has_lines(view) else ():
             text = said_text(said, self._outlet.size().columns, colour=self._outlet.coloured)
-            self._outlet.write(screen.line_above(text))
+            self._outlet.write(self._line_above(text))
 
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""
@@ -70,7 +70,7 @@ class Terminal:
         before = ""
         if last and self._drawn is not None:
             before, self._drawn = screen.clear(), None
-        above = "" if text is None else screen.line_above(text)
+        above = "" if text is None else self._line_above(text)
         if before or above:
             self._outlet.write(before + above)
 
@@ -79,6 +79,9 @@ class Terminal:
         if self._drawn is not None:
             self._outlet.write(screen.clear())
             self._drawn = None
+
+    def _line_above(self, text: str) -> str:
+        return screen.line_above(text, screen_rows=self._outlet.size().lines)
 
     def _picture(self, views: Sequence[View], columns: int, room: int) -> list[str]:
         lines: list[str] = []

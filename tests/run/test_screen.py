@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.person import Person
 from tests.support.running import RUN, on_terminal, run
 
 LONG = "echo {} >> ran; if [ -e no ]; then echo a long script that nobody wants to read; fi; exit 3"
@@ -40,6 +41,19 @@ def test_t_prints_the_last_line_of_each_running_job(tmp_path: Path) -> None:
         shell.read_until(b"    last-of-y\x1b")
         (tmp_path / "go").touch()
         shell.read_until(b"2 passed")
+
+
+def test_on_one_row_lines_and_what_jobs_print_are_apart(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text("import sys\nfrom collector.cli.program import main\nsys.exit(main())\n")
+    with Person(80, 1) as person:
+        person.run(script, "run", "--show", "all", "-j1", "echo output {}", ":::", "a", "b")
+        assert person.wait() == 0
+        lines = [line for line in person.lines if line]
+    assert [line for line in lines if line.startswith("output")] == ["output a", "output b"]
+    passed = [line for line in lines if line.startswith("        PASS [")]
+    assert [line.rpartition("  ")[2] for line in passed] == ["echo output a", "echo output b"]
+    assert lines[-1].startswith("     Summary [")
 
 
 @pytest.mark.slow
