@@ -207,6 +207,10 @@ GEMINI_FILE_BYTES: Final = 2048 * MIB
 GEMINI_SILENCE_S: Final = 600.0
 """Longest silence of a connection to the service before it is given up; the SDK has no limit."""
 
+GEMINI_DELETION_S: Final = 5.0
+"""So long the service may take to delete an uploaded file, for the answer is there already; what it
+has not done by then, a program of its own tries again."""
+
 GEMINI_RETRY_S: Final = 1.0
 GEMINI_RETRY_LONGEST_S: Final = 60.0
 """Wait before a request is sent again: doubled each time, as the SDK does, up to the longest."""

@@ -38,7 +38,7 @@ INTERNAL = b'{"error": {"code": 500, "message": "An internal error.", "status": 
 # -- requests that fail and are sent again ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("endpoint", ["start", "poll", "generate", "delete"])
+@pytest.mark.parametrize("endpoint", ["start", "poll", "generate"])
 def test_503_then_429_then_success(gemini: FakeGemini, video: Path, endpoint: str) -> None:
     gemini.polls = 1
     gemini.faults[endpoint].extend([OVERLOADED, TOO_MANY])
@@ -53,7 +53,7 @@ def test_503_then_429_then_success(gemini: FakeGemini, video: Path, endpoint: st
 
 
 @pytest.mark.parametrize("fault", [Drop(), Drop(reset=True)], ids=["end of file", "reset"])
-@pytest.mark.parametrize("endpoint", ["start", "piece", "poll", "generate", "delete"])
+@pytest.mark.parametrize("endpoint", ["start", "piece", "poll", "generate"])
 def test_a_connection_lost_before_the_answer_is_made_again(
     gemini: FakeGemini, video: Path, endpoint: str, fault: Drop
 ) -> None:

@@ -3,7 +3,8 @@
 Runs in:    two processes. `Keeper` is used by the one that uploads; it runs this file as a program
             of its own, which waits until the first is done or dead.
 Owns:       one child in a session of its own: who kills a worker's process group, as Ctrl-C in a
-            batch does, leaves it alive. It ends within seconds of the uploader's end.
+            batch does, leaves it alive. It ends within seconds of the uploader's end. What is left
+            to be deleted then is done by a child of that one, for which nobody waits.
 Invariants: I1  the program imports nothing of collector or the SDK: 0.1 s to start, 15 MiB.
             I2  the key goes through the pipe only, never through arguments, files or messages.
 """
@@ -50,12 +51,16 @@ class Keeper:
         with contextlib.suppress(OSError):  # no process to be had: the service forgets in 48 hours
             self._tell(name.encode() + b"\n")
 
-    def dismiss(self) -> None:
-        """Let the program end: everything that was to be deleted is."""
+    def dismiss(self, *, done: bool) -> None:
+        """Let the program go.
+
+        Args:
+            done: Everything that was to be deleted is; otherwise it does that now, by itself.
+        """
         if self._program is None:
             return
         with contextlib.suppress(OSError):  # somebody killed it
-            self._program.communicate(_DONE)
+            self._program.communicate(_DONE if done else None)
         self._program = None
 
     def _tell(self, line: bytes) -> None:
@@ -81,6 +86,8 @@ def main() -> None:
     """Wait for the end of the process at the other end of stdin, and do what it left undone."""
     lines = sys.stdin.buffer.readlines()  # until the other end is closed, by whatever
     if len(lines) > 1 and lines[-1] != _DONE:
+        if os.fork():  # an uploader that is not dead waits for this one, and not for the service
+            return
         order = json.loads(lines[0])
         left = [f"{order['address']}/files/{line.decode().strip()}" for line in lines[1:]]
         # Whatever goes wrong is tried again. "Not found", too: 1. the uploader sent the last piece,

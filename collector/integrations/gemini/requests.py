@@ -235,9 +235,11 @@ def _open_client(file_path: str) -> "genai.Client":
 
 
 def _limit_silence(request: Any) -> None:
-    request.extensions["timeout"] = dict.fromkeys(
-        ("connect", "read", "write", "pool"), GEMINI_SILENCE_S
-    )
+    given = request.extensions.get("timeout") or {}
+    request.extensions["timeout"] = {
+        name: min(given.get(name) or GEMINI_SILENCE_S, GEMINI_SILENCE_S)
+        for name in ("connect", "read", "write", "pool")
+    }
 
 
 def _secrets_of(client: "genai.Client") -> list[str]:

@@ -5,8 +5,11 @@ Owns:       the remote files, by names of our own choosing.
 Invariants: I1  a remote file has its name before the first byte is sent, so that it can be deleted
                 whatever happens to the upload: by us, or by the keeper if we are killed.
             I2  the service gets the bytes that were announced, or the upload fails.
+            I3  nothing that happens to a deletion hurts an answer that is there, or delays it for
+                long: it is asked for once, and what fails then is left to the keeper.
 """
 
+import contextlib
 import io
 import logging
 import os
@@ -18,14 +21,17 @@ from typing import TYPE_CHECKING, Final, Self, cast, final
 
 from collector.integrations.gemini.errors import (
     GeminiFileChangedError,
-    GeminiKeyError,
     GeminiProcessingError,
     GeminiProcessingTimeoutError,
     GeminiRequestError,
 )
 from collector.integrations.gemini.keeper import Keeper
-from collector.integrations.gemini.requests import GeminiRequests, one_attempt
-from collector.settings import GEMINI_POLL_LONGEST_S, GEMINI_POLL_S
+from collector.integrations.gemini.requests import (
+    GeminiRequests,
+    let_interrupt_through,
+    one_attempt,
+)
+from collector.settings import GEMINI_DELETION_S, GEMINI_POLL_LONGEST_S, GEMINI_POLL_S
 
 if TYPE_CHECKING:
     from google.genai import types
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 _SECOND_LOOK_S: Final = 0.5
 """After an interrupted upload: how long the service may take to make a file of what it has."""
 
-_GONE: Final = ("403", "404")
+_GONE: Final = (403, 404)
 """How the service answers when a file does not exist (403: or it is somebody else's)."""
 
 _log = logging.getLogger("collector")
@@ -53,14 +59,13 @@ class GeminiService:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        try:
-            for name, uploaded in self._uploads.items():
-                if self._delete_remote or not uploaded:
-                    self._delete(name, uploaded=uploaded)
-            if self._keeper is not None:
-                self._keeper.dismiss()
-        finally:
-            self.requests.close()
+        done = False
+        with contextlib.closing(self.requests):
+            try:
+                done = self._delete_all()
+            finally:
+                if self._keeper is not None:
+                    self._keeper.dismiss(done=done)
 
     @property
     def remote_file(self) -> str | None:
@@ -184,30 +189,43 @@ class GeminiService:
             name=str(name), config=types.GetFileConfig(http_options=one_attempt(None))
         )
 
-    def _delete(self, name: str, *, uploaded: bool) -> None:
-        """Delete a remote file. Never raises: the service itself forgets it after 48 hours."""
-        if self._deleted(name) or uploaded:
-            return
-        # 1. we sent the last piece, 2. were interrupted, 3. and asked for the deletion before the
-        # service had made a file of the pieces: so ask a second time.
-        time.sleep(_SECOND_LOOK_S)
-        self._deleted(name)
+    def _delete_all(self) -> bool:
+        """Delete the remote files that are not to be kept; False if one may be there still."""
+        names = [name for name, whole in self._uploads.items() if self._delete_remote or not whole]
+        deleted = [self._delete(name, uploaded=self._uploads[name]) for name in names]
+        return all(deleted)
 
-    def _deleted(self, name: str) -> bool:
+    def _delete(self, name: str, *, uploaded: bool) -> bool:
+        """Delete a remote file; False if it may be there still. Never raises (I3)."""
+        failure = self._try_to_delete(name)
+        if not uploaded and getattr(failure, "code", None) in _GONE:
+            # 1. we sent the last piece, 2. were interrupted, 3. and asked for the deletion before
+            # the service had made a file of the pieces: so ask a second time.
+            time.sleep(_SECOND_LOOK_S)
+            failure = self._try_to_delete(name)
+        if failure is None or getattr(failure, "code", None) in _GONE:
+            return True
+        message = (
+            "the deletion of the remote file %s failed: %s; Gemini keeps it for 48 hours at most"
+        )
+        _log.warning(message, name, self.requests.describe(failure))
+        return False
+
+    def _try_to_delete(self, name: str) -> Exception | None:
+        """Ask once for the deletion; return why it was not done."""
         from google.genai import types
 
-        config = types.DeleteFileConfig(http_options=one_attempt(None))
-        files = self.requests.client.files
+        soon = types.HttpOptions(timeout=int(GEMINI_DELETION_S * 1000))
         try:
-            self.requests.send(
-                f"the deletion of the remote file {name}",
-                lambda: files.delete(name=name, config=config),
+            self.requests.client.files.delete(
+                name=name, config=types.DeleteFileConfig(http_options=one_attempt(soon))
             )
-        except (GeminiRequestError, GeminiKeyError) as error:
-            if error.reason.partition(" ")[0] not in _GONE:
-                _log.warning("%s; Gemini keeps the file for 48 hours", error)
-            return False
-        return True
+        except Exception as error:  # noqa: BLE001 - the caller goes on whatever it was (I3)
+            failure = error
+        else:
+            return None
+        let_interrupt_through(failure)
+        return failure
 
 
 @final

@@ -1,0 +1,46 @@
+"""Whatever happens to the deletion of an uploaded file, the answer is there, and the file goes."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integrations.fake_gemini import FakeGemini
+from tests.integrations.gemini_calls import answer_of, run
+from tests.integrations.gemini_script import Drop, Refuse, Stall, expected_transcript
+from tests.support.leaks import wait_until
+
+MALFORMED = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.2.3s"}
+REFUSALS = {
+    "told to wait": Refuse(429, "RESOURCE_EXHAUSTED", "Too many.", 60, retry_header=True),
+    "told to wait for no number": Refuse(429, retry_s=None, details=(MALFORMED,)),
+    "busy": Refuse(503),
+    "the key is refused": Refuse(401, "UNAUTHENTICATED", "No.", retry_s=None),
+    "the connection is lost": Drop(),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS.values(), ids=list(REFUSALS))
+def test_a_deletion_that_is_refused_is_asked_for_once_and_left_to_the_keeper(
+    gemini: FakeGemini, video: Path, fault: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    gemini.faults["delete"].append(fault)
+    result = run(video, inline_limit=0, attempts=9)
+    assert answer_of(result) == expected_transcript(video.read_bytes())
+    assert "the deletion of the remote file" in caplog.text
+    assert wait_until(lambda: not gemini.files)
+    assert gemini.calls.count("delete") >= 2
+
+
+def test_a_deletion_without_an_answer_is_given_up_soon(
+    gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collector.integrations.gemini.service.GEMINI_DELETION_S", 0.2)
+    stall = Stall(threading.Event())
+    gemini.faults["delete"].append(stall)
+    result = run(video, inline_limit=0)
+    assert stall.reached.is_set()
+    assert answer_of(result) == expected_transcript(video.read_bytes())
+    stall.until.set()
+    assert wait_until(lambda: not gemini.files)
