@@ -433,6 +433,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, fault: Refuse) -> None:
         details = list(fault.details)
         headers = {"X-Goog-Upload-Status": "final"} if _PIECE.fullmatch(self.path) else {}
+        headers.update(fault.headers)
         if fault.retry_s is not None and fault.retry_header:
             headers["Retry-After"] = str(int(fault.retry_s))
         elif fault.retry_s is not None:

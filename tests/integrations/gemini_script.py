@@ -19,6 +19,7 @@ class Refuse:
     retry_s: float | None = 0.0
     retry_header: bool = False
     details: tuple[dict[str, Any], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,32 @@ def test_a_missing_key(gemini: FakeGemini, video: Path, monkeypatch: pytest.Monk
     assert gemini.calls == []
 
 
+def test_an_error_that_nobody_foresaw_shows_no_key_among_its_variables(
+    gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(failure: Exception) -> None:
+        try:
+            vars(failure)[KEY]
+        except KeyError as error:
+            raise ZeroDivisionError from ValueError(len(error.args))
+
+    monkeypatch.setattr("collector.integrations.gemini.requests.wished_pause_s", fail)
+    gemini.faults["generate"].append(Refuse(503, "STATUS", **QUOTED))  # type: ignore[arg-type]
+    callers_own = LookupError("of the caller's own")
+
+    def run_while_another_is_handled() -> None:
+        try:
+            raise callers_own
+        except LookupError:
+            run(video)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_while_another_is_handled()
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert KEY not in "".join(report.format())
+    assert callers_own.__traceback__ is not None
+
+
 def test_a_key_that_the_service_refuses(
     gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

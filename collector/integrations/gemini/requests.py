@@ -10,6 +10,7 @@ Source:     google-genai 3.4: no retry and no time-out by default; a connection 
 """
 
 import itertools
+import math
 import os
 import random
 import re
@@ -108,7 +109,7 @@ class GeminiRequests:
             GeminiRequestError: It refuses the request, or failed for the last time.
             RetryLater: It wants a pause, from all.
         """
-        wished = _wished_delay(failure)
+        wished = wished_pause_s(failure)
         if self.resource and wished is not None and getattr(failure, "code", None) == TOO_MANY:
             text = self.describe(failure)
             self._on_retry(f"{what} is put off for {wished:g} s ({text})")
@@ -199,14 +200,14 @@ def is_transient(failure: Exception) -> bool:
     return False
 
 
-def _wished_delay(failure: Exception) -> float | None:
+def wished_pause_s(failure: Exception) -> float | None:
     """How many seconds the service asks to wait (RetryInfo, or Retry-After), if it does."""
-    found = re.search(r"'retryDelay': '([\d.]+)s'", str(getattr(failure, "details", "")))
-    if found is not None:
-        return float(found[1])
+    found = re.search("'retryDelay': '([^']*)s'", str(getattr(failure, "details", "")))
     headers = getattr(getattr(failure, "response", None), "headers", None) or {}
-    after = str(headers.get("retry-after", ""))
-    return float(after) if after.isdecimal() else None
+    for text in (found[1] if found is not None else "", str(headers.get("retry-after", ""))):
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) and math.isfinite(seconds := float(text)):
+            return seconds
+    return None
 
 
 def _open_client(file_path: str) -> "genai.Client":

@@ -8,6 +8,7 @@ States:     reading | uploading -> processing, then generating -> streaming -> f
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -122,6 +123,7 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
     sink, own = _choose_sink(manager)
     reporter = StatusReporter(on_status)
     answer = Answer(sink, reporter)
+    outside = sys.exception()
     try:
         media = check_media(file_path)
         requests = GeminiRequests(
@@ -144,9 +146,8 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
         _keep_what_came(own, error)
         if not isinstance(error, RetryLater):
             reporter.ended(error, answer.written_bytes)
-        if isinstance(error, (GeminiError, RetryLater)) or not isinstance(error, Exception):
-            # Variables in the frames below hold the key, and reports of errors may show them.
-            raise error.with_traceback(None)  # noqa: B904 - it is the error being handled
+        # Variables in the frames below hold the key, and reports of errors may show them.
+        _take_frames_from(error, outside)
         raise
     reporter.report("done", answer.written_bytes, answer.written_bytes)
     remote_file = None if delete_remote else service.remote_file
@@ -236,6 +237,17 @@ def _keep_what_came(own: SpillManager | None, error: BaseException) -> None:
     with own:
         if isinstance(error, GeminiError):
             error.output = _incomplete_output(own.seal())
+
+
+def _take_frames_from(error: BaseException, outside: BaseException | None) -> None:
+    """Take the frames out of an error and those that it came of, but for one of the caller's."""
+    chain, found = [error], {id(error), id(outside)}
+    for link in chain:
+        link.__traceback__ = None
+        for other in (link.__cause__, link.__context__):
+            if other is not None and id(other) not in found:
+                found.add(id(other))
+                chain.append(other)
 
 
 def _incomplete_output(sealed: Sealed) -> Output:
