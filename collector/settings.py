@@ -215,6 +215,10 @@ GEMINI_RETRY_S: Final = 1.0
 GEMINI_RETRY_LONGEST_S: Final = 60.0
 """Wait before a request is sent again: doubled each time, as the SDK does, up to the longest."""
 
+GEMINI_PAUSE_LONGEST_S: Final = 3600.0
+"""Longest pause that the service may ask for: a gate is closed for no longer, and a task that waits
+by itself fails at once where it is to wait longer. No limit of a minute or a day needs more."""
+
 GEMINI_POLL_S: Final = 0.5
 GEMINI_POLL_LONGEST_S: Final = 10.0
 """Wait between two looks at an uploaded file: half as long again each time, up to the longest."""

@@ -444,7 +444,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, code: int, answer: dict[str, Any], headers: dict[str, str]) -> None:
         body = json.dumps(answer).encode()
-        self.send_response(code)
+        if "Date" in headers:
+            self.send_response_only(code)
+        else:
+            self.send_response(code)
         for name, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))

@@ -92,12 +92,12 @@ def test_the_service_may_say_how_long_to_wait(
 ) -> None:
     monkeypatch.setattr("collector.integrations.gemini.requests.GEMINI_RETRY_S", 100.0)
     gemini.faults["generate"].extend(
-        [Refuse(429, retry_s=0.125), Refuse(503, retry_s=0, retry_header=True)]
+        [Refuse(429, retry_s=0.125), Refuse(503, retry_s=1, retry_header=True)]
     )
     statuses: list[GeminiStatus] = []
     answer_of(run(video, on_status=statuses.append))
     waits = [status.message.split(" in ")[1] for status in statuses if "attempt" in status.message]
-    assert waits == ["0.1 s", "0.0 s"]
+    assert waits == ["0.1 s", "1.0 s"]
 
 
 def test_a_stream_cut_before_its_first_byte_is_asked_for_again(

@@ -1,14 +1,23 @@
 """How long a service that wants a pause is left alone."""
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from google.genai import types
 
+from collector import RetryLater
+from collector.integrations.gemini import GeminiRequestError
 from collector.integrations.gemini import requests as sent
+from collector.integrations.gemini.answer import Answer, Question, ask
+from collector.integrations.gemini.requests import GeminiRequests
+from collector.integrations.gemini.service import GeminiService
+from collector.integrations.gemini.status import StatusReporter
 from tests.integrations.fake_gemini import FakeGemini
-from tests.integrations.gemini_calls import answer_of, run
-from tests.integrations.gemini_script import Refuse, expected_transcript
+from tests.integrations.gemini_calls import answer_of, run, says
+from tests.integrations.gemini_script import Finish, Refuse, Say, expected_transcript
 
 NOON = "Sun, 06 Nov 1994 12:00:00 GMT"
 NINE_PAST = "Sun, 06 Nov 1994 12:09:00 GMT"
@@ -42,3 +51,116 @@ def test_a_pause_that_is_no_number_is_none(
     assert answer_of(run(video)) == expected_transcript(video.read_bytes())
     assert len(slept) == 1
     assert slept[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "pause_s"),
+    [
+        (after("8"), 8),
+        (after("8.25"), 8.25),
+        (after(NINE_PAST), 540),
+        (after("Sunday, 06-Nov-94 12:09:00 GMT"), 540),
+        (after("Sun Nov  6 12:09:00 1994"), 540),
+        (after(NINE_PAST, date="soon"), 784123740),
+        (told("0.5s"), 0.5),
+        (told("90s"), 90),
+        (told("3600s"), 3600),
+    ],
+    ids=repr,
+)
+def test_a_pause_that_the_service_tells_is_kept(
+    gemini: FakeGemini,
+    video: Path,
+    slept: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Refuse,
+    pause_s: float,
+) -> None:
+    monkeypatch.setattr(sent, "GEMINI_PAUSE_LONGEST_S", max(3600, pause_s))
+    gemini.faults["generate"].append(refusal)
+    assert answer_of(run(video)) == expected_transcript(video.read_bytes())
+    assert slept == [pause_s]
+
+
+@pytest.mark.parametrize("value", ["-5", "1e400", "9" * 400, "soon", "", "8, 9", "Sun, 99 Nov"])
+def test_a_header_that_tells_no_time_is_none(
+    gemini: FakeGemini, video: Path, slept: list[float], value: str
+) -> None:
+    gemini.faults["generate"].append(after(value))
+    assert answer_of(run(video)) == expected_transcript(video.read_bytes())
+    assert len(slept) == 1
+    assert slept[0] < 1
+
+
+@pytest.mark.parametrize("refusal", [after("0"), after("0.0"), told("0s"), after(NOON, NINE_PAST)])
+def test_a_pause_of_no_length_grows_with_each_refusal(
+    gemini: FakeGemini,
+    video: Path,
+    slept: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Refuse,
+) -> None:
+    monkeypatch.setattr(sent, "GEMINI_RETRY_S", 1.0)
+    gemini.faults["generate"].extend([refusal] * 3)
+    assert answer_of(run(video, attempts=4)) == expected_transcript(video.read_bytes())
+    first, second, third = slept
+    assert 1 <= first < 2 <= second < 4 <= third
+
+
+def test_a_task_that_is_to_wait_too_long_fails_and_asks_no_sooner(
+    gemini: FakeGemini, video: Path, slept: list[float]
+) -> None:
+    gemini.faults["generate"].append(after("3601"))
+    with pytest.raises(GeminiRequestError, match="asked again in 3601 s") as caught:
+        run(video)
+    assert caught.value.code == 429
+    assert gemini.calls == ["generate"]
+    assert slept == []
+
+
+# -- in a job, where all wait together -------------------------------------------------------------
+
+
+@pytest.fixture
+def requests(gemini: FakeGemini, monkeypatch: pytest.MonkeyPatch) -> Iterator[GeminiRequests]:
+    """The requests of a task whose model has a gate."""
+    monkeypatch.setattr(sent, "GEMINI_RETRY_S", 1.0)
+    made = GeminiRequests(None, file_path="talk.mp4", attempts=1, on_retry=lambda _: None)
+    made.resource = "a model"
+    yield made
+    made.answered()
+    made.close()
+
+
+def put_off(requests: GeminiRequests, value: str) -> float:
+    """Refuse a request of the task; returns for how long its job is put off."""
+    response = SimpleNamespace(headers={"retry-after": value})
+    refusal = ConnectionError("Too many.")
+    vars(refusal).update(code=429, status="RESOURCE_EXHAUSTED", response=response)
+    with pytest.raises(RetryLater) as caught:
+        requests.pause_or_raise("the request", refusal, 1)
+    assert caught.value.resource == "a model"
+    return caught.value.after
+
+
+def test_a_gate_is_closed_for_an_hour_at_most(requests: GeminiRequests) -> None:
+    assert put_off(requests, "99999999999") == 3600
+    assert put_off(requests, "7.5") == 7.5
+
+
+def test_a_gate_is_closed_for_longer_with_each_refusal_in_a_row(requests: GeminiRequests) -> None:
+    first, second = put_off(requests, "0"), put_off(requests, "0")
+    assert 1 <= first < 2 <= second
+    assert put_off(requests, "0") <= 60
+    requests.answered()
+    assert put_off(requests, "0") < 2
+
+
+def test_refusals_in_a_row_end_with_an_answer(requests: GeminiRequests, gemini: FakeGemini) -> None:
+    put_off(requests, "0")
+    says(gemini, Say("a few words"), Finish())
+    media = types.Part.from_bytes(data=b"moving pictures", mime_type="video/mp4")
+    question = Question("gemini-3.8-flash", [media], types.GenerateContentConfig(), streaming=True)
+    service = GeminiService(requests, delete_remote=False)
+    ask(service, question, Answer(io.BytesIO(), StatusReporter(None)))
+    assert put_off(requests, "0") < 2

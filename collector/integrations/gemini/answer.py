@@ -118,6 +118,8 @@ def ask(service: GeminiService, question: Question, answer: Answer) -> None:
         failure = _listen(service, question, answer)
         if failure is not None:
             let_interrupt_through(failure)
+        else:
+            requests.answered()
         has_come = answer.written_bytes or answer.finish_reason or answer.blocked
         if not has_come and failure is not None:
             requests.pause_or_raise("the request for an answer", failure, attempt)

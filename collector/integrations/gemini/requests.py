@@ -9,6 +9,8 @@ Source:     google-genai 3.4: no retry and no time-out by default; a connection 
             deadline of the whole request, hence the hook in `_open_client`.
 """
 
+import datetime as dt
+import email.utils
 import itertools
 import math
 import os
@@ -16,6 +18,7 @@ import random
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
@@ -26,7 +29,12 @@ from collector.integrations.gemini.errors import (
     GeminiNotInstalledError,
     GeminiRequestError,
 )
-from collector.settings import GEMINI_RETRY_LONGEST_S, GEMINI_RETRY_S, GEMINI_SILENCE_S
+from collector.settings import (
+    GEMINI_PAUSE_LONGEST_S,
+    GEMINI_RETRY_LONGEST_S,
+    GEMINI_RETRY_S,
+    GEMINI_SILENCE_S,
+)
 
 if TYPE_CHECKING:
     from google import genai
@@ -39,6 +47,9 @@ _MESSAGE_CHARS: Final = 500
 
 TOO_MANY: Final = 429
 """The HTTP status of a service that wants a pause."""
+
+_refusals: Final = Counter[str]()
+"""For each resource: how often jobs of this process were put off for it since its last answer."""
 
 _KEY_NAMES: Final = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 
@@ -106,22 +117,32 @@ class GeminiRequests:
 
         Raises:
             GeminiKeyError: The service refuses the key.
-            GeminiRequestError: It refuses the request, or failed for the last time.
+            GeminiRequestError: It refuses the request, failed for the last time, or is to be left
+                alone for longer than a task waits.
             RetryLater: It wants a pause, from all.
         """
         wished = wished_pause_s(failure)
         if self.resource and wished is not None and getattr(failure, "code", None) == TOO_MANY:
             text = self.describe(failure)
-            self._on_retry(f"{what} is put off for {wished:g} s ({text})")
-            raise RetryLater(wished, self.resource, text)
+            _refusals[self.resource] += 1
+            after = min(wished or _own_pause_s(_refusals[self.resource]), GEMINI_PAUSE_LONGEST_S)
+            self._on_retry(f"{what} is put off for {after:g} s ({text})")
+            raise RetryLater(after, self.resource, text)
         if attempt >= self.attempts or not is_transient(failure):
             raise self._explained(what, failure, attempt)
+        if wished is not None and wished > GEMINI_PAUSE_LONGEST_S:
+            longest = f"a task waits for {GEMINI_PAUSE_LONGEST_S:g} s at most"
+            more = f"; it is to be asked again in {wished:g} s, and {longest}"
+            raise self._explained(what, failure, attempt, more)
         self.pause(f"{what} failed ({self.describe(failure)})", attempt, wished)
+
+    def answered(self) -> None:
+        """Note that the service has answered: a refusal after this is the first in a row."""
+        _refusals.pop(self.resource, None)
 
     def pause(self, why: str, attempt: int, wished: float | None = None) -> None:
         """Wait before the next attempt: as long as the service wishes, else twice as long each."""
-        delay = GEMINI_RETRY_S * 2 ** (attempt - 1) * random.uniform(1, 1.5)  # noqa: S311 - jitter
-        delay = min(delay if wished is None else wished, GEMINI_RETRY_LONGEST_S)
+        delay = wished or _own_pause_s(attempt)  # a wish of no length would be asked again for ever
         self._on_retry(f"{why}; attempt {attempt + 1} of {self.attempts} in {delay:.1f} s")
         time.sleep(delay)
 
@@ -155,14 +176,16 @@ class GeminiRequests:
         message = "the API key has a character that no key has (a space, a line end, an accent?)"
         raise GeminiKeyError(message, self.file_path)
 
-    def _explained(self, what: str, failure: Exception, attempt: int) -> GeminiError:
+    def _explained(
+        self, what: str, failure: Exception, attempt: int, more: str = ""
+    ) -> GeminiError:
         code = getattr(failure, "code", None)
         text = self.describe(failure)
         if code in {401, 403} or "API_KEY" in str(getattr(failure, "details", "")):
             return GeminiKeyError(f"Gemini refused {what}: {text}", self.file_path, f"{code}")
         times = f" {attempt} times" if attempt > 1 else ""
         return GeminiRequestError(
-            f"{what} for {self.file_path} failed{times}: {text}",
+            f"{what} for {self.file_path} failed{times}: {text}{more}",
             self.file_path,
             f"{code} {getattr(failure, 'status', None) or ''}".strip() if code else "",
             code,
@@ -207,7 +230,30 @@ def wished_pause_s(failure: Exception) -> float | None:
     for text in (found[1] if found is not None else "", str(headers.get("retry-after", ""))):
         if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) and math.isfinite(seconds := float(text)):
             return seconds
-    return None
+    return _seconds_until(str(headers.get("retry-after", "")), str(headers.get("date", "")))
+
+
+def _seconds_until(date: str, now: str) -> float | None:
+    """How many seconds it is from a date of HTTP to another, or from now if that one is none."""
+    until = _time_of(date)
+    if until is None:
+        return None
+    since = _time_of(now)
+    return max(0.0, until - (time.time() if since is None else since))
+
+
+def _time_of(date: str) -> float | None:
+    try:
+        found = email.utils.parsedate_to_datetime(date)
+    except (TypeError, ValueError, LookupError, ArithmeticError):  # that is none
+        return None
+    return (found if found.tzinfo else found.replace(tzinfo=dt.UTC)).timestamp()
+
+
+def _own_pause_s(times: int) -> float:
+    """How many seconds to wait after so many refusals, where the service does not say."""
+    grown = GEMINI_RETRY_S * 2.0 ** min(times - 1, 30) * random.uniform(1, 1.5)  # noqa: S311 - jitter
+    return min(grown, GEMINI_RETRY_LONGEST_S)
 
 
 def _open_client(file_path: str) -> "genai.Client":
