@@ -48,6 +48,8 @@ class Say:
 
     text: str
     thought: bool = False
+    reason: str = ""
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Finish:
 
     reason: str = "STOP"
     message: str = ""
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,10 +171,12 @@ def event_of(step: Step, said: int) -> bytes:
     if isinstance(step, Block):
         return json.dumps({"promptFeedback": {"blockReason": step.reason}}).encode()
     assert isinstance(step, (Say, Finish))
-    candidate: dict[str, Any] = {"index": 0}
+    candidate: dict[str, Any] = {"index": step.index}
     if isinstance(step, Say):
         part = {"text": step.text, "thought": True} if step.thought else {"text": step.text}
         candidate["content"] = {"role": "model", "parts": [part]}
+        if step.reason:
+            candidate["finishReason"] = step.reason
     else:
         candidate["finishReason"] = step.reason
         if step.message:

@@ -1,7 +1,8 @@
 """Read one answer of a Gemini model while it comes, and judge whether it is whole.
 
 Runs in:    a worker, or any process.
-Invariants: I1  an answer that counts as whole ended with the finish reason STOP and has text.
+Invariants: I1  an answer that counts as whole ended with the finish reason STOP and has text; if
+                its connection broke, STOP came once, and no text after it.
             I2  an attempt that wrote a byte is the last one: no answer is spliced from two.
             I3  memory stays flat: an event is written and forgotten.
 """
@@ -76,6 +77,7 @@ class Answer:
     written_bytes: int = 0
     finish_reason: str = ""
     finish_message: str = field(default="", repr=False)  # as the service sent it, not redacted
+    finish_reasons: int = 0  # how many events had one
     blocked: str = ""
     _usage: "types.GenerateContentResponseUsageMetadata | None" = field(default=None)
 
@@ -93,15 +95,20 @@ class Answer:
             self.blocked = str(feedback.block_reason.value)
             self.finish_message = feedback.block_reason_message or ""
         self._usage = event.usage_metadata or self._usage
-        for candidate in (event.candidates or [])[:1]:
-            parts = (candidate.content.parts if candidate.content else None) or []
-            self._write("".join(part.text or "" for part in parts if not part.thought))
-            if candidate.finish_reason:
-                self.finish_reason = str(candidate.finish_reason.value)
-                self.finish_message = candidate.finish_message or ""
+        ours = (one for one in event.candidates or [] if not one.index)  # by its index: of several
+        candidate = next(ours, None)  # each may have events of its own, in any order
+        if candidate is None:
+            return
+        parts = (candidate.content.parts if candidate.content else None) or []
+        self._write("".join(part.text or "" for part in parts if not part.thought))
+        if candidate.finish_reason:
+            self.finish_reason = str(candidate.finish_reason.value)
+            self.finish_message = candidate.finish_message or ""
+            self.finish_reasons += 1
 
     def _write(self, text: str) -> None:
         if text:
+            self.finish_reason = self.finish_message = ""  # it was not the end
             self.written_bytes += self.sink.write(text.encode())
             self.reporter.moved("streaming", self.written_bytes)
 
@@ -164,7 +171,7 @@ def _complaint(
     if reason in _CONTENT_STOPS:
         message = f"Gemini stopped its answer about {path} for its content: {reason}{why}; {kept}"
         return GeminiSafetyError(message, path, reason)
-    if not reason and failure is not None:
+    if failure is not None and (not reason or (reason == "STOP" and answer.finish_reasons > 1)):
         what = requests.describe(failure)
         message = f"the answer about {path} broke off: {what}; {kept}"
         return GeminiStreamBrokenError(message, path)
