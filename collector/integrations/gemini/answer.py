@@ -79,14 +79,24 @@ class Answer:
     finish_message: str = field(default="", repr=False)  # as the service sent it, not redacted
     finish_reasons: int = 0  # how many events had one
     blocked: str = ""
-    _usage: "types.GenerateContentResponseUsageMetadata | None" = field(default=None)
+    _counted: "list[types.GenerateContentResponseUsageMetadata | None]" = field(
+        default_factory=list
+    )
+
+    @property
+    def usages(self) -> list[dict[str, Any]]:
+        """What the service counted, by its own names, for each attempt."""
+        known = [counted for counted in self._counted if counted is not None]
+        return [dict(counted.model_dump(mode="json", exclude_none=True)) for counted in known]
 
     @property
     def usage(self) -> dict[str, Any]:
-        """What the service counted, by its own names."""
-        if self._usage is None:
-            return {}
-        return dict(self._usage.model_dump(mode="json", exclude_none=True))
+        """What it counted for the last attempt."""
+        return self.usages[-1] if self._counted and self._counted[-1] is not None else {}
+
+    def begin(self) -> None:
+        """Begin an attempt; a later event of the same one tells its sum anew."""
+        self._counted.append(None)
 
     def take(self, event: "types.GenerateContentResponse") -> None:
         """Write the text of one event, and note what else it says."""
@@ -94,7 +104,7 @@ class Answer:
         if feedback is not None and feedback.block_reason:
             self.blocked = str(feedback.block_reason.value)
             self.finish_message = feedback.block_reason_message or ""
-        self._usage = event.usage_metadata or self._usage
+        self._counted[-1] = event.usage_metadata or self._counted[-1]
         ours = (one for one in event.candidates or [] if not one.index)  # by its index: of several
         candidate = next(ours, None)  # each may have events of its own, in any order
         if candidate is None:
@@ -141,6 +151,7 @@ def ask(service: GeminiService, question: Question, answer: Answer) -> None:
 
 def _listen(service: GeminiService, question: Question, answer: Answer) -> Exception | None:
     """Read one stream to its end; return what broke it, if anything did."""
+    answer.begin()
     events = service.generate(
         question.model, question.contents, question.config, streaming=question.streaming
     )

@@ -9,9 +9,9 @@ States:     reading | uploading -> processing, then generating -> streaming -> f
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from collector import current_job
 from collector.errors import RetryLater
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from google import genai
     from google.genai import types
 
+_MOST_TOKENS: Final = 10**15
+"""No request has as many tokens."""
+
 
 @dataclass(slots=True)
 class GeminiResult:
@@ -40,7 +43,8 @@ class GeminiResult:
     Attributes:
         model: The model that was asked.
         finish_reason: Why the model stopped: "STOP".
-        usage: What the service counted (`total_token_count`, ...), by its own names.
+        usage: What the service counted (`total_token_count`, ...), by its own names, for the
+            attempt that gave this answer.
         file_path: The media file.
         remote_file: Name of the uploaded file if it was to be kept (`delete_remote=False`).
     """
@@ -115,8 +119,9 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
     Guarantees:
         The uploaded file is deleted, also after an error, Ctrl-C and `kill -9`; what nobody could
         delete, for the machine went down, the service forgets after 48 hours. The API key is in no
-        message, log or error. In a job the tokens are counted, of failed attempts too: the meters
-        `tokens`, `input_tokens`, `output_tokens`. Memory stays flat over an answer of any length.
+        message, log or error. In a job the tokens are counted, of failed attempts and requests too:
+        the meters `tokens`, `input_tokens`, `output_tokens`. Memory stays flat over an answer of
+        any length.
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, not {attempts}")
@@ -139,7 +144,7 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
             try:
                 ask(service, _question(model, part, prompt, settings, use_streaming), answer)
             finally:
-                _count(answer.usage)
+                _count(answer.usages)
             reporter.report("finalizing", answer.written_bytes, answer.written_bytes)
         output = own.finalize() if own is not None else None
     except BaseException as error:
@@ -156,14 +161,20 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
     )
 
 
-def _count(usage: Mapping[str, Any]) -> None:
-    """Add what the service has counted to the meters of the job, if this is one."""
+def _count(usages: Iterable[Mapping[str, Any]]) -> None:
+    """Add what the service has counted to the meters of the job, if this is one.
+
+    Numbers that no count can be are brought within what a meter takes: they hurt no answer.
+    """
     with contextlib.suppress(RuntimeError):  # it is none
         job = current_job()
-        read = usage.get("prompt_token_count") or 0
-        total = usage.get("total_token_count") or 0
-        if total:
-            job.count(tokens=total, input_tokens=read, output_tokens=max(0, total - read))
+        for usage in usages:
+            read, total = (
+                min(max(0, usage.get(name) or 0), _MOST_TOKENS)
+                for name in ("prompt_token_count", "total_token_count")
+            )
+            if total:
+                job.count(tokens=total, input_tokens=read, output_tokens=max(0, total - read))
 
 
 def _choose_sink(manager: SpillManager | None) -> tuple[AnswerWriter, SpillManager | None]:
