@@ -14,11 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from collector import current_job
-from collector.errors import RetryLater
+from collector.errors import CollectorError, RetryLater
 from collector.integrations.gemini.answer import Answer, AnswerWriter, Question, ask
-from collector.integrations.gemini.errors import (
-    GeminiError,
-)
 from collector.integrations.gemini.media import Media, check_media
 from collector.integrations.gemini.requests import GeminiRequests
 from collector.integrations.gemini.service import GeminiService, MediaReader
@@ -115,6 +112,7 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
             that has a manager, or has uploaded its file, waits by itself instead.
         SpillError: The answer could not be written.
         OSError: The file cannot be read.
+            Outside a job, and without `manager`, each exception has what had come as `output`.
 
     Guarantees:
         The uploaded file is deleted, also after an error, Ctrl-C and `kill -9`; what nobody could
@@ -242,12 +240,14 @@ def _question(
 
 
 def _keep_what_came(own: SpillManager | None, error: BaseException) -> None:
-    """Hand the manager of our own over to the error, if it is one that can be caught."""
+    """Hand what the manager of our own has over to the error, if it is one that can be caught."""
     if own is None:
         return
     with own:
-        if isinstance(error, GeminiError):
-            error.output = _incomplete_output(own.seal())
+        if isinstance(error, Exception):
+            # The disk refuses that, too, or the error takes no attribute: it is raised as it is.
+            with contextlib.suppress(CollectorError, OSError, AttributeError):
+                error.output = _incomplete_output(own.seal())  # type: ignore[attr-defined]
 
 
 def _take_frames_from(error: BaseException, outside: BaseException | None) -> None:
