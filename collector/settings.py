@@ -197,6 +197,13 @@ REPORT_BACKLOG: Final = 10_000
 """Most calls that are kept for a callback that does not return; about 20 MiB."""
 
 # -- integrations --------------------------------------------------------------------------------
+PUBLISH_WAIT_S: Final = 5.0
+"""Longest wait for others that publish into a directory: that takes them some milliseconds. Who
+holds it for longer has a lock of his own there, and is not waited for."""
+
+PUBLISH_LOOK_S: Final = 0.01
+"""Wait between two looks whether they are done."""
+
 GEMINI_INLINE_BYTES: Final = 15 * MIB
 """A media file up to this size travels inside the request, 20 MiB as base64: what the service took
 for years, before it raised its limit to 100 MB for some types."""

@@ -2,13 +2,16 @@
 
 Runs in:    any process; usually the parent, for each job that `collect` hands over.
 Invariants: I1  nothing is under the final names until both files are whole and on the disk.
-            I2  the record is named last: where it is, the text that it describes is.
+            I2  the record is named last: where it is, the text that it describes is; also if two
+                give their files one name.
             I3  memory held is a block of the source, or the longest line if there are transforms.
 """
 
 import contextlib
+import fcntl
 import io
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from collector.errors import CollectorError, spill_error
 from collector.integrations.on_status import StatusCallback
 from collector.integrations.postprocess.text_record import Tally, as_plain_json, record_bytes
-from collector.settings import JOIN_BYTES
+from collector.settings import JOIN_BYTES, PUBLISH_LOOK_S, PUBLISH_WAIT_S
 from collector.store.absolute import absolute_path
 from collector.store.output.output import Output
 from collector.store.output.publish import Publication
@@ -263,11 +266,48 @@ def _publish(text: Publication, record: Publication, *, overwrite: bool) -> None
     """Name both files, the record last (I1, I2)."""
     text.sync()
     record.sync()
-    # The old record does not describe the new text, so it goes first, if the old text goes, too.
-    with record.old_set_aside() if overwrite else contextlib.nullcontext():
-        text.publish(overwrite=overwrite)
+    with _alone_in(os.path.dirname(text.path)):
+        # The old record does not describe the new text, so it goes first, if the old text does.
+        with record.old_set_aside() if overwrite else contextlib.nullcontext():
+            identity = text.publish(overwrite=overwrite)
+        try:
+            record.publish(overwrite=overwrite)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):  # somebody was faster
+                found = os.lstat(text.path)
+                if (found.st_dev, found.st_ino) == identity[:2]:  # else it is another's
+                    os.unlink(text.path)
+            raise
+
+
+@contextlib.contextmanager
+def _alone_in(directory: str) -> Iterator[None]:
+    """Let no other call of this module publish there meanwhile (I2), in any process.
+
+    Where the directory cannot be locked, or somebody keeps it locked, it goes on without.
+    """
     try:
-        record.publish(overwrite=overwrite)
-    except BaseException:
-        os.unlink(text.path)
-        raise
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # it cannot be read
+        yield
+        return
+    try:
+        deadline = time.monotonic() + PUBLISH_WAIT_S
+        while _is_taken(fd) and time.monotonic() < deadline:
+            time.sleep(PUBLISH_LOOK_S)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it had no lock
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a child that was forked meanwhile has this file, too
+        os.close(fd)
+
+
+def _is_taken(fd: int) -> bool:
+    """Lock a directory; True if another has the lock."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system
+        return False
+    return False
