@@ -440,10 +440,13 @@ class _Handler(BaseHTTPRequestHandler):
             kind = "type.googleapis.com/google.rpc.RetryInfo"
             details.append({"@type": kind, "retryDelay": f"{fault.retry_s:g}s"})
         error = {"code": fault.code, "message": fault.message, "status": fault.status}
-        self._reply(fault.code, {"error": {**error, "details": details}}, headers)
+        answer = {"error": {**error, "details": details}}
+        self._reply(fault.code, answer, headers, fault.body)
 
-    def _reply(self, code: int, answer: dict[str, Any], headers: dict[str, str]) -> None:
-        body = json.dumps(answer).encode()
+    def _reply(
+        self, code: int, answer: Any, headers: dict[str, str], body: bytes | None = None
+    ) -> None:
+        body = json.dumps(answer).encode() if body is None else body
         if "Date" in headers:
             self.send_response_only(code)
         else:

@@ -20,6 +20,7 @@ class Refuse:
     retry_header: bool = False
     details: tuple[dict[str, Any], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None  # of its own, which may say nothing
 
 
 @dataclass(frozen=True)

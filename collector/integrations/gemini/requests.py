@@ -12,6 +12,7 @@ Source:     google-genai 3.4: no retry and no time-out by default; a connection 
 import datetime as dt
 import email.utils
 import itertools
+import json
 import math
 import os
 import random
@@ -265,7 +266,9 @@ def _open_client(file_path: str) -> "genai.Client":
         message = "google-genai is not installed: pip install 'collector[gemini]'"
         raise GeminiNotInstalledError(message, file_path) from error
 
-    options = types.HttpOptions(client_args={"event_hooks": {"request": [_limit_silence]}})
+    hooks = {"request": [_limit_silence], "response": [_tell_status]}
+    # A redirect would take the key, which is in a header of its own, to any host.
+    options = types.HttpOptions(client_args={"event_hooks": hooks, "follow_redirects": False})
     try:
         return genai.Client(http_options=options)
     except Exception as error:  # noqa: BLE001 - explained below, outside of the block (I2)
@@ -287,6 +290,24 @@ def _limit_silence(request: Any) -> None:
         name: min(given.get(name) or GEMINI_SILENCE_S, GEMINI_SILENCE_S)
         for name in ("connect", "read", "write", "pool")
     }
+
+
+def _tell_status(response: Any) -> None:
+    """Raise the SDK's error for a refusal that it cannot read: it would raise what reading does."""
+    if response.is_success:
+        return
+    try:
+        response.read()
+        response.json()
+    except json.JSONDecodeError:  # some text: the SDK tells it
+        return
+    except Exception:  # noqa: BLE001 - whatever its body is like, its status says what to do
+        unreadable = {"message": "its body cannot be read", "status": response.reason_phrase}
+    else:
+        return
+    from google.genai import errors
+
+    errors.APIError.raise_error(response.status_code, unreadable, response)
 
 
 def _secrets_of(client: "genai.Client") -> list[str]:
