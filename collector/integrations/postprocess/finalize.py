@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from collector.errors import CollectorError, spill_error
 from collector.integrations.on_status import StatusCallback
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Transform = Callable[[Iterator[str]], Iterable[str]]
 """Takes an iterator of lines without their ends and gives another."""
+
+_HOLD: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW
+"""How a file is opened that is only to stay the same one."""
 
 ProcessingStage = Literal["finalizing", "writing", "publishing", "done", "failed", "cancelled"]
 
@@ -270,6 +273,7 @@ def _publish(text: Publication, record: Publication, *, overwrite: bool) -> None
         # The old record does not describe the new text, so it goes first, if the old text does.
         with record.old_set_aside() if overwrite else contextlib.nullcontext():
             identity = text.publish(overwrite=overwrite)
+        held = os.open(text.path, _HOLD)  # no other file gets its number while it is open
         try:
             record.publish(overwrite=overwrite)
         except BaseException:
@@ -278,6 +282,8 @@ def _publish(text: Publication, record: Publication, *, overwrite: bool) -> None
                 if (found.st_dev, found.st_ino) == identity[:2]:  # else it is another's
                     os.unlink(text.path)
             raise
+        finally:
+            os.close(held)
 
 
 @contextlib.contextmanager
