@@ -36,6 +36,9 @@ Transform = Callable[[Iterator[str]], Iterable[str]]
 _HOLD: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW
 """How a file is opened that is only to stay the same one."""
 
+_SHOWN_CHARS: Final = 20
+"""So much of a line is told before what is wrong with it."""
+
 ProcessingStage = Literal["finalizing", "writing", "publishing", "done", "failed", "cancelled"]
 
 
@@ -112,8 +115,9 @@ def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a us
     Raises:
         FileExistsError: The text or its record is there already, and `overwrite` is False.
         TypeError: `streaming_manager` is text, `base_result` cannot be written as JSON, or a
-            transform gives no lines.
-        ValueError: The text would replace `file_path`.
+            transform gives no lines, or one that is no text.
+        ValueError: The text would replace `file_path`, or a line has half a character (a lone
+            surrogate) that stands for no byte.
         SpillError: The disk refuses the text.
         Exception: Whatever a transform raises, as itself.
             After each of them the output that was collected is still readable; one that was taken
@@ -220,18 +224,31 @@ def _transformed(output: Output, transforms: Sequence[Transform]) -> Generator[b
     with io.TextIOWrapper(output.open(), "utf-8", "surrogateescape", newline="\n") as file:
         lines: Iterable[str] = (line.removesuffix("\r\n").removesuffix("\n") for line in file)
         for transform in transforms:
-            lines = transform(iter(lines))
-            if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
-                name = getattr(transform, "__name__", repr(transform))
-                message = f"the transform {name} gave {type(lines).__name__}, not lines"
-                raise TypeError(message)
+            lines = _lines_of(transform, iter(lines))
         block = bytearray()
-        for line in lines:
-            block += line.encode("utf-8", "surrogateescape") + b"\n"
+        for number, line in enumerate(lines, 1):
+            try:
+                block += line.encode("utf-8", "surrogateescape") + b"\n"
+            except UnicodeEncodeError as error:
+                found = line[max(0, error.start - _SHOWN_CHARS) : error.end]
+                message = f"line {number} that the transforms gave has half a character: {found!a}"
+                raise ValueError(message) from error
             if len(block) >= JOIN_BYTES:
                 yield bytes(block)
                 block.clear()
         yield bytes(block)
+
+
+def _lines_of(transform: Transform, before: Iterator[str]) -> Iterator[str]:
+    """Use one transform, and see to it that it gives lines."""
+    lines = transform(before)
+    gave = f"the transform {getattr(transform, '__name__', repr(transform))} gave"
+    if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
+        raise TypeError(f"{gave} {type(lines).__name__}, not lines")
+    for line in lines:
+        if not isinstance(line, str):
+            raise TypeError(f"{gave} a line that is {type(line).__name__}, not str")
+        yield line
 
 
 def _result(
