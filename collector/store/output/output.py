@@ -169,15 +169,23 @@ class Output(Unopened, Closable):
         )
 
     @classmethod
-    def from_file(cls, file: SpillFile, *, size: int, chunks: int) -> Self:
+    def from_file(
+        cls,
+        file: SpillFile,
+        *,
+        size: int,
+        chunks: int,
+        complete: bool = True,
+        on_close: Callable[[], None] | None = None,
+    ) -> Self:
         """Take over a sealed file of this process; otherwise as `on_disk`."""
         return cls(
             Spilled(file, size),
             size=size,
             chunks=chunks,
-            complete=True,
+            complete=complete,
             temp_root=None,
-            on_close=None,
+            on_close=on_close,
         )
 
     @property
