@@ -205,3 +205,12 @@ def test_a_row_fits(
     assert columns_of(job_line(seen, columns)) <= columns
     view = View(1, "", 0, 1, 0, None, 0, 1.0, (seen,), waiting=name)
     assert columns_of(waiting_line(view, columns)) <= columns
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+def test_why_a_job_failed_is_said_also_if_its_error_has_no_text() -> None:
+    assert why(UnspeakableError()) == "UnspeakableError"

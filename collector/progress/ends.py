@@ -80,7 +80,11 @@ class Ended(NamedTuple):
 
 def why(error: BaseException) -> str:
     """Return in a few words why a job failed: the type of its error and the first line of it."""
-    first = next(iter(str(error)[: settings.NAME_CHARS].splitlines()), "")
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - code of the user's, which may raise or exit: the job is over all the same
+        text = ""
+    first = next(iter(text[: settings.NAME_CHARS].splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
