@@ -1,5 +1,6 @@
 """Signals to a run: Ctrl-C once and twice, SIGTERM, SIGHUP, Ctrl-Z, kill -9 (fault 86)."""
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -60,6 +61,24 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 143
     wait_until(lambda: not any(map(is_running, running)))
+
+
+def test_a_signal_is_heard_that_does_not_interrupt_the_main_thread(tmp_path: Path) -> None:
+    silent = "echo $$ >> pids; sleep 1000; : {}"  # its first byte would be news
+    words = [*RUN, *QUIET, "--events", "events", "-j1", silent, ":::", "1"]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:
+        pids(tmp_path, 1)
+        assert wait_until(lambda: b'"started"' in (tmp_path / "events").read_bytes())
+        stat = Path(f"/proc/{process.pid}/stat")
+        assert wait_until(lambda: stat.read_text().rpartition(") ")[2][0] == "S")
+        others = set(os.listdir(f"/proc/{process.pid}/task")) - {str(process.pid)}
+        # Another thread takes it, as where it comes between two steps of the main one.
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.tgkill(process.pid, int(min(others, key=int)), signal.SIGTERM) == 0
+        try:
+            assert process.wait(timeout=60) == 143
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("kind", ["-k", "--line-buffer"])

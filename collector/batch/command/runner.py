@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from collector.batch.command.signals import Signals
     from collector.batch.writer import Task
 
+_LOOK_S: Final = 1.0
+"""A signal that comes just before a wait begins is heard at its end: so often there is one."""
+
 
 class State(enum.Enum):
     """What is being done."""
@@ -297,10 +300,9 @@ class Runner:
         key = item.task.key if item.task else ""
         item.since = time.time()
         call = Call(item.values, item.seq, key, attempt, self._limit.seconds)
-        name = item.label[:1000] or "job"
         limit_s = self._limit.seconds if settings.ends_workers else None
         try:
-            job = self._inner.submit(settings.function, call, name, limit_s)
+            job = self._inner.submit(settings.function, call, item.label[:1000] or "job", limit_s)
         except BrokenCollectorError as error:
             self.failure = self.failure or str(error)
             self._move(Event.STOP)
@@ -315,12 +317,11 @@ class Runner:
     # -- hearing -----------------------------------------------------------------------------------
 
     def _wait(self, pause_s: float | None) -> Heard:
-        pauses_s = [pause_s, self._results.tell_of_long_ones() if self._results else None]
-        if self._kill_at_s is not None:
-            pauses_s.append(max(0.0, self._kill_at_s - time.monotonic()))
-        known_s = [pause_s for pause_s in pauses_s if pause_s is not None]
+        told_s = self._results.tell_of_long_ones() if self._results else None
+        kill_s = None if self._kill_at_s is None else max(0.0, self._kill_at_s - time.monotonic())
+        pauses_s = [one for one in (_LOOK_S, pause_s, told_s, kill_s) if one is not None]
         try:
-            return self._events.get(timeout=min(known_s, default=None))
+            return self._events.get(timeout=min(pauses_s))
         except queue.Empty:
             return None
 
