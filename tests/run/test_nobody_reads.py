@@ -58,4 +58,4 @@ def test_two_signals_end_it_at_once_though_nobody_reads_on(place: str, tmp_path:
     with nobody_reads(place, tmp_path, *words) as process:
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 129
+        assert process.wait(60) in {129, 130}  # of two threads each may take one: either is first
