@@ -122,8 +122,8 @@ EXIT_CODE_WAIT_S: Final = 1.0
 """Longest wait for the forkserver's word on the exit code of a dead child."""
 
 WORKERS_GONE_S: Final = 5.0
-"""Longest wait of a sink for workers that it has killed, and, if its parent is dead, for the parent's
-locks before it leaves. On a machine under load a killed process was there for more than a second."""
+"""Longest wait of a sink for workers that it has killed, and, if its parent is dead, for the locks
+of that before it leaves. Under load a killed process was there for more than a second."""
 
 PUMP_GONE_S: Final = 30.0
 """Longest wait of a sink whose parent is dead for a pump, which cancels what runs elsewhere and, if

@@ -71,6 +71,9 @@ def test_the_number_of_inputs_is_there_from_the_beginning_where_it_is_known(tmp_
         with contextlib.chdir(tmp_path):
             asked = (["status", "B"], ["cat", "B"], ["report", "B", "--csv", "table"])
             assert [main(list(words)) for words in asked] == [1, 1, 1]
+        assert wait_until(
+            lambda: bool(lines(tmp_path, "started"))
+        )  # its sink is there, to clean up
         process.send_signal(signal.SIGKILL)
     with Batch.open(tmp_path / "B") as batch:
         assert batch.status()["waiting"] + batch.status()["interrupted"] == 100
