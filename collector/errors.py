@@ -68,6 +68,11 @@ class RetryLater(CollectorError):  # noqa: N818 - raised by a job to ask for som
         ValueError: A time that is below 0, or not finite.
     """
 
+    # Also of a subclass that does not call `__init__`.
+    after: float = 60.0
+    resource: str | None = None
+    message: str = ""
+
     def __init__(self, after: float = 60.0, resource: str | None = None, message: str = "") -> None:
         self.after = number("after", after, kind="a number of seconds")
         self.resource = _resource(resource)

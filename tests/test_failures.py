@@ -86,6 +86,29 @@ def test_meters_add_up_over_attempts_that_died_too() -> None:
     assert ended[0].meters == job.meters
 
 
+class BusyError(RetryLater):
+    """One of a user's, which leaves the rest out."""
+
+    after = 0.01
+
+    def __init__(self) -> None:
+        pass
+
+
+def busy_once(mark: str) -> int:
+    if not Path(mark).exists():
+        Path(mark).touch()
+        raise BusyError
+    return os.getpid()
+
+
+def test_a_subclass_that_makes_nothing_of_its_base_asks_for_later_too(tmp_path: Path) -> None:
+    """It ended the worker, and so the job."""
+    with Collector(1) as here:
+        worker = here.submit(os.getpid).result()
+        assert here.submit(busy_once, str(tmp_path / "mark")).result() == worker
+
+
 def counts(number: float) -> str:
     try:
         current_job().count(n=number)
