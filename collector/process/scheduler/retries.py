@@ -68,7 +68,7 @@ class Retry:
         later: So often after it raised `RetryLater`; None for as often as it does.
         delay: Seconds before it runs again for the first time.
         factor: Each further wait is so many times as long as the last one.
-        max_delay: The longest wait, in seconds.
+        max_delay: The longest wait, in seconds, before its jitter.
         jitter: Each wait is up to this part of it shorter or longer, at random; from 0 to 1.
         on: Types of exceptions; others are not retried. They count as `except` has them.
 
