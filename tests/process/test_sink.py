@@ -175,6 +175,7 @@ def test_the_number_of_a_worker_that_died_long_ago_is_not_taken_for_its_group(
         worker = parent.worker(pid=group.pid)
         worker.die()
         parent.hear(messages.WorkerDrained)
+        directory.release()  # as the kernel does with the locks of a dead process
         os.close(parent.death)
         parent.death = -1
         parent.thread.join()
