@@ -153,12 +153,17 @@ class Shard:
         return os.path.join(self.path, FILES_NAME, place.name)
 
     def _read_pack(self, place: Packed) -> bytes:
-        data = b""
-        with contextlib.suppress(FileNotFoundError, BatchError):
-            data = os.pread(self._open(pack_name(place.pack)), place.size, place.at)
+        data, name = b"", pack_name(place.pack)
+        try:
+            data = os.pread(self._open(name), place.size, place.at)
+        except FileNotFoundError:
+            pass
+        except BatchError:
+            if not missing(place, self):  # it is there, and cannot be opened: the error says why
+                raise
         if len(data) != place.size:
-            reason = missing(place, self) or f"{pack_name(place.pack)} cannot be read to its end"
-            path = os.path.join(self.path, pack_name(place.pack))
+            reason = missing(place, self) or f"{name} cannot be read to its end"
+            path = os.path.join(self.path, name)
             raise OutputLostError(errno.EIO, f"the output is lost: {reason}", path)
         return data
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from tests.support.running import QUIET, RUN, run
 
 pytestmark = pytest.mark.slow
 
+PLAIN_ROOT = """
+import sys
+from collector.cli.program import main
+from tests.support.otheruser import lose_privileges
+lose_privileges()
+sys.exit(main(sys.argv[1:]))
+"""
+"""A program for which the mode of a file holds, also if root runs it."""
 HOSTILE = ["a b", "'", "$(touch pwned)", "a\nb", "(x", "()", "('a', 'b')", os.fsdecode(b"\xff"), ""]
 
 
@@ -44,6 +53,42 @@ def test_the_same_line_again_runs_what_has_failed_and_prints_all(tmp_path: Path)
         assert records["b"].log().read() == b"err b\n"
         assert [attempt.exitcode for attempt in records["b"].attempts] == [1, 0]
         assert batch.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("size", "new", "status"),
+    [
+        pytest.param(10, b"", 1, id="in a pack, which takes nothing new either"),
+        pytest.param(100_000, b"b\n", 255, id="in a file"),
+    ],
+)
+def test_a_result_that_cannot_be_read_keeps_no_other_job_from_running(
+    size: int, new: bytes, status: int, tmp_path: Path
+) -> None:
+    line = ["-k", "-o", "B", f"[ {{}} = b ] || head -c {size} /dev/zero; echo {{}}", ":::", "a"]
+    assert run(*line, where=tmp_path).returncode == 0
+    (stored,) = [
+        file for kind in ("pack-*", "files/*/*.out") for file in (tmp_path / "B/shard-0").glob(kind)
+    ]
+    stored.chmod(0)
+
+    def again(*line: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-c", PLAIN_ROOT, "run", *QUIET, *line],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.fspath(Path(__file__).parents[2])},
+            capture_output=True,
+            check=False,
+        )
+
+    ended = again(*line, "b")
+    assert (ended.returncode, ended.stdout) == (status, new)
+    assert b"cannot print the output of" in ended.stderr
+    assert b"Permission denied" in ended.stderr
+    assert b"lost" not in ended.stderr  # it is there
+    assert again("--only-new", *line).stderr == b""
+    stored.chmod(0o600)
+    assert run(*line, "b", where=tmp_path).stdout == bytes(size) + b"a\nb\n"
 
 
 def test_attempts_of_one_run_are_kept_apart(tmp_path: Path) -> None:

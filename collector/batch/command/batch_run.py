@@ -410,4 +410,5 @@ def _status(request: Request, tally: Tally, runner: Runner, finisher: Finisher) 
         with finisher.waiting():
             say(str(trouble))
         return _OTHER_ERROR
-    return exit_status(tally, request.halt, runner.halted_by)
+    status = exit_status(tally, request.halt, runner.halted_by)
+    return _OTHER_ERROR if not status and finisher.unprinted else status

@@ -101,6 +101,8 @@ class Finisher:
         """Whether nobody reads stdout any more."""
         self.broken = ""
         """Why nothing more can be printed, if that is so."""
+        self.unprinted = False
+        """Whether something that was to be printed could not be read."""
         self.waits = False
         """Whether the main thread waits for somebody who reads what is written."""
         self.on_trouble: Callable[[], object] = _nothing
@@ -176,11 +178,22 @@ class Finisher:
         else:
             self._due(finished, printed=follower is not None)
 
-    def resumed(self, finished: Finished) -> None:
-        """An earlier run has finished it."""
+    def resumed(self, job: tuple[int, tuple[str, ...], str], left: Callable[[], Finished]) -> None:
+        """An earlier run has finished it.
+
+        Args:
+            job: Its number, its inputs, its name.
+            left: Opens what it has left.
+        """
+        seq, _, name = job
         if self._settings.only_new:
-            _close(finished)
-            self.lost(finished.seq)
+            self.lost(seq)
+            return
+        try:
+            finished = left()
+        except OSError as error:
+            self._cannot_print(name, error)
+            self.lost(seq)
         else:
             self._due(finished)
 
@@ -268,7 +281,7 @@ class Finisher:
     def _may_fail(self, name: str) -> Any:
         """Let a stdout that takes no more stop the batch, once, and nothing else."""
         if self.stuck:
-            with contextlib.suppress(ClosedStdoutError, PrintError, OutputLostError, ClosedError):
+            with contextlib.suppress(ClosedStdoutError, PrintError, OSError, ClosedError):
                 yield
             return
         try:
@@ -279,8 +292,12 @@ class Finisher:
         except PrintError as error:
             self.broken = str(error)
             self.on_trouble()
-        except (OutputLostError, ClosedError) as error:
-            self._complain(f"cannot print the output of {name[:200]}: {error}")
+        except (OSError, ClosedError) as error:  # what is to be printed cannot be read
+            self._cannot_print(name, error)
+
+    def _cannot_print(self, name: str, error: Exception) -> None:
+        self.unprinted = True
+        self._complain(f"cannot print the output of {name[:200]}: {error}")
 
     def _log(self, finished: Finished) -> None:
         if self._joblog is None:

@@ -440,10 +440,10 @@ class Runner:
         outcome = outcome._replace(meters=record.meters)
         if record.status != "done":
             outcome = outcome._replace(died=Died.of(record.exitcode or 1))
-        finished = Finished(
-            item.seq, item.values, item.name, task, outcome, record.output(), record.log()
+        job = item.seq, item.values, item.name
+        self._finisher.resumed(
+            job, lambda: Finished(*job, task, outcome, record.output(), record.log())
         )
-        self._finisher.resumed(finished)
         how = How.PASSED if outcome.died is None else How.FAILED
         self._tell(item, outcome, how, record.size, resumed=True)
         self._count(outcome, item)
