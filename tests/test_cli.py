@@ -231,6 +231,19 @@ class TestTheProgram:
         assert "gc" in told
         assert "ls" in told
 
+    @pytest.mark.parametrize("asked", ["--help", "--version", "run --help", "demo"])
+    def test_a_stdout_that_takes_nothing_ends_it_without_a_traceback(self, asked: str) -> None:
+        program = [sys.executable, "-m", "collector", *asked.split()]
+        reads, writes = os.pipe()
+        os.close(reads)
+        for to, status, said in (
+            (os.open("/dev/full", os.O_WRONLY), 1, b"cannot print: No space left on device\n"),
+            (writes, 0, b""),  # whoever read has gone
+        ):
+            done = subprocess.run(program, stdout=to, stderr=subprocess.PIPE, check=False)
+            os.close(to)
+            assert (done.returncode, done.stderr) == (status, said and b"collector: " + said)
+
     def test_the_version_is_that_of_the_installed_package(self, capsys: Captured) -> None:
         with pytest.raises(SystemExit) as caught:
             main(["--version"])

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from collector.cli.printing import DONE, turn_off
+from collector.cli.printing import DONE, NOT_DONE, complain, turn_off
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,4 +21,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         turn_off(sys.stdout)
         return DONE
+    except OSError as error:
+        if error.filename is not None:  # of a file, not of stdout
+            raise
+        turn_off(sys.stdout)
+        complain(f"cannot print: {error.strerror}")
+        return NOT_DONE
     return status

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from collector.cli.printing import INTERRUPTED, USAGE, complain, explained, printable
+from collector.cli.printing import INTERRUPTED, USAGE, complain, explained, printable, printing
 from collector.errors import RunDirectoryError
 from collector.settings import VERSION
 
@@ -40,7 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         atexit.register(gc.freeze)  # the process ends: 15 ms of looking for garbage less
     words = list(sys.argv[1:] if argv is None else argv)
     asked = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
-    arguments = make_parser(asked).parse_args(words)
+    try:
+        arguments = make_parser(asked).parse_args(words)
+    except SystemExit:
+        with printing():  # the help, say: whose reader may have gone
+            pass
+        raise
     command: Callable[[argparse.Namespace], int] = arguments.command
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)

@@ -77,7 +77,8 @@ def _report(arguments: argparse.Namespace) -> int:
             try:
                 _make(kind, name, source)
             except OSError as error:
-                complain(printable(f"cannot make the report: {explained(error)}"))
+                where = "" if error.filename else f" ({name})"
+                complain(printable(f"cannot make the report: {explained(error)}{where}"))
                 return USAGE
         return DONE if source.is_all_done else NOT_DONE
 

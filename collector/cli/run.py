@@ -131,7 +131,8 @@ def _name(text: str) -> str:
 
 
 def _niceness(text: str) -> int:
-    if not text.lstrip("+-").isdecimal():
+    digits = text[1:] if text.startswith(("+", "-")) else text
+    if not (digits.isascii() and digits.isdecimal()):
         raise ValueError(f"{text!r} is no niceness: write 10")
     return max(-_NICEST, min(int(text), _NICEST))
 

@@ -215,6 +215,7 @@ def test_what_is_no_file_is_written_to_and_stays_also_behind_a_link(tmp_path: Pa
     link.symlink_to("/dev/full")
     told = report(tmp_path / "b", "--csv", link)
     assert (told.returncode, told.stderr.count(b"cannot make the report")) == (2, 1)
+    assert os.fsencode(f"({link})") in told.stderr
     assert link.is_symlink()
     os.mkfifo(tmp_path / "fifo")
     with ThreadPoolExecutor(1) as threads:

@@ -55,6 +55,7 @@ def refusal(*words: str) -> tuple[int, str]:
         ),
         (["--retry", ""], "not an empty one"),
         (["--nice", "x", "true", ":::", "a"], "no niceness"),
+        (["--nice=--5", "true", ":::", "a"], "no niceness"),
         (["--delay", "99999d", "true", ":::", "a"], "longer than 36500 days"),
     ],
 )
@@ -66,6 +67,11 @@ def test_what_cannot_be_done_is_refused_with_what_to_write(words: list[str], hin
 def test_a_file_of_inputs_that_is_missing_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *QUIET, "true", "::::", "/no/such"]) in {2, 255}
     assert "/no/such" in capfd.readouterr().err
+
+
+def test_a_log_of_jobs_that_cannot_be_begun_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *QUIET, "--joblog", "/dev/full", "true", ":::", "a"]) == 255
+    assert capfd.readouterr().err == "collector: No space left on device (/dev/full)\n"
 
 
 def test_a_rehearsal_prints_what_would_run_and_runs_nothing(

@@ -36,7 +36,11 @@ class JobLog:
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        self._write(_HEAD)
+        try:
+            self._write(_HEAD)
+        except OSError as error:
+            self.close()
+            raise OSError(error.errno, error.strerror, path) from None
 
     def add(self, entry: Entry) -> None:
         """Add a line, in one write."""
