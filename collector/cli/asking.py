@@ -207,8 +207,13 @@ def find_run(wanted: str | None, roots: list[str] | None) -> str:
         found = [run for run in runs if not isinstance(answers[run], SilentError)]
         what = "no Collector runs that can be asked"
     else:
-        found = [run for run in runs if _is_named(run, wanted)] or _of_batch(runs, wanted)
-        what = f"no live run has the name {wanted!r} or its beginning; `collector ls` lists them"
+        named = [run for run in runs if _is_named(run, wanted)]
+        # A directory may be called as a run begins: then it is not for us to choose.
+        found = list(dict.fromkeys(named + _of_batch(runs, wanted)))
+        what = (
+            f"no live run has the name {wanted!r} or its beginning, or runs a batch of that name; "
+            "`collector ls` lists them"
+        )
     if not found:
         raise AskError(what)
     if len(found) > 1:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agreeing import compare, make_gates
-from tests.support.asking import program, top
+from tests.support.asking import command, program, top
 from tests.support.leaks import wait_until
 from tests.support.running import QUIET, RUN
 
@@ -100,6 +101,25 @@ def test_a_job_that_is_killed_before_it_ran_has_failed(tmp_path: Path) -> None:
     events = map(json.loads, (tmp_path / "events").read_text().splitlines())
     ends = {event["job"]: event for event in events if event["event"] == "ended"}
     assert (ends[3]["status"], ends[3]["why"]) == ("failed", "killed before it ran")
+
+
+def test_a_directory_that_is_called_as_another_run_begins_is_for_nobody_to_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "go-a")
+    with running(tmp_path / "one", "-j2", ": < ../go-{}", ":::", "a", "a") as (first, run):
+        name = run.name.removeprefix("run-")[:8]
+        line = [*RUN, *QUIET, "-o", name, ": < go-{}", ":::", "a"]
+        with subprocess.Popen(line, cwd=tmp_path, stdin=subprocess.DEVNULL) as second:
+            assert wait_until(lambda: sorted(len(said["running"]) for said in top()) == [1, 2])
+            monkeypatch.chdir(tmp_path)
+            status, _, said = command("kill", name, "1")
+            killed = command("kill", os.path.join(".", name), "1")
+            second.send_signal(signal.SIGTERM if killed[0] else 0)
+            assert second.wait() == 1
+            assert (status, said.count(b"several runs are meant")) == (1, 1)
+        assert [len(said["running"]) for said in top()] == [2]
+        first.kill()
 
 
 @pytest.mark.slow
