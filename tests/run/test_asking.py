@@ -103,6 +103,26 @@ def test_a_job_that_is_killed_before_it_ran_has_failed(tmp_path: Path) -> None:
     assert (ends[3]["status"], ends[3]["why"]) == ("failed", "killed before it ran")
 
 
+def test_the_number_of_a_job_that_has_ended_is_not_taken_for_the_name_of_another(
+    tmp_path: Path,
+) -> None:
+    for name in ("2", "x", "y"):
+        os.mkfifo(tmp_path / f"go-{name}")
+    with running(tmp_path, "# the inputs are the names\n: < go-{}", ":::", *"2xy") as (
+        process,
+        run,
+    ):
+        (tmp_path / "go-x").open("wb").close()
+        assert wait_until(lambda: [job["job"] for job in top()[0]["running"]] == [1, 3])
+        for asked in ("kill", "follow"):
+            told = program(asked, run.name, "2")
+            assert (told.returncode, told.stdout) == (1, b"")
+            assert b"the one of that name has the number 1" in told.stderr
+        for name in ("2", "y"):
+            (tmp_path / f"go-{name}").open("wb").close()
+        assert process.wait() == 0
+
+
 def test_a_directory_that_is_called_as_another_run_begins_is_for_nobody_to_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

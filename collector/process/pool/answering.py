@@ -337,6 +337,12 @@ class Answering:
             raise QuestionError(
                 f"{len(found)} jobs have the name {job!r}: give a number ({numbers})"
             )
+        number = found[0].known_as or found[0].id
+        if job.isascii() and job.isdecimal() and number != int(job):
+            # The one of that number may just have ended: it was meant, and not this one.
+            raise QuestionError(
+                f"no job {job!r} runs or waits here; the one of that name has the number {number}"
+            )
         return found[0]
 
     def _tell_news(self, connection: _Connection, follower: Follower) -> None:
