@@ -95,6 +95,20 @@ def test_cat_gives_what_is_named_in_that_order(batch: Path, called: Called) -> N
     assert error == "collector: no job has the input or key not there\\x1b\n"
 
 
+def test_options_may_stand_between_the_other_words(batch: Path, called: Called) -> None:
+    wanted = 0, b"log of x/a.mp4log of b\x1b[2J", ""
+    assert called("cat", batch, "--log", "x/a.mp4", "b\x1b[2J") == wanted
+    assert called("cat", batch, "x/a.mp4", "--log", "b\x1b[2J") == wanted
+    assert called("cat", "--log", batch, "--", "x/a.mp4", "b\x1b[2J") == wanted
+    assert "the input or key --log" in called("cat", batch, "--", "--log")[2]
+    # One that looks at a root needs none of its runs to be understood.
+    code, _, said = called("follow", "run-0", "--root", batch, "7")
+    assert (code, "no live run has the name 'run-0'" in said) == (1, True)
+    for line in (("cat", batch, "--lgo", "x/a.mp4"), ("run", "--jbos", "2", "true")):
+        code, _, said = called(*line)
+        assert (code, f"collector {line[0]}: error: unrecognized arguments" in said) == (2, True)
+
+
 def test_cat_into_a_pipe_that_is_closed_ends_quietly(batch: Path) -> None:
     line = f"{sys.executable} -m collector cat '{batch}' x/a.mp4 | head -c 3"
     done = subprocess.run(

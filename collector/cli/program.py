@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final, final
 
 from collector.cli.printing import INTERRUPTED, USAGE, complain, explained, printable, printing
 from collector.errors import RunDirectoryError
@@ -76,7 +76,34 @@ def make_parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
         description="Run a command over many inputs; look into batches and at what runs left.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Command)
     for name in names:
         importlib.import_module(f"collector.cli.{name}").add_to(commands)
     return parser
+
+
+@final
+class _Command(argparse.ArgumentParser):
+    """The parser of one command: it says itself what it does not know."""
+
+    _inside = False
+
+    # `namespace` is what argparse has no type for.
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Take options between the other words too, as in `cat DIR --log INPUT`."""
+        if self._inside or not self._has_words_that_may_be_left_out():
+            found, unknown = super().parse_known_args(args, namespace)
+        else:
+            self._inside = True  # what follows calls this method
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
+            self._inside = False
+        if unknown and not self._inside:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def _has_words_that_may_be_left_out(self) -> bool:
+        """Whether argparse would take such words for left out where an option comes first."""
+        return any(
+            action.nargs in {argparse.OPTIONAL, argparse.ZERO_OR_MORE}
+            for action in self._get_positional_actions()
+        )
