@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, NoReturn, final
 
 from collector.cli.printing import INTERRUPTED, USAGE, complain, explained, printable, printing
 from collector.errors import RunDirectoryError
@@ -100,6 +100,10 @@ class _Command(argparse.ArgumentParser):
         if unknown and not self._inside:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, which may quote what was typed."""
+        super().error(printable(message))
 
     def _has_words_that_may_be_left_out(self) -> bool:
         """Whether argparse would take such words for left out where an option comes first."""

@@ -222,6 +222,39 @@ def test_a_batch_on_a_full_disk_fails_what_does_not_fit_and_goes_on(tmp_path: Pa
         assert (again.returncode, len(again.stdout)) == (0, 3000)
 
 
+def test_a_rehearsal_says_why_on_the_line_of_the_command(tmp_path: Path) -> None:
+    error = 'ValueError("two\\ntouch pwned \\x1b[31m")'
+    (tmp_path / "lengths.py").write_text(f"def f(text):\n    raise {error}\n")
+    line = ["-o", "B", "--python", "lengths:f", ":::", "a", "b"]
+    assert run(*line, where=tmp_path).returncode == 2
+    (tmp_path / "lengths.py").write_text(f"raise {error}\n")
+    told = run("--dry-run", *line, where=tmp_path).stdout.decode()
+    assert told.isascii()
+    assert [text.split("  # ")[0] for text in told.split("\n")] == [
+        "lengths:f('a')",
+        "lengths:f('b')",
+        "",
+    ]
+    ended = run(*line, where=tmp_path)
+    assert ended.stderr.decode().splitlines() == [
+        "collector: cannot load lengths:f: ValueError: two\\ntouch pwned \\x1b[31m"
+    ]
+
+
+def test_a_locale_that_lacks_the_letters_of_an_input_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("-o", "B", "echo {}; [ -e ok ]", ":::", "\xe9", "a", where=tmp_path).returncode == 2
+    (tmp_path / "ok").touch()
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+    told = run("--retry", "B", "--dry-run", where=tmp_path).stdout.decode()
+    assert [text.split("; ")[0] for text in told.splitlines()] == ["echo '\xe9'", "echo a"]
+    words = ["--retry", "B", "-k", "--tag", "--joblog", "log"]
+    assert run(*words, where=tmp_path).stdout == b"a\ta\n"
+    assert "echo '\xe9'" in (tmp_path / "log").read_text("utf-8")
+
+
 def test_saving_on_a_full_disk_leaves_nothing_half(tmp_path: Path) -> None:
     with small_disk(tmp_path, 4 * 2**20) as disk:
         template = os.fspath(disk / "{}.bin")

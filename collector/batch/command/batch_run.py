@@ -7,7 +7,6 @@ Owns:       everything of the run, until it is over.
 import contextlib
 import errno
 import functools
-import io
 import os
 import queue
 import shlex
@@ -16,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, final
 
 from collector import settings
 from collector.batch.command import amounts, child, function
@@ -26,7 +25,7 @@ from collector.batch.command.finishing import CLOSED_STDOUT, Finisher, FinishSet
 from collector.batch.command.gates import Gate, Limits
 from collector.batch.command.joblog import JobLog
 from collector.batch.command.last_line import last_line
-from collector.batch.command.printing import Printer, say
+from collector.batch.command.printing import Printer, bytes_of, say
 from collector.batch.command.request import (
     Command,
     Given,
@@ -54,6 +53,7 @@ from collector.executor.halting import Tally
 from collector.executor.inner import Inner
 from collector.executor.job import Job
 from collector.progress.ends import Level
+from collector.progress.line_texts import escaped
 from collector.progress.show import Show, ShowOptions
 from collector.store.absolute import absolute_path
 from collector.wire.capture import Capture
@@ -132,8 +132,9 @@ def _rehearse(request: Request, command: Command, inputs: Given) -> int:
                 for row, one in _of_shard(request, command, inputs):
                     text = command.shown(Inputs(row, one.number))
                     if request.output is not None:
-                        text += f"  # {why(one.key) if why else 'it has never run'}"
-                    stdout.write(text + "\n")
+                        # On one line: what stands on the next would be a command of the shell.
+                        text += f"  # {escaped(why(one.key)) if why else 'it has never run'}"
+                    stdout.write(bytes_of(text) + b"\n")
         except BrokenPipeError:
             return CLOSED_STDOUT
         except SourceError as error:
@@ -143,14 +144,12 @@ def _rehearse(request: Request, command: Command, inputs: Given) -> int:
 
 
 @contextlib.contextmanager
-def _stdout_that_may_fail() -> Iterator[TextIO]:
+def _stdout_that_may_fail() -> Iterator[BinaryIO]:
     """Give stdout; if it fails, Python must not write the rest to it when it leaves."""
     if sys.stdout is None:
         raise OSError(errno.EBADF, f"cannot write to stdout: {os.strerror(errno.EBADF)}")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a shell is to read the same bytes
     try:
-        yield sys.stdout
+        yield sys.stdout.buffer  # a shell is to read the same bytes
         sys.stdout.flush()
     except OSError:
         with contextlib.suppress(OSError):

@@ -9,6 +9,8 @@ Invariants: I1  one line a job, whatever its inputs hold: what would end a line 
 import os
 from typing import Final, NamedTuple, final
 
+from collector.batch.command.printing import bytes_of
+
 _HEAD: Final = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
 
@@ -56,6 +58,6 @@ class JobLog:
             os.close(fd)
 
     def _write(self, text: str) -> None:
-        data = os.fsencode(text)
+        data = bytes_of(text)
         while data:
             data = data[os.write(self._fd, data) :]

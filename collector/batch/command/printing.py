@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Final, final
 
+from collector.progress.line_texts import escaped
 from collector.store.output.output import Output
 
 STDOUT: Final = 1
@@ -65,7 +66,7 @@ class Printer:
                 return
 
     def _with_tags(self, pieces: Iterable[bytes], tag: str) -> Iterable[bytes]:
-        return tagged(pieces, os.fsencode(tag) + b"\t") if self._tagged else pieces
+        return tagged(pieces, bytes_of(tag) + b"\t") if self._tagged else pieces
 
 
 def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterable[bytes]:
@@ -88,7 +89,15 @@ def pieces_of(output: Output) -> Iterable[bytes]:
 def say(text: str) -> None:
     """Say something on stderr, beside what is shown; whoever closed it does not want to know."""
     with contextlib.suppress(OSError):
-        write_whole(STDERR, f"collector: {text}\n".encode(errors="backslashreplace"))
+        write_whole(STDERR, f"collector: {escaped(text)}\n".encode())
+
+
+def bytes_of(text: str) -> bytes:
+    """Return a text as it was among the arguments; as UTF-8 what this locale has no letter for."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogateescape")
 
 
 def write_whole(fd: int, data: bytes) -> None:
