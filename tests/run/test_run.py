@@ -45,6 +45,7 @@ def refusal(*words: str) -> tuple[int, str]:
         (["--shell", "/no/sh", "echo {};", ":::", "a"], "no shell '/no/sh'"),
         (["--shell", "bash", "echo", "{}", ":::", "a"], "quote it"),
         (["--python", "nothing", ":::", "a"], "MODULE:FUNCTION"),
+        (["--python", "./lib/extract.py:f", ":::", "a"], "as `import` does, extract:f;"),
         (["--python", "os:stat", "echo", ":::", "a"], "would be a command"),
         (["--python", "os:stat", "--max-output", "1k", ":::", "a"], "for commands"),
         (["--retry", "D", "echo", ":::", "a"], "leave out"),
@@ -67,6 +68,13 @@ def test_what_cannot_be_done_is_refused_with_what_to_write(words: list[str], hin
 def test_a_file_of_inputs_that_is_missing_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *QUIET, "true", "::::", "/no/such"]) in {2, 255}
     assert "/no/such" in capfd.readouterr().err
+
+
+def test_a_file_is_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "extract.py").touch()
+    status, said = refusal("--python", "extract.py:f", ":::", "a")
+    assert (status, "as `import` does, extract:f;" in said) == (2, True)
 
 
 def test_a_log_of_jobs_that_cannot_be_begun_is_named(capfd: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,12 @@ def split_target(text: str) -> tuple[str, str]:
     module, colon, name = text.partition(":")
     if not (colon and module and name):
         raise ValueError(f"{text!r} names no function: write MODULE:FUNCTION")
+    if os.sep in module or (module.endswith(".py") and os.path.isfile(module)):
+        raise ValueError(
+            f"{text!r} names a file: write its module as `import` does, "
+            f"{os.path.basename(module).removesuffix('.py')}:{name}; it is looked for in the "
+            "working directory and in $PYTHONPATH"
+        )
     return module, name
 
 
