@@ -174,9 +174,10 @@ def test_the_tutorial_runs_from_its_first_line_to_its_last_and_prints_what_it_sa
     tmp_path: Path,
 ) -> None:
     page = DOCS / "tutorial.md"
-    done = run("".join(blocks("python", page)), tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "".join(blocks("text", page))
+    for _ in range(2):  # whoever reads on runs the script again
+        done = run("".join(blocks("python", page)), tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "".join(blocks("text", page))
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "decisions").glob("*.md")), ids=lambda p: p.stem)
