@@ -113,11 +113,11 @@ def test_the_number_of_a_job_that_has_ended_is_not_taken_for_the_name_of_another
         run,
     ):
         (tmp_path / "go-x").open("wb").close()
-        assert wait_until(lambda: [job["job"] for job in top()[0]["running"]] == [1, 3])
+        assert wait_until(lambda: [said["done"] for said in top()] == [1])
         for asked in ("kill", "follow"):
             told = program(asked, run.name, "2")
-            assert (told.returncode, told.stdout) == (1, b"")
-            assert b"the one of that name has the number 1" in told.stderr
+            assert (told.returncode, told.stdout) == (1, b""), told
+            assert b"the one of that name has the number 1" in told.stderr, told
         for name in ("2", "y"):
             (tmp_path / f"go-{name}").open("wb").close()
         assert process.wait() == 0
@@ -138,7 +138,7 @@ def test_a_directory_that_is_called_as_another_run_begins_is_for_nobody_to_choos
             second.send_signal(signal.SIGTERM if killed[0] else 0)
             assert second.wait() == 1
             assert (status, said.count(b"several runs are meant")) == (1, 1)
-        assert [len(said["running"]) for said in top()] == [2]
+        assert wait_until(lambda: [len(said["running"]) for said in top()] == [2])
         first.kill()
 
 
