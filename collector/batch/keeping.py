@@ -2,8 +2,8 @@
 
 Runs in:    the process that holds the shard's lock, one thread at a time.
 Owns:       the lock; descriptors of the journal and of the pack that grows.
-Invariants: I1  a line is one write(2), or it is taken back: what is in the journal is whole, unless
-                the process was killed in the middle of the call.
+Invariants: I1  lines that count together are one write(2), or all of them are taken back: what is
+                in the journal is whole, unless the process was killed in the middle of the call.
             I2  a pack that lacks bytes which a line promises is never written to again: others'
                 bytes would stand in their place.
             I3  what cannot be written leaves nothing: no file, no part of a pack, no line.
@@ -145,14 +145,18 @@ class Keeper:
             self.close()
             raise refused(error, os.path.join(shard.path, JOURNAL_NAME)) from error
 
-    def append(self, data: bytes) -> int:
+    def append(self, data: bytes, *, sync: bool = False) -> int:
         """Append whole lines to the journal; returns where they begin.
+
+        Args:
+            data: The lines.
+            sync: Have them on the disk, too.
 
         Raises:
             SpillError: They cannot be written; none of them is there then.
         """
         try:
-            begin = _append(self._fd, data)
+            begin = _append(self._fd, data, sync=sync)
         except OSError as error:
             raise spill_error(error, os.path.join(self._shard.path, JOURNAL_NAME)) from error
         self.end = begin + len(data)
@@ -244,17 +248,6 @@ class Keeper:
         if failure is not None:
             raise spill_error(failure, self._shard.path) from failure
 
-    def sync_journal(self) -> None:
-        """Have the journal on the disk.
-
-        Raises:
-            SpillError: The disk refuses it.
-        """
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            raise spill_error(error, os.path.join(self._shard.path, JOURNAL_NAME)) from error
-
     def close(self) -> None:
         """Let go of all descriptors; any number of times."""
         for fd in {self._fd, self._pack_fd, *self._unsynced}:
@@ -302,11 +295,13 @@ class Keeper:
         return fd
 
 
-def _append(fd: int, data: bytes) -> int:
+def _append(fd: int, data: bytes, *, sync: bool = False) -> int:
     """Append all or nothing; returns where it begins."""
     begin = os.lseek(fd, 0, os.SEEK_END)
     try:
         write_all(fd, data)
+        if sync:
+            os.fsync(fd)
     except BaseException:
         with contextlib.suppress(OSError):
             os.ftruncate(fd, begin)

@@ -200,7 +200,7 @@ class Recorder:
 
     def _tell_spent(self, job: KeptJob, meters: Mapping[str, float]) -> None:
         if meters:
-            self._writer.spent(job.task, meters)
+            self._writer.spent(job.task.key, meters)
 
     def _store(self, one: Ended) -> BaseException | None:
         """Store an attempt; returns what the job is to fail with, if it cannot be stored."""
@@ -209,18 +209,24 @@ class Recorder:
             status = "oom"
         # Whoever shut the Collector down has interrupted it.
         interrupted = one.ending.end.outcome is Outcome.KILLED and not one.job.wanted_dead
-        if status is None or interrupted or isinstance(one.error, OutputLostError | SpillError):
-            # It leaves no line but of what it has spent, and runs in the next run.
-            self._tell_spent(one.job, one.job.spent.by_an_attempt(one.ending.meters))
-            return None
-        try:
-            return self._store_as(one, status)
-        except Exception as error:  # noqa: BLE001 - the job fails with it
-            return _as_ours(error)
-        except BaseException as error:  # noqa: BLE001 - so it does, but whoever asks for its result must not exit
-            return _not_stored(one, error)
+        meters = one.job.spent.by_an_attempt(one.ending.meters)
+        failure: BaseException | None = None
+        if not (
+            status is None or interrupted or isinstance(one.error, OutputLostError | SpillError)
+        ):
+            try:
+                return self._store_as(one, status, meters)
+            except Exception as error:  # noqa: BLE001 - the job fails with it
+                failure = _as_ours(error)
+            except BaseException as error:  # noqa: BLE001 - so it does, but whoever asks for its result must not exit
+                failure = _not_stored(one, error)
+        # It leaves no line but of what it has spent, and runs in the next run.
+        self._tell_spent(one.job, meters)
+        return failure
 
-    def _store_as(self, one: Ended, status: str) -> BaseException | None:
+    def _store_as(
+        self, one: Ended, status: str, meters: Mapping[str, float]
+    ) -> BaseException | None:
         attempt = Attempt(
             status=status,
             start=one.ending.began_s or one.end,
@@ -229,7 +235,7 @@ class Recorder:
             exitcode=one.ending.end.exitcode,
             output=one.output,
             log=one.log,
-            meters=one.job.spent.by_an_attempt(one.ending.meters),
+            meters=meters,
         )
         error = one.error or self._store_success(one, attempt)
         if error is None:

@@ -94,6 +94,14 @@ class Task:
     refused: Exception | None = None
 
 
+class _Told(NamedTuple):
+    """An attempt whose line is in the journal, and where."""
+
+    row: int
+    at: int
+    ended: Ended
+
+
 @final
 class BatchWriter:
     """Writes one shard of a batch. A context manager.
@@ -233,10 +241,10 @@ class BatchWriter:
             self._append(event)
             self.history.table.started(task.row)
 
-    def spent(self, task: Task, meters: Mapping[str, float]) -> None:
+    def spent(self, key: str, meters: Mapping[str, float]) -> None:
         """Attempts that leave no line have counted so much; never raises, as a disk may be full."""
         with self._mutex, contextlib.suppress(SpillError):
-            self._append(lines.Spent(task.key, meters))
+            self._append(lines.Spent(key, meters))
 
     def store(self, task: Task, attempt: Attempt) -> None:
         """Put the bytes of an attempt in their places; it counts once `flush` has returned.
@@ -246,31 +254,13 @@ class BatchWriter:
             OutputLostError: They cannot be read.
             OSError: The name that the user wants the output to have cannot be had.
         """
-        with self._mutex, Storing(self._writing) as storing:
-            waiting = sum(row == task.row for row, _ in self._waiting)
-            number = self.attempts(task) + waiting + 1
-            out = self._save(task, number, attempt) if attempt.save else None
-            places = storing.put(task.key, number, attempt, saved=out)
-            ended = Ended(
-                task.key,
-                number,
-                attempt.status,
-                task.seq,
-                attempt.start,
-                attempt.end,
-                attempt.worker,
-                attempt.exitcode,
-                *places,
-                attempt.meters or {},
-                attempt.status == "done" and self.options.keep_failed,
-                error=attempt.error,
-                name=task.name,
-                input=task.input,
-            )
-            if not self.options.durable:
-                self._write([(task.row, ended)])
-            else:
+        with self._mutex:
+            with Storing(self._writing) as storing:
+                ended = self._put(storing, task, attempt)
+                told = [] if self.options.durable else self._tell([(task.row, ended)])
+            if self.options.durable:
                 self._waiting.append((task.row, ended))
+            self._take_in(told)
 
     def flush(self) -> None:
         """Make what was stored count; with `durable`, once it is on the disk.
@@ -282,12 +272,18 @@ class BatchWriter:
             waiting, self._waiting = self._waiting, []
             if not waiting:
                 return
-            with Storing(self._writing) as storing:
+            try:
+                with Storing(self._writing) as storing:
+                    for _, ended in waiting:
+                        storing.take_back(ended.out, ended.log, ended.value)
+                    self._writing.sync()
+                    told = self._tell(waiting)
+            except SpillError:
                 for _, ended in waiting:
-                    storing.take_back(ended.out, ended.log, ended.value)
-                self._writing.sync()
-                self._write(waiting)
-                self._writing.sync_journal()
+                    if ended.meters:
+                        self.spent(ended.key, ended.meters)
+                raise
+            self._take_in(told)
 
     def close(self, how: str = "complete") -> None:
         """Let others write; any number of times. Never raises.
@@ -369,11 +365,47 @@ class BatchWriter:
             self._positions.clear()
         return self._writing.append(line) if line else 0
 
-    def _write(self, ended: list[tuple[int, Ended]]) -> None:
-        """Write the lines of attempts, and take in what they say."""
+    def _put(self, storing: Storing, task: Task, attempt: Attempt) -> Ended:
+        """Put the bytes of an attempt in their places; returns the event that is to be told."""
+        waiting = sum(row == task.row for row, _ in self._waiting)
+        number = self.attempts(task) + waiting + 1
+        out = self._save(task, number, attempt) if attempt.save else None
+        return Ended(
+            task.key,
+            number,
+            attempt.status,
+            task.seq,
+            attempt.start,
+            attempt.end,
+            attempt.worker,
+            attempt.exitcode,
+            *storing.put(task.key, number, attempt, saved=out),
+            attempt.meters or {},
+            attempt.status == "done" and self.options.keep_failed,
+            error=attempt.error,
+            name=task.name,
+            input=task.input,
+        )
+
+    def _tell(self, ended: list[tuple[int, Ended]]) -> list[_Told]:
+        """Write the lines of attempts, all or none; with `durable`, to the disk."""
+        self._append(None)
+        begin = self._writing.end
+        data = bytearray()
+        told: list[_Told] = []
+        before = {row: self._before(row) for row, _ in ended}
         for row, one in ended:
-            event = one._replace(before=self._before(row))  # it may have come with this one
-            at = self._append(event)
+            event = one._replace(before=before[row])
+            told.append(_Told(row, begin + len(data), event))
+            before[row] = Where(self._shard.name, begin + len(data))
+            data += lines.encode(event)
+        moved = self._writing.append(bytes(data), sync=self.options.durable) - begin
+        # Where locks are refused another process may have appended: the file knows.
+        return [one._replace(at=one.at + moved) for one in told] if moved else told
+
+    def _take_in(self, told: list[_Told]) -> None:
+        """Believe what was told, and remove what it puts in its place."""
+        for row, at, event in told:
             outdone = [] if event.attempt == 1 or event.keeps else self._outdone(row, event)
             self.history.table.ended(
                 row,

@@ -1,6 +1,7 @@
 """What a batch has spent on attempts that leave no result: no later run forgets it."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector import Batch, BatchHaltedError, Collector, RetryLater, current_job
+from collector import Batch, BatchHaltedError, Collector, RetryLater, SpillError, current_job
 from collector.batch.jobs import Spent
+from tests.support.disks import fill, small_disk
 from tests.support.jobs import wait_for
 
 
@@ -27,6 +29,11 @@ def counts_and_hangs(marks: str) -> None:
     current_job().count(usd=5)
     Path(marks, "counted").touch()
     wait_for(Path(marks, "never"))
+
+
+def counts_and_writes(size: int) -> Iterator[bytes]:
+    current_job().count(usd=5)
+    yield bytes(size)
 
 
 def spent(path: Path) -> dict[str, float]:
@@ -54,6 +61,18 @@ def test_what_a_job_has_spent_that_the_end_of_the_run_has_ended_counts(tmp_path:
         list(collector.collect(counts_and_hangs, [str(tmp_path)], batch=tmp_path / "b"))
         ender.join()
     assert spent(tmp_path / "b") == {"usd": 5}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_what_a_job_has_spent_whose_output_the_disk_refuses_counts(
+    tmp_path: Path, durable: bool
+) -> None:
+    with small_disk(tmp_path, 1 << 20) as disk, Collector(1) as collector:
+        fill(disk, 80_000)
+        (job,) = collector.collect(counts_and_writes, [99_000], batch=disk / "b", durable=durable)
+        assert isinstance(job.exception(), SpillError)
+        assert spent(disk / "b") == {"usd": 5}
+        del job
 
 
 METERS = st.fixed_dictionaries({name: st.integers(-3, 9) for name in "ab"})

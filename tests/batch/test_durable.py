@@ -1,0 +1,85 @@
+"""`durable=True`: a group of results counts together, or not at all."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector import Batch, SpillError
+from collector.batch.states import Resume
+from collector.batch.writer import Options
+from tests.support.batchdir import ended, journal, output, run, writer
+from tests.support.disks import fill, small_disk
+
+DURABLE = Options(durable=True)
+LONG = 2500
+"""Bytes of an input: two lines that tell of such take more than the page that a journal has."""
+
+
+@pytest.fixture(name="disk")
+def _disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path, 1 << 20) as disk:
+        yield disk
+
+
+def contents(path: Path) -> dict[str, tuple[str, bytes]]:
+    """Return status and output of each job that has a result, by the first letter of its input."""
+    with Batch.open(path) as batch:
+        assert batch.verify() == []
+        return {
+            record.input[0]: (record.status, record.output().read())
+            for record in batch
+            if record.attempts
+        }
+
+
+def test_a_disk_that_takes_only_the_first_line_of_a_group_has_none_of_it(disk: Path) -> None:
+    path = disk / "b"
+    with writer(path, options=DURABLE) as writing:
+        for text in "ab":
+            writing.store(writing.task(text * LONG), ended(output(text)))
+        before = journal(path).read_bytes()
+        ballast = fill(disk)
+        with pytest.raises(SpillError):
+            writing.flush()
+        assert journal(path).read_bytes() == before
+        ballast.unlink()
+        for text in "cd":
+            writing.store(writing.task(text), ended(output(text)))
+        writing.flush()
+    assert contents(path) == {"c": ("done", output("c")), "d": ("done", output("d"))}
+    assert run(path, ["a" * LONG, "b" * LONG, "c", "d"]) == ["a" * LONG, "b" * LONG]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_a_group_replaces_stays_until_its_lines_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    path = tmp_path / "b"
+    size = 70_000 if large else 20
+    run(path, ["a", "b"], sizes={"a": size, "b": size})
+    sync, refused = os.fsync, []
+
+    def refuse(fd: int) -> None:
+        if os.path.samestat(os.fstat(fd), journal(path).stat()):
+            refused.append(fd)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(fd)
+
+    with writer(path, options=DURABLE._replace(resume=Resume.ALL)) as writing:
+        for text in "ab":
+            attempt = ended(output(text.upper(), size))
+            attempt.meters = {"usd": 2}
+            writing.store(writing.task(text), attempt)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            with pytest.raises(SpillError, match=r"journal\.jsonl"):
+                writing.flush()
+        assert len(refused) == 1
+        writing.store(writing.task("c"), ended(output("c", size)))
+        writing.flush()
+    assert contents(path) == {text: ("done", output(text, size)) for text in "abc"}
+    with Batch.open(path) as batch:
+        assert batch.status()["meters"] == {"usd": 4}
