@@ -141,6 +141,8 @@ class Saving(NamedTuple):
     attempt: int
     path: str
     size: int
+    mark: str | None = None
+    """What it is known by (`store.output.digest.mark_of`); None in a line of an older version."""
 
 
 class Spent(NamedTuple):
@@ -177,6 +179,7 @@ def encode(event: Event) -> bytes:
         case Saving(path=path, size=size):
             at = {"saved": path, "bytes": size}
             fields = {"event": "saving", "key": event.key, "attempt": event.attempt, "out": at}
+            fields["mark"] = event.mark
         case Spent():
             fields = {"event": "spent", "key": event.key, "meters": _meter_fields(event.meters)}
         case _:
@@ -312,10 +315,11 @@ def _position(fields: Any) -> Position:
 
 
 def _saving(fields: Any) -> Saving:
-    key = _key(fields["key"])
+    key, mark = _key(fields["key"]), fields.get("mark")
     match _place(fields["out"], key):
         case Saved(path, size):
-            return Saving(key, _whole(fields["attempt"], 1), path, size)
+            mark = None if mark is None else _string(mark)
+            return Saving(key, _whole(fields["attempt"], 1), path, size, mark)
         case _:
             raise ValueError("it is saved nowhere")
 

@@ -40,6 +40,7 @@ from collector.batch.table import Line
 from collector.errors import BatchError, SpillError
 from collector.settings import VERSION
 from collector.store.absolute import absolute_path
+from collector.store.output.digest import has_mark
 from collector.store.output.output import Output, publish
 from collector.store.output.target import refuse_taken
 from collector.store.rundir.owner import write_owner
@@ -438,18 +439,20 @@ class BatchWriter:
         return None if line is None else Where(self.history.shards[line.shard].name, line.at)
 
     def _save(self, task: Task, number: int, attempt: Attempt) -> Saved:
-        """Give the output the name that the user wants, after having told of it.
-
-        What a killed process has told of was free or ours: a name that is taken is refused before.
-        """
+        """Give the output the name that the user wants, after having told of the file."""
         output = attempt.output or Output.in_memory(b"", chunks=0)
-        saving = lines.Saving(task.key, number, attempt.save, output.size)
         ours = self._is_ours(task, attempt.save)
         path = absolute_path(self._shard.saved_path(attempt.save))
+        saving = lines.Saving(task.key, number, attempt.save, output.size)
+
+        def tell(mark: str) -> None:
+            nonlocal saving
+            saving = saving._replace(mark=mark)
+            self._append(saving)
+
         try:
             refuse_taken(path, overwrite=ours)
-            self._append(saving)
-            publish(output, path, overwrite=ours, sync=self.options.durable)
+            publish(output, path, overwrite=ours, sync=self.options.durable, ready=tell)
         except FileExistsError as error:
             message = f"{self._saved_by(attempt.save)} has that name: move it away"
             raise FileExistsError(errno.EEXIST, message, attempt.save) from error
@@ -469,12 +472,14 @@ class BatchWriter:
     def _is_ours(self, task: Task, path: str) -> bool:
         """Tell whether a file of that name is one that an earlier attempt of the job has saved."""
         begun = self.history.begun(task.key, self.attempts(task))
-        known = [Saved(begun.path, begun.size)] if begun else []
-        known += [
+        known = [
             ended.out
             for _, ended in self.history.attempts(task.row)
             if isinstance(ended.out, Saved)
         ]
+        where = self._shard.saved_path(path)
+        if begun is not None and (begun.mark is None or has_mark(where, begun.mark)):
+            known.append(Saved(begun.path, begun.size))
         return any(place.path == path and not self._shard.missing(place) for place in known)
 
 

@@ -1,8 +1,10 @@
 """`save=` when a batch goes on: a file is replaced only by the job that has saved it."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from collector.batch.states import Resume
 from collector.batch.storing import Storing
 from collector.batch.writer import BatchWriter, Options, Task
 from collector.errors import SpillError
-from collector.store.output.output import publish
+from collector.store.output.output import Output, publish
+from collector.store.rundir.directory import RunDirectory
 from tests.support.batchdir import ended, failed, journal, writer
 from tests.support.killpoints import in_child
 
@@ -40,11 +43,15 @@ def run(path: Path, data: bytes, name: Path, options: Options = Options()) -> bo
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], *, after: bool) -> None:
-    """Kill what runs before an output is published, or after that."""
+    """Kill what runs when it has told of the file that it saves, or when that has its name."""
 
-    def kill(*arguments: Any, **options: Any) -> None:
-        if after:
-            publish(*arguments, **options)
+    def kill(*arguments: Any, ready: Callable[[str], object], **options: Any) -> None:
+        def tell(mark: str) -> None:
+            ready(mark)
+            if not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        publish(*arguments, ready=tell, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
@@ -107,6 +114,74 @@ def test_a_file_that_was_saved_before_a_kill_is_ours(
     assert name.read_bytes() == b"12345"
     assert run(tmp_path / "b", b"67890", name) is True
     assert name.read_bytes() == b"67890"
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_file_that_the_user_makes_after_a_kill_is_the_user_s(
+    tmp_path: Path, in_a_file: bool
+) -> None:
+    """Whenever that was: under a free name, and by chance of the size that was to come."""
+
+    def act(path: Path) -> bool | None:
+        if not in_a_file:
+            return run(path, b"12345", path.parent / "a.txt")
+        with writer(path) as writing:
+            attempt = ended(b"")
+            directory = RunDirectory.create(writing.run_root)
+            fd, name = directory.create_file("output")
+            os.write(fd, b"12345")
+            os.close(fd)
+            attempt.output = Output.on_disk(directory, name, size=5, chunks=1)
+            attempt.save = os.fspath(path.parent / "a.txt")
+            writing.store(writing.task("a"), attempt)
+            directory.release()
+        return True
+
+    _, calls = in_child(lambda: act(tmp_path / "whole" / "b"))
+    assert (tmp_path / "whole" / "a.txt").read_bytes() == b"12345"
+    free, told = 0, False
+    for number in range(1, len(calls) + 1):
+        place = tmp_path / f"at-{number}"
+        assert in_child(lambda path=place: act(path / "b"), number)[0] == signal.SIGKILL  # type: ignore[misc]
+        name = place / "a.txt"
+        if name.exists():
+            continue
+        free += 1
+        told = b'"saving"' in read(journal(place / "b"))
+        name.parent.mkdir(exist_ok=True)
+        name.write_text("mine!")
+        assert run(place / "b", b"67890", name) is False, f"call {number}, {calls[number - 1]}"
+        assert name.read_text() == "mine!"
+    assert free > 10
+    assert told  # the last of them had told of the file, and not given it its name
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+@pytest.mark.parametrize("by_digest", [False, True])
+def test_a_file_is_known_where_inode_numbers_do_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_digest: bool
+) -> None:
+    if by_digest:
+        monkeypatch.setattr("collector.store.output.publish.new_digest", lambda _fd: sha256())
+    name = tmp_path / "a.txt"
+    killed_at(monkeypatch, lambda: run(tmp_path / "b", b"12345", name), after=True)
+    copy = tmp_path / "copy"
+    copy.write_bytes(name.read_bytes())
+    copy.replace(name)
+    assert run(tmp_path / "b", b"67890", name) is by_digest
+
+
+def test_a_line_of_an_older_version_knows_a_file_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = tmp_path / "a.txt"
+    killed_at(monkeypatch, lambda: run(tmp_path / "b", b"12345", name), after=True)
+    told = journal(tmp_path / "b").read_text()
+    journal(tmp_path / "b").write_text(re.sub(r',"mark":"[^"]*"', "", told))
+    assert run(tmp_path / "b", b"67890", name) is True
 
 
 @pytest.mark.parametrize("after", [False, True])

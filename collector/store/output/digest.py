@@ -5,6 +5,7 @@ Source:     the inodes of FUSE (rclone, sshfs), FAT and some network file system
             the kernel comes to see them, and again after a rename or when it has forgotten them.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterator
@@ -60,6 +61,36 @@ def digest_of(fd: int) -> bytes:
     for block in _blocks(fd):
         digest.update(block)
     return digest.digest()
+
+
+def mark_of(fd: int, digest: bytes | None) -> str:
+    """Return what a file is known by to another process: its digest, or its number and time.
+
+    A number alone is given to the next file where this one goes; no later file has the time, too.
+
+    Args:
+        fd: The file, to which nothing is written any more.
+        digest: Of its bytes, where inode numbers do not stay.
+
+    Raises:
+        OSError: As it came from the system.
+    """
+    if digest is not None:
+        return digest.hex()
+    status = os.fstat(fd)
+    return f"{status.st_ino}-{status.st_mtime_ns}"
+
+
+def has_mark(path: str, mark: str) -> bool:
+    """Tell whether the file of a name is the one that had that mark; never raises."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            by_number = "-" in mark
+            return mark == mark_of(fd, None if by_number else digest_of(fd))
+        finally:
+            os.close(fd)
+    return False
 
 
 @functools.cache

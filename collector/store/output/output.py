@@ -408,7 +408,13 @@ def _unlock_all() -> None:
 
 
 def publish(
-    output: Output, path: str, *, overwrite: bool, mode: int = 0o666, sync: bool = False
+    output: Output,
+    path: str,
+    *,
+    overwrite: bool,
+    mode: int = 0o666,
+    sync: bool = False,
+    ready: Callable[[str], object] | None = None,
 ) -> None:
     """Do what `Output.save` does, with another mode, and without waiting for the disk.
 
@@ -418,13 +424,14 @@ def publish(
         overwrite: As `Output.save`.
         mode: Of the file, less the umask.
         sync: Have what must be copied on the disk before it gets its name.
+        ready: As of `save_as`.
 
     Raises:
         OSError: As `Output.save`.
     """
     with output._alone():  # noqa: SLF001 - of this module, as all here
         place = output._open_place()  # noqa: SLF001
-        saved = save_as(place, path, overwrite=overwrite, mode=mode, sync=sync)
+        saved = save_as(place, path, overwrite=overwrite, mode=mode, sync=sync, ready=ready)
         output._leave(place, saved)  # noqa: SLF001
 
 

@@ -24,7 +24,7 @@ from collector.errors import spill_error
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.absolute import absolute_path
 from collector.store.output.chunk import Buffer
-from collector.store.output.digest import new_digest
+from collector.store.output.digest import mark_of, new_digest
 from collector.store.output.rename import UNSUPPORTED, NameIn
 from collector.store.output.spill_file import Identity, identity_of, write_all
 from collector.store.output.target import Target, discard, naming
@@ -83,6 +83,15 @@ class Publication:
         """
         with naming(self.path):
             return new_digest(self._fd)
+
+    def mark(self, digest: bytes | None) -> str:
+        """Return what it will be known by, once it is whole; see `digest.mark_of`.
+
+        Raises:
+            OSError: As all errors of this class.
+        """
+        with naming(self.path):
+            return mark_of(self._fd, digest)
 
     def write(self, data: Buffer) -> None:
         """Write all of `data`.

@@ -9,12 +9,13 @@ import contextlib
 import errno
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.absolute import absolute_path
-from collector.store.output.digest import digest_of
+from collector.store.output.digest import digest_of, mark_of
 from collector.store.output.publish import Publication
 from collector.store.output.rename import NameIn
 from collector.store.output.sealed import OpenState, Saved, Spilled
@@ -50,7 +51,13 @@ def target_of(path: str | os.PathLike[str]) -> str:
 
 
 def save_as(
-    place: OpenState, target: str, *, overwrite: bool, mode: int = 0o666, sync: bool = True
+    place: OpenState,
+    target: str,
+    *,
+    overwrite: bool,
+    mode: int = 0o666,
+    sync: bool = True,
+    ready: Callable[[str], object] | None = None,
 ) -> Saved:
     """Give an output its final name: rename its file if that is ours and can be, else copy it.
 
@@ -60,6 +67,8 @@ def save_as(
         overwrite: Replace what is there.
         mode: Of the file, less the umask.
         sync: Have a copy on the disk before it gets its name.
+        ready: Called with the mark of the file (`digest.mark_of`) before it gets its name; twice if
+            it is copied because it could not be renamed.
 
     Raises:
         FileExistsError: Something has that name, and not `overwrite`; or it is neither a file nor a
@@ -76,18 +85,26 @@ def save_as(
         raise OSError(errno.EINVAL, message, target)
     with naming(target), Publication(target, mode=mode) as new:
         if isinstance(place, Spilled) and place.file.owned and not place.may_grow:
-            moved = _move(place, new, overwrite=overwrite)
+            moved = _move(place, new, overwrite=overwrite, ready=ready)
             if moved is not None:
                 return moved
-        return _copy(place, new, overwrite=overwrite, sync=sync)
+        return _copy(place, new, overwrite=overwrite, sync=sync, ready=ready)
 
 
-def _move(place: Spilled, new: Publication, *, overwrite: bool) -> Saved | None:
+def _move(
+    place: Spilled,
+    new: Publication,
+    *,
+    overwrite: bool,
+    ready: Callable[[str], object] | None,
+) -> Saved | None:
     """Rename the file of an output; None if it must be copied."""
     fd = place.open()
     try:
         digest = None if new.new_digest() is None else digest_of(fd)
         entry = NameIn(place.file.directory_fd, place.file.name)
+        if ready is not None:
+            ready(mark_of(fd, digest))
         if new.move_here(fd, entry, overwrite=overwrite):
             return Saved(new.path, place.identity, place.size, digest)
     finally:
@@ -96,7 +113,14 @@ def _move(place: Spilled, new: Publication, *, overwrite: bool) -> Saved | None:
     return None
 
 
-def _copy(place: OpenState, new: Publication, *, overwrite: bool, sync: bool) -> Saved:
+def _copy(
+    place: OpenState,
+    new: Publication,
+    *,
+    overwrite: bool,
+    sync: bool,
+    ready: Callable[[str], object] | None,
+) -> Saved:
     digest = new.new_digest()
     block = memoryview(bytearray(READ_BLOCK_BYTES))
     copied = 0
@@ -108,8 +132,11 @@ def _copy(place: OpenState, new: Publication, *, overwrite: bool, sync: bool) ->
                 digest.update(block[:size])
     if sync:
         new.sync()
+    told = None if digest is None else digest.digest()
+    if ready is not None:
+        ready(new.mark(told))
     identity = new.publish(overwrite=overwrite)
-    return Saved(new.path, identity, copied, None if digest is None else digest.digest())
+    return Saved(new.path, identity, copied, told)
 
 
 def send_to(reader: io.BufferedReader, target: Openable, *, overwrite: bool) -> None:
