@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from collector.batch.directory import SHARD_PREFIX, BatchDirectory, refused
 from collector.batch.lines import Filed, Packed
-from collector.batch.shard import FILES_NAME, JOURNAL_NAME, Shard, pack_name
+from collector.batch.shard import FILES_NAME, JOURNAL_NAME, PLACE, Shard, pack_name
 from collector.errors import BatchError, CollectorError, spill_error
 from collector.settings import PACK_BYTES
 from collector.store.output.output import Output, publish
@@ -126,7 +126,7 @@ class Keeper:
         durable: Have bytes on the disk before their line.
 
     Raises:
-        BatchError: The journal cannot be written to.
+        BatchError: The journal cannot be written to, or the directories of its files are links.
     """
 
     def __init__(self, shard: Shard, end: int, next_pack: int, *, durable: bool) -> None:
@@ -136,6 +136,7 @@ class Keeper:
         self._unsynced: set[int] = set()
         self._directories: set[str] = set()
         self._fd = -1
+        _refuse_links(os.path.join(shard.path, FILES_NAME))
         try:
             self._fd = self._open(JOURNAL_NAME)
             self.end = end
@@ -208,10 +209,19 @@ class Keeper:
 
     def _publish(self, output: Output, name: str) -> None:
         path = os.path.join(self._shard.path, FILES_NAME, name)
+        self._refuse_moved()
         self._make_place(os.path.dirname(path))
         publish(output, path, overwrite=True, mode=0o600)
         if self._durable:
             self.sync_later(path)
+
+    def _refuse_moved(self) -> None:
+        """Write no file where none is looked for: lines and packs go with the directory."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.stat(self._shard.path), os.fstat(self._shard.fd)):
+                return
+        message = "others have moved this directory while it was written; let it end first"
+        raise FileNotFoundError(errno.ENOENT, message, self._shard.path)
 
     def _make_place(self, place: str) -> None:
         for directory in (os.path.dirname(place), place):
@@ -293,6 +303,22 @@ class Keeper:
             close_private(fd, locked=False)
             raise FileExistsError(errno.EEXIST, "it is no plain file", name)
         return fd
+
+
+def _refuse_links(files: str) -> None:
+    """Make sure that files lie in their shard: what a link leads elsewhere is never read again.
+
+    Raises:
+        BatchError: A directory for them is a link, or no directory.
+    """
+    places = [files]
+    with contextlib.suppress(OSError), os.scandir(files) as entries:
+        places += [entry.path for entry in entries if PLACE.fullmatch(entry.name)]
+    for place in places:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.lstat(place).st_mode):
+                message = "it is no directory, or a link to one"
+                raise refused(NotADirectoryError(errno.ENOTDIR, message), place)
 
 
 def _append(fd: int, data: bytes, *, sync: bool = False) -> int:

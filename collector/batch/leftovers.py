@@ -13,14 +13,13 @@ from typing import Final
 
 from collector.batch.history import History
 from collector.batch.lines import Filed
-from collector.batch.shard import FILES_NAME, RUN_NAME, Shard
+from collector.batch.shard import FILES_NAME, PLACE, RUN_NAME, Shard
 from collector.errors import CollectorError
 from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
 from collector.store.rundir.reclaim import reclaim
 
 _OURS: Final = re.compile(r"([0-9a-f]{32})\.[0-9]+(?:-[0-9a-f]+)?\.(?:out|log|value)")
 _PART: Final = re.compile(r"\.collector-[0-9a-f]+\.part")
-_PLACE: Final = re.compile(r"[0-9a-f]{2}")
 
 
 def remove_leftovers(history: History, shard: Shard) -> None:
@@ -46,7 +45,7 @@ def _files(shard: Shard) -> Iterator[tuple[str, list[str]]]:
     with contextlib.suppress(OSError):
         files = open_private(FILES_NAME, DIRECTORY_FLAGS, dir_fd=shard.fd)
         try:
-            for place in filter(_PLACE.fullmatch, os.listdir(files)):
+            for place in filter(PLACE.fullmatch, os.listdir(files)):
                 fd = open_private(place, DIRECTORY_FLAGS, dir_fd=files)
                 try:
                     yield place, os.listdir(fd)

@@ -10,6 +10,7 @@ Invariants: I1  what is read is as long as its line says, or an OutputLostError 
 import contextlib
 import errno
 import os
+import re
 import stat
 import threading
 import weakref
@@ -26,6 +27,8 @@ from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_pr
 JOURNAL_NAME: Final = "journal.jsonl"
 FILES_NAME: Final = "files"
 RUN_NAME: Final = "run"
+PLACE: Final = re.compile(r"[0-9a-f]{2}")
+"""A directory for files, in that of all files."""
 
 
 def pack_name(pack: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import Batch, OutputLostError
+from collector import Batch, BatchError, OutputLostError, SpillError
 from tests.support.batchdir import ended, journal, output, run, writer
 
 INPUTS = ["a", "b", "c"]
@@ -211,12 +211,59 @@ def test_what_is_incomplete_runs_again_and_is_named(
                 with pytest.raises(OutputLostError):
                     record.output().read() + record.log().read()
     if damage is files_are_a_link:
+        with pytest.raises(BatchError, match=r"no directory, or a link to one: .*/shard-0/files"):
+            run(path, INPUTS, sizes=LARGE)
         os.unlink(path / "shard-0" / "files")
     assert run(path, INPUTS, sizes=LARGE) == again
     for text in again:
         assert f"job-{text} counts as not done" in caplog.text
     assert_whole(path)
     assert run(path, INPUTS, sizes=LARGE) == []
+
+
+def a_place_of_files_is_a_link(path: Path, elsewhere: Path) -> None:
+    place = large_file(path).parent
+    place.rename(elsewhere / "place")
+    place.symlink_to(elsewhere / "place")
+
+
+def the_place_of_files_is_a_fifo(path: Path, _elsewhere: Path) -> None:
+    shutil.rmtree(path / "shard-0" / "files")
+    os.mkfifo(path / "shard-0" / "files")
+
+
+@pytest.mark.parametrize("damage", [a_place_of_files_is_a_link, the_place_of_files_is_a_fifo])
+def test_nothing_runs_whose_files_would_lie_behind_a_link(
+    tmp_path: Path, damage: Callable[[Path, Path], None]
+) -> None:
+    path = made(tmp_path / "b")
+    (tmp_path / "elsewhere").mkdir()
+    damage(path, tmp_path / "elsewhere")
+    before = journal(path).read_bytes()
+    files = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BatchError, match=r"no directory, or a link to one: .*/shard-0/files"):
+        run(path, [*INPUTS, "d"], sizes=LARGE | {"d": 70_000})
+    assert journal(path).read_bytes() == before
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_a_batch_that_is_moved_while_it_runs_promises_nothing_that_is_not_there(
+    tmp_path: Path,
+) -> None:
+    path, moved = tmp_path / "b", tmp_path / "moved"
+    with writer(path) as writing:
+        first, second = writing.task("a"), writing.task("b")
+        writing.store(first, ended(output("a", 70_000)))
+        path.rename(moved)
+        for task in (first, second):  # the place of the first one's files is known already
+            with pytest.raises(SpillError, match="others have moved this directory"):
+                writing.store(task, ended(output("b", 70_000)))
+        writing.store(writing.task("c"), ended(output("c")))
+    assert sorted(os.listdir(tmp_path)) == ["moved"]
+    with Batch.open(moved) as batch:
+        assert batch.verify() == []
+        assert [r.input for r in batch if r.status == "done"] == ["a", "c"]
+    assert run(moved, INPUTS) == ["b"]
 
 
 def test_bytes_of_others_never_stand_in_for_those_of_a_pack_that_was_cut(tmp_path: Path) -> None:
