@@ -7,14 +7,11 @@ Owns:       the recorder, until it is left.
 """
 
 import errno
-import functools
-import hashlib
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, final
 
-from collector.batch.directory import What
+from collector.batch.functions import what_of
 from collector.batch.jobs import KeptJob, ResumedJob
 from collector.batch.keys import key_text, part_of
 from collector.batch.names import Template, names_a_file
@@ -62,39 +59,6 @@ def submitting(
         return _Kept(core, options, fn, keeping, names=names, writer=writer, batch=batch)
 
     return begin
-
-
-def what_of(fn: Callable[..., Any]) -> What:
-    """Say what is run: the function by its name, with a hash of its source."""
-    return What("function", _name_of(fn), _source_of(fn))
-
-
-def _name_of(fn: Any) -> str:
-    if isinstance(fn, functools.partial):
-        bound = [*fn.args, *sorted(fn.keywords.items())]
-        return f"{_name_of(fn.func)}{_bound_text(bound)}"
-    if not hasattr(fn, "__qualname__"):
-        fn = type(fn)  # an object that can be called
-    return f"{getattr(fn, '__module__', None) or '?'}:{fn.__qualname__}"
-
-
-def _bound_text(bound: list[Any]) -> str:
-    """Say what a partial is bound to; what has no key says nothing."""
-    try:
-        digest = hashlib.blake2b(key_text(bound), digest_size=8).hexdigest()
-    except TypeError:
-        return ""
-    return f"({digest})"
-
-
-def _source_of(fn: Any) -> str | None:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    try:
-        source = inspect.getsource(fn if hasattr(fn, "__qualname__") else type(fn))
-    except Exception:  # noqa: BLE001 - it may be of any kind, and the hash is advice only
-        return None
-    return hashlib.blake2b(source.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 @final

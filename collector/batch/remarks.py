@@ -78,8 +78,8 @@ def say_what_is_there(history: History, what: What, path: str) -> None:
     )
     if older and (count := table.done_in(older)):
         _logger.warning(
-            "%s: %s has changed since: %d results are of an older one (resume='all' runs them "
-            "again)",
+            "%s: %s, or what it is bound to, has changed since: %d results are of an older one "
+            "(resume='all' runs them again)",
             path,
             what.name,
             count,

@@ -153,7 +153,7 @@ def test_a_changed_function_is_said_and_not_run_again(
 ) -> None:
     run(tmp_path / "b", ["a", "b"])
     assert run(tmp_path / "b", ["a", "b", "c"], source="other") == ["c"]
-    assert "tests:job has changed since: 2 results are of an older one" in caplog.text
+    assert "tests:job, or what it is bound to, has changed since: 2 results are" in caplog.text
 
 
 def test_a_directory_with_results_is_refused_if_that_is_asked_for(tmp_path: Path) -> None:
