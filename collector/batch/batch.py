@@ -7,15 +7,17 @@ Invariants: I1  nothing is changed.
             I2  what is told is what was there when it was opened, or later.
 """
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, final
 
 from collector.batch import lines
 from collector.batch.directory import BatchDirectory, BatchFacts
 from collector.batch.history import History
+from collector.batch.keeping import is_held
 from collector.batch.keys import Keys, key_text
 from collector.batch.names import Template
 from collector.batch.record import AttemptRecord, Record, record_of, why_of
@@ -24,6 +26,8 @@ from collector.closable import Closable
 from collector.errors import BatchError
 
 _FIRST_FAILURES = 10
+_LOOKS = 3
+"""So often problems are looked at again of a batch that is written."""
 
 
 @final
@@ -149,22 +153,16 @@ class Batch(Closable):
     def verify(self) -> list[str]:
         """Look for every byte that the journals promise; returns what is wrong, [] if nothing is.
 
-        Bytes are counted, not compared.
+        Bytes are counted, not compared. What a running process is replacing is looked for again.
         """
-        tally = self._history.tally
-        problems = [f"a line counts as not there: {line}" for line in tally.bad_lines]
-        if tally.bad > len(tally.bad_lines):
-            problems.append(f"so do {tally.bad - len(tally.bad_lines)} more lines")
-        for row in self._history.table.in_order():
-            for number, (shard, ended, kept) in enumerate(self._history.kept(row)):
-                looks = kept or not number
-                reason = self._history.missing_of(shard, ended) if looks else ""
-                if reason:
-                    who = ended.name or ended.input
-                    problems.append(
-                        f"job {who} (key {ended.key}), attempt {ended.attempt}: {reason}"
-                    )
-        return problems
+        problems = _problems(self._history, None)
+        looks = _LOOKS if problems else 0
+        while looks:
+            with contextlib.closing(History(self._directory)) as now:
+                written = _is_written(now)
+                problems = _problems(now, problems, written=written)
+            looks = looks - 1 if problems and written else 0
+        return [problem for found in problems.values() for problem in found]
 
     def export(self, template: str, *, overwrite: bool = False) -> list[Path]:
         """Copy the output of each job that is done to a name of its own.
@@ -265,3 +263,40 @@ class Batch(Closable):
                     "status": ended.status,
                     "error": AttemptRecord(*found, kept=True).error,
                 }
+
+
+def _is_written(history: History) -> bool:
+    """Tell whether a process writes into one of the shards."""
+    left = history.tally.left
+    return any(is_held(one) for n, one in enumerate(history.shards) if n not in left)
+
+
+def _problems(
+    history: History, among: Collection[str] | None, *, written: bool = False
+) -> dict[str, list[str]]:
+    """Say what is wrong, by the keys of the jobs; "" is the journals'.
+
+    Args:
+        history: Of the batch.
+        among: Only of these jobs.
+        written: A process writes: what it is about to replace is there until then.
+    """
+    table, tally = history.table, history.tally
+    found = {"": [f"a line counts as not there: {line}" for line in tally.bad_lines]}
+    if tally.bad > len(tally.bad_lines):
+        found[""].append(f"so do {tally.bad - len(tally.bad_lines)} more lines")
+    rows = table.in_order()
+    if among is not None:
+        rows = [row for key in among if key and (row := table.find(key)) is not None]
+        rows.sort(key=table.seq)
+    for row in rows:
+        for number, (shard, ended, kept) in enumerate(history.kept(row)):
+            about_to = written and history.begun(ended.key, ended.attempt) is not None
+            looks = (kept or not number) and not about_to
+            reason = history.missing_of(shard, ended) if looks else ""
+            if reason:
+                who = ended.name or ended.input
+                found.setdefault(ended.key, []).append(
+                    f"job {who} (key {ended.key}), attempt {ended.attempt}: {reason}"
+                )
+    return {key: problems for key, problems in found.items() if problems}

@@ -17,14 +17,21 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final, final
 
-from collector.batch.directory import SHARD_PREFIX, BatchDirectory, refused
+from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, refused
 from collector.batch.lines import Filed, Packed
 from collector.batch.shard import FILES_NAME, JOURNAL_NAME, PLACE, Shard, pack_name
 from collector.errors import BatchError, CollectorError, spill_error
 from collector.settings import PACK_BYTES
 from collector.store.output.output import Output, publish
 from collector.store.output.spill_file import write_all
-from collector.store.rundir.locks import close_private, loading, open_private, unsupported
+from collector.store.rundir.locks import (
+    close_private,
+    loading,
+    open_private,
+    share,
+    unlock,
+    unsupported,
+)
 from collector.store.rundir.owner import Owner, read_owner
 
 if TYPE_CHECKING:
@@ -95,6 +102,23 @@ class ShardLock:
             )
             return
         self._lock = lock
+
+
+def is_held(shard: Shard) -> bool:
+    """Whether a process has the right to write into a shard."""
+    try:
+        fd = open_plain(shard.fd, LOCK_NAME)
+    except OSError:
+        return False
+    try:
+        if not share(fd):
+            return True
+        unlock(fd)
+    except OSError:  # locks are refused here: nobody can hold one
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def _held(path: str) -> str:

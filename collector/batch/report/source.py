@@ -15,9 +15,9 @@ from typing import Final, NamedTuple, final
 
 from collector.batch import lines
 from collector.batch.batch import Batch
-from collector.batch.directory import BatchDirectory, open_plain
+from collector.batch.directory import BatchDirectory
 from collector.batch.history import History
-from collector.batch.keeping import LOCK_NAME
+from collector.batch.keeping import is_held
 from collector.batch.parts import shard_name
 from collector.batch.record import AttemptRecord, Record
 from collector.batch.report.record import (
@@ -31,11 +31,9 @@ from collector.batch.report.record import (
     Worker,
 )
 from collector.batch.report.text import TAIL_BYTES
-from collector.batch.shard import Shard
 from collector.batch.states import State
 from collector.closable import Closable
 from collector.errors import BatchError, OutputLostError
-from collector.store.rundir.locks import share, unlock
 
 
 @final
@@ -65,7 +63,7 @@ class Source(Closable):
         self._batch: Final = Batch(directory, facts, history)
         tally = history.tally
         not_left = [s for number, s in enumerate(history.shards) if number not in tally.left]
-        held = {shard.name for shard in not_left if _is_held(shard)}
+        held = {shard.name for shard in not_left if is_held(shard)}
         self._unended = _unended(history, held) if not_left or _some_interrupted(history) else {}
         self.batch: Final = ReportedBatch(
             name=os.path.basename(directory.path) or directory.path,
@@ -175,20 +173,3 @@ def _unended(history: History, held: Collection[str]) -> dict[str, _Begun]:
         runs = shard.name in held
         found |= {key: _Begun(at, runs) for key, at in here.items() if runs or key not in found}
     return found
-
-
-def _is_held(shard: Shard) -> bool:
-    """Whether a process has the right to write into a shard."""
-    try:
-        fd = open_plain(shard.fd, LOCK_NAME)
-    except OSError:
-        return False
-    try:
-        if not share(fd):
-            return True
-        unlock(fd)
-    except OSError:  # locks are refused here: nobody can hold one
-        return False
-    finally:
-        os.close(fd)
-    return False
