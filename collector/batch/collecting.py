@@ -16,7 +16,7 @@ from collector.batch.jobs import KeptJob, ResumedJob
 from collector.batch.keys import key_text, part_of
 from collector.batch.names import Template, names_a_file
 from collector.batch.parts import shard_name
-from collector.batch.recorder import Recorder
+from collector.batch.recorder import Recorder, wait_for_left
 from collector.batch.states import State, resume_of
 from collector.batch.writer import BatchWriter, Options, Task
 from collector.executor.collecting import Submitting
@@ -55,6 +55,7 @@ def submitting(
     what = what_of(fn)
 
     def begin(batch: OpenBatch) -> "_Kept[T]":
+        wait_for_left(path, shard)
         writer = BatchWriter.open(path, what, writing, inputs=total)
         return _Kept(core, options, fn, keeping, names=names, writer=writer, batch=batch)
 

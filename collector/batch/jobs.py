@@ -138,7 +138,7 @@ class KeptJob(Job[Any]):
         self, value: Any, error: BaseException | None, output: Output, log: Output | None
     ) -> None:
         """See `JobOwner.settle`: it is stored first, in another thread."""
-        ending = self._ending
+        ending, self._ending = self._ending, None  # it has this job
         if ending is None:
             super().settle(value, error, output, log)
         else:

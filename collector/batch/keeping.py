@@ -135,7 +135,10 @@ def _held(path: str) -> str:
         who = f"process {owner.pid} on {owner.host} ({owner.command})"
     message = f"{who} writes into it: wait for its end, or end it"
     if (owner.pid, owner.host) == (os.getpid(), os.uname().nodename):
-        message = "this process writes into it: close the iterator of the other collect"
+        message = (
+            "this process writes into it: call close() on what the other collect has returned, or "
+            "read that to its end"
+        )
     return message
 
 

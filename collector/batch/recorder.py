@@ -17,6 +17,7 @@ import pickle
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, final
 
@@ -41,6 +42,10 @@ _STATUSES: Final = {
     Outcome.KILLED: "killed",
 }
 """What the journal says of an attempt that has ended so; of others it says nothing."""
+
+
+_at_work: "Final[weakref.WeakSet[Recorder]]" = weakref.WeakSet()
+"""All of this process."""
 
 
 class _Began(NamedTuple):
@@ -77,6 +82,12 @@ class Recorder:
         self._idle.set()
         self._thread = threading.Thread(target=self._record, name="collector-record", daemon=True)
         self._thread.start()
+        _at_work.add(self)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Which shard of which directory it writes."""
+        return os.path.realpath(self._writer.directory.path), self._writer.options.shard
 
     def expect(self, job: KeptJob) -> None:
         """A job was submitted: it is waited for."""
@@ -112,6 +123,20 @@ class Recorder:
                 self._coming.put(None)
         if idle and threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def wait_if_left(self) -> None:
+        """Let the jobs end of a `collect` that was left, so that another may go on in its shard."""
+        if not self._left or os.getpid() != self._pid:
+            return
+        with self._lock:
+            running = self._open
+        if running:
+            _logger.warning(
+                "%s: waits for %d jobs of an earlier collect, which was left, to end.",
+                self._writer.directory.path,
+                running,
+            )
+        self.wait()
 
     def wait(self) -> None:
         """Wait until everything that has ended is stored; at once in the recording thread."""
@@ -335,3 +360,14 @@ def _text(error: BaseException) -> str:
         return calls.shorten(str(error))
     except BaseException as failure:  # noqa: BLE001 - a __str__ of the user's that raises, or exits
         return f"<its text cannot be had: {type(failure).__name__}>"
+
+
+def wait_for_left(path: str, shard: str) -> None:
+    """Wait until no `collect` of this process that was left has jobs of that shard.
+
+    Runs in: the thread that iterates the next one.
+    """
+    place = os.path.realpath(path), shard
+    for recorder in list(_at_work):
+        if recorder.place == place:
+            recorder.wait_if_left()

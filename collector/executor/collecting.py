@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 from collector.errors import BatchHaltedError, JobKilledError
@@ -197,7 +197,7 @@ def collected(  # noqa: PLR0913 - the parts of a `collect`
     *,
     ordered: bool,
     stopping: Stopping | None = None,
-) -> "Iterator[Job[Any]]":
+) -> "Generator[Job[Any], None, None]":
     """Run a job for each item and yield them as they finish, or in the order of the items."""
     finished: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
     open_jobs: deque[Job[Any]] = deque()

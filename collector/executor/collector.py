@@ -270,12 +270,13 @@ class Collector(Executor):
         shard: tuple[int, int] | None = None,
         halt: str | None = None,
         budget: Mapping[str, float] | None = None,
-    ) -> "Iterator[collector.Job[Any]]":
+    ) -> "Generator[collector.Job[Any], None, None]":
         """Run `fn(item)` for each item and yield the jobs as they finish, failed ones too.
 
         Items are taken as they are needed, and no job is held here that was yielded. Leaving the
-        loop early cancels what has not started. When an item cannot be had or submitted, the jobs
-        before it are yielded first, then that is raised; a Ctrl-C and the like is raised at once.
+        loop early cancels what has not started; if the generator has a name, call its `close()`.
+        When an item cannot be had or submitted, the jobs before it are yielded first, then that is
+        raised; a Ctrl-C and the like is raised at once.
 
         Args:
             fn: The function to run.

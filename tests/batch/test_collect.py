@@ -278,7 +278,7 @@ def test_a_loop_that_is_left_keeps_what_was_running(tmp_path: Path) -> None:
     with Collector(1, progress=False) as collector:
         jobs = collector.collect(double, range(100), batch=tmp_path / "b")
         next(jobs)
-        jobs.close()  # type: ignore[attr-defined]
+        jobs.close()
     with Batch.open(tmp_path / "b") as batch:
         assert 0 < batch.status()["done"] < 100
         assert batch.verify() == []

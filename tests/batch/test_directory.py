@@ -113,7 +113,7 @@ def test_it_may_be_moved(tmp_path: Path) -> None:
 
 def test_a_second_writer_of_one_process_is_told_what_to_close(tmp_path: Path) -> None:
     with writer(tmp_path / "b"):
-        with pytest.raises(BatchError, match="this process writes into it: close the iterator"):
+        with pytest.raises(BatchError, match=r"this process writes into it: call close\(\) on"):
             writer(tmp_path / "b")
         with Batch.open(tmp_path / "b") as batch:
             assert batch.status()["done"] == 0

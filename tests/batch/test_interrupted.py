@@ -1,5 +1,6 @@
 """What is kept of jobs that were running when somebody ended them, and of those that run long."""
 
+import gc
 import json
 import os
 import threading
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from collector import Batch, Collector, JobKilledError, JobTimeoutError
+from collector import Batch, BatchError, Collector, JobKilledError, JobTimeoutError
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter, Task
 from tests.support.batchdir import journal, run, writer
@@ -119,6 +120,52 @@ def test_shutdown_returns_no_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(list(jobs)) == 4
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_the_next_collect_has_what_still_ran_when_a_loop_was_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, named: bool
+) -> None:
+    go_on = tmp_path / "go on"
+    inputs = [(0, str(go_on)), (1, str(go_on))]
+    with Collector(2, progress=False) as collector:
+        left = collector.collect(double_later, inputs, batch=tmp_path / "b")
+        assert next(left).args == (inputs[0],)
+        if named:
+            with pytest.raises(BatchError, match=r"call close\(\) on what the other collect"):
+                next(collector.collect(double_later, inputs, batch=tmp_path / "b"))
+        left.close()
+        found: list[bool] = []
+
+        def goes_on() -> None:
+            found.extend(
+                job.resumed for job in collector.collect(double_later, inputs, batch=tmp_path / "b")
+            )
+
+        loop = threading.Thread(target=goes_on)
+        loop.start()
+        while "waits for 1 jobs of an earlier collect" not in caplog.text:
+            loop.join(0.01)
+            assert loop.is_alive()
+        go_on.touch()
+        loop.join()
+    assert found == [True, True]
+    caplog.clear()
+
+
+def test_a_batch_that_was_read_holds_no_descriptor(tmp_path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with Collector(1, progress=False) as collector:
+            list(collector.collect(double, range(3), batch=tmp_path / "first"))
+            before = os.listdir("/proc/self/fd")
+            for name in "abc":
+                for _ in range(2):
+                    assert list(collector.collect(double, range(3), batch=tmp_path / name))
+            assert os.listdir("/proc/self/fd") == before
+    finally:
+        gc.enable()
+
+
 def test_two_batches_of_one_collector_keep_apart(tmp_path: Path) -> None:
     with Collector(2, progress=False) as collector:
         one = collector.collect(double, range(9), batch=tmp_path / "one")
@@ -154,7 +201,7 @@ def test_a_child_that_the_user_forks_writes_and_closes_nothing(tmp_path: Path) -
         if pid == 0:
             status = 1
             try:
-                jobs.close()  # type: ignore[attr-defined]
+                jobs.close()
                 status = 0
             finally:
                 os._exit(status)

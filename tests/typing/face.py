@@ -96,6 +96,7 @@ def others(collector: Collector) -> None:
         assert_type(job.output(), Output)
         assert_type(job.progress, Progress)
         assert_type(job.progress.mode, Mode)
+    collector.collect(lines, [3]).close()
     collector.collect(lines, ["three"])  # type: ignore[arg-type]
 
 
