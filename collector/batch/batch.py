@@ -98,9 +98,11 @@ class Batch(Closable):
             failures: So many failures are told at most.
 
         Returns:
-            `done`, `failed`, `interrupted` and `waiting` (numbers of jobs), `bytes` (of the outputs
-            of those that are done), `seconds` and `meters` (of all attempts together), and
-            `failures`, each with `key`, `name`, `input`, `status` (of the attempt) and `error`.
+            `done`, `failed`, `interrupted` and `waiting` (numbers of jobs; the last one is the
+            number of inputs of the last run less the others, so it is too small if inputs were
+            removed or replaced), `bytes` (of the outputs of those that are done), `seconds` and
+            `meters` (of all attempts together), and `failures`, each with `key`, `name`, `input`,
+            `status` (of the attempt) and `error`.
         """
         table, tally = self._history.table, self._history.tally
         counts = {state.value: number for state, number in table.counts().items()}
@@ -168,7 +170,8 @@ class Batch(Closable):
         """Copy the output of each job that is done to a name of its own.
 
         Args:
-            template: With the fields `input`, `key`, `seq` and `name`, as of `str.format`.
+            template: With the fields `input`, `key`, `seq` and `name`, as of `str.format`; `input`
+                is the text of the input.
             overwrite: Replace what is there.
 
         Returns:

@@ -6,14 +6,18 @@ Runs in:    the parent, in the thread that iterates.
 Owns:       the recorder, until it is left.
 """
 
+import contextlib
 import errno
+import logging
 import os
+import stat
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 from collector.batch.functions import what_of
 from collector.batch.jobs import KeptJob, ResumedJob
 from collector.batch.keys import key_text, part_of
+from collector.batch.lines import Saved
 from collector.batch.names import Template, names_a_file
 from collector.batch.parts import shard_name
 from collector.batch.recorder import Recorder, wait_for_left
@@ -26,9 +30,15 @@ from collector.executor.options import BatchOptions
 from collector.executor.options import Options as JobOptions
 from collector.process.pickling import calls
 from collector.progress.board import OpenBatch
+from collector.settings import PACKED_BYTES
 from collector.store.absolute import absolute_path, working_directory
+from collector.store.output.output import Output, publish
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("collector")
+_TOLD: Final = 10
+"""So many outputs that are not saved are named."""
 
 
 def submitting(
@@ -96,7 +106,11 @@ class _Kept(Generic[T]):
         task = self._writer.task(item, text)
         if self._shard is not None and part_of(task.key, self._shard[1]) != self._shard[0]:
             return None
-        return self._run(task, item) if task.runs else self._resumed(task, item)
+        if task.runs:
+            return self._run(task, item)
+        if task.state is State.DONE:
+            self._names.save_again(task, item, self._writer)
+        return self._resumed(task, item)
 
     def complete(self) -> None:
         """See `Submits.complete`."""
@@ -164,6 +178,45 @@ class _Names:
         self._make = make
         self._base = base
         self._first: dict[str, tuple[str, str]] = {}
+        self._refused = 0
+
+    def save_again(self, task: Task, item: Any, writer: BatchWriter) -> None:
+        """Save the output of a job that is done, if it has no name of the user's yet.
+
+        Its result counts whether or not that can be: it is said.
+        """
+        found = None if self._make is None else writer.history.attempt(task.row)
+        if found is None or isinstance(found[1].out, Saved):
+            return
+        task.name = found[1].name
+        self.want(task, item)
+        error = task.refused
+        if error is None:
+            try:
+                self._copy(found[0].output(found[1].out, complete=True), task.save, writer)
+            except OSError as failure:
+                error = failure
+        if error is not None:
+            self._refused += 1
+            if self._refused <= _TOLD:
+                more = "; others are not told of" if self._refused == _TOLD else ""
+                _logger.warning(
+                    "%s: the output of %r is not saved: %s%s",
+                    writer.directory.path,
+                    task.input,
+                    str(error),  # its traceback holds the batch
+                    more,
+                )
+
+    def _copy(self, output: Output, name: str, writer: BatchWriter) -> None:
+        path = absolute_path(os.path.join(self._base, name))
+        if _begins_alike(path, output):
+            return  # an earlier run has saved it: no line tells of that
+        try:
+            publish(output, path, overwrite=False, sync=writer.options.durable)
+        except FileExistsError as error:
+            message = "something else has that name: move it away"
+            raise FileExistsError(errno.EEXIST, message, name) from error
 
     def want(self, task: Task, item: Any) -> None:
         """Note the name that the output of a task is to have, or why it cannot have one."""
@@ -187,3 +240,13 @@ class _Names:
             message = f"the output of {text!r} has that name already"
             raise FileExistsError(errno.EEXIST, message, name)
         return name
+
+
+def _begins_alike(path: str, output: Output) -> bool:
+    """Tell whether a file is as long as an output, and has the same bytes as far as one reads."""
+    with contextlib.suppress(FileNotFoundError):
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size == output.size:
+            with open(path, "rb") as file, output.open() as own:
+                return file.read(PACKED_BYTES) == own.read(PACKED_BYTES)
+    return False

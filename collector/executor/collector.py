@@ -291,8 +291,9 @@ class Collector(Executor):
                 of it.
             key: Returns what makes an item itself, where the item is no text, bytes, number, None
                 or path, nor a tuple, list or dict of these.
-            save: A name for the output of each item that succeeds: a template of `str.format` with
-                the fields `input`, `key`, `seq` and `name`, or a function of the item.
+            save: A name for the output of each item that succeeds, or has: a template of
+                `str.format` with the fields `input`, `key`, `seq` and `name`, or a function of the
+                item.
             resume: "failed" runs what has not succeeded, "new" what has no result at all, "all"
                 everything again; "never" refuses a directory that has results.
             durable: Have everything on the disk before its job is yielded.

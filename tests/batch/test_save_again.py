@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from collector import Batch
+from collector import Batch, Collector
 from collector.batch.states import Resume
 from collector.batch.storing import Storing
 from collector.batch.writer import BatchWriter, Options, Task
@@ -18,6 +18,7 @@ from collector.errors import SpillError
 from collector.store.output.output import Output, publish
 from collector.store.rundir.directory import RunDirectory
 from tests.support.batchdir import ended, failed, journal, writer
+from tests.support.batchjobs import many_bytes
 from tests.support.killpoints import in_child
 
 ALL = Options(resume=Resume.ALL)
@@ -221,6 +222,53 @@ def test_another_shard_may_finish_what_a_kill_has_left(
     killed_at(monkeypatch, lambda: run(path, b"two", name, later), after=True)
     assert run(path, b"two", name) is True  # in a shard that is read first
     assert run(path, b"two", name) is None
+
+
+def later(path: Path, inputs: Any, save: Any) -> list[tuple[Any, bool]]:
+    with Collector(1, progress=False) as collector:
+        jobs = collector.collect(many_bytes, inputs, batch=path, save=save, ordered=True)
+        return [(job.args[0], job.resumed) for job in jobs if job.exception() is None]
+
+
+def test_what_was_done_before_names_were_given_is_saved_and_not_run_again(tmp_path: Path) -> None:
+    path, save = tmp_path / "b", os.fspath(tmp_path / "out" / "{input}-{seq}.bin")
+    sizes = [0, 10, 100_000]
+    assert later(path, sizes, None) == [(size, False) for size in sizes]
+    for _ in range(2):
+        assert later(path, [*sizes, 7], save)[:3] == [(size, True) for size in sizes]
+        found = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+        assert found == {f"{size}-{seq}.bin": bytes(size) for seq, size in enumerate([*sizes, 7])}
+        os.unlink(tmp_path / "out" / "10-1.bin")
+    with Batch.open(path) as batch:  # it has them all the same
+        assert batch.verify() == []
+        assert [r.output().size for r in batch] == [*sizes, 7]
+
+
+def test_what_cannot_be_saved_of_what_was_done_before_stays_done_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert later(tmp_path / "b", range(3, 15), None)
+    (tmp_path / "3").write_bytes(b"own")  # as long as the output is
+    (tmp_path / "4").mkdir()
+    os.mkfifo(tmp_path / "5")
+
+    def name(size: int) -> Path:
+        return tmp_path / str(size) if size < 7 else tmp_path / "x" / str(1 // (size - 14))
+
+    assert later(tmp_path / "b", range(3, 15), name) == [(size, True) for size in range(3, 15)]
+    assert (tmp_path / "3").read_bytes() == b"own"
+    assert sorted(os.listdir(tmp_path)) == ["3", "4", "5", "6", "b", "x"]
+    said = [line for line in caplog.text.splitlines() if "is not saved" in line]
+    for size, why in (
+        ("3", "has that name: move it away"),
+        ("4", "a directory"),
+        ("5", "has that name"),
+    ):
+        (line,) = (line for line in said if f"output of '{size}'" in line)
+        assert why in line
+    assert "the output of '7' has that name already" in caplog.text
+    assert len(said) == 10
+    assert said[-1].endswith("others are not told of")
 
 
 @pytest.mark.parametrize("keep_failed", [False, True])
