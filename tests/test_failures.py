@@ -182,8 +182,10 @@ def test_a_budget_counts_what_earlier_runs_have_spent(method: str, tmp_path: Pat
         assert len(list(first)) == 5
         with pytest.raises(BatchHaltedError, match=r"used up: 8 of 8 \(raise it to go on\);"):
             list(here.collect(spends, range(10), batch=kept, budget={"usd": 8}, buffersize=1))
-        with pytest.raises(BatchHaltedError, match="10 of 10 are left") as raised:
+        with pytest.raises(BatchHaltedError, match="2 of 10 are left") as raised:
             list(here.collect(spends, range(10), batch=kept, budget={"usd": 8}))
+        with pytest.raises(BatchHaltedError, match="10 of 10 are left"):
+            list(here.collect(spends, range(10), batch=kept, budget={"usd": 8}, resume="all"))
     assert raised.value.done == 0
 
 

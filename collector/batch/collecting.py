@@ -21,7 +21,7 @@ from collector.batch.lines import Saved
 from collector.batch.names import Template, names_a_file
 from collector.batch.parts import shard_name
 from collector.batch.recorder import Recorder, wait_for_left
-from collector.batch.states import State, resume_of
+from collector.batch.states import Resume, State, resume_of
 from collector.batch.writer import BatchWriter, Options, Task
 from collector.executor.collecting import Submitting
 from collector.executor.core import Core
@@ -123,6 +123,11 @@ class _Kept(Generic[T]):
     def spent(self) -> Mapping[str, float]:
         """See `Submits.spent`."""
         return dict(self._writer.history.tally.meters)
+
+    def has(self) -> int:
+        """See `Submits.has`."""
+        runs_all = self._writer.options.resume is Resume.ALL
+        return 0 if runs_all else self._writer.history.table.done_and_not_met()
 
     def continued_by(self) -> str:
         """See `Submits.continued_by`."""

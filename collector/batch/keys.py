@@ -13,6 +13,7 @@ Source:     length-prefixed strings after D. J. Bernstein's netstrings; BLAKE2 i
 import hashlib
 import numbers
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -33,6 +34,14 @@ def key_text(value: object) -> bytes:
         return make(value)
     except RecursionError:
         raise TypeError("an input that contains itself has no key: give key=") from None
+    except ValueError as error:  # Python's limit, against numbers that take for ever to be written
+        if "integer string conversion" not in str(error):
+            raise
+        message = (
+            f"a whole number of more than {sys.get_int_max_str_digits()} digits has no key: give "
+            "key=, for example key=hex, or raise the limit with sys.set_int_max_str_digits()"
+        )
+        raise TypeError(message) from None
 
 
 def _text(value: object) -> bytes:
@@ -139,7 +148,17 @@ def part_of(key: str, parts: int) -> int:
 
 
 def input_text(value: object) -> str:
-    """Say an input for people: a text as it is, a path as one, all else as Python writes it."""
+    """Say an input for people: a text as it is, a path as one, all else as Python writes it.
+
+    Of what cannot be written, such as a whole number beyond Python's limit, only the class is said.
+    """
+    try:
+        return _written(value)
+    except Exception:  # noqa: BLE001 - a __repr__ of the user's: its job can run all the same
+        return f"<{type(value).__qualname__} that cannot be written>"
+
+
+def _written(value: object) -> str:
     if type(value) in {int, float, tuple, list}:
         return repr(value)  # of a million inputs most are of these kinds, or texts
     if isinstance(value, str):

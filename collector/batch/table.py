@@ -25,6 +25,7 @@ _ATTEMPT_MASK: Final = 0xFFFFFFFF
 _NOWHERE: Final = 2**64 - 1
 _ONLY_STATE: Final = bytes(flags & _STATE_BITS for flags in range(256))
 _ONLY_LOST: Final = bytes(bool(flags & _LOST) for flags in range(256))
+_DONE_AND_NOT_MET: Final = bytes(flags & (_STATE_BITS | _MET) == _DONE for flags in range(256))
 _AFTER_FIRST: Final = (
     _STATES.index(moved(State.WAITING, Event.FAILED)),
     _STATES.index(moved(State.WAITING, Event.SUCCEEDED)),
@@ -195,6 +196,10 @@ class Table:
         """Count the jobs in each state."""
         flags = self._flags.translate(_ONLY_STATE)
         return {state: flags.count(number) for number, state in enumerate(_STATES)}
+
+    def done_and_not_met(self) -> int:
+        """Count the jobs that are done and whose input has not come in this run."""
+        return self._flags.translate(_DONE_AND_NOT_MET).count(1)
 
     def lost(self) -> int:
         """Count the jobs whose result is not all there."""

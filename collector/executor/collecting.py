@@ -46,6 +46,9 @@ class Submits(Protocol[T_contra]):
     def spent(self) -> "Mapping[str, float]":
         """Return what earlier runs have counted, whose results these are."""
 
+    def has(self) -> int:
+        """Return how many results it has of inputs that have not come yet, as far as it knows."""
+
     def continued_by(self) -> str:
         """Say how the rest is run."""
 
@@ -79,6 +82,10 @@ class JustRun(Generic[T]):
     def spent(self) -> "Mapping[str, float]":
         """See `Submits.spent`."""
         return {}
+
+    def has(self) -> int:
+        """See `Submits.has`."""
+        return 0
 
     def continued_by(self) -> str:
         """See `Submits.continued_by`."""
@@ -179,12 +186,12 @@ class Stopping:
     left = 0
     """How many of the jobs that were submitted have not ended by themselves."""
 
-    def error(self, done: int, continued_by: str) -> BatchHaltedError:
+    def error(self, done: int, submits: Submits[Any]) -> BatchHaltedError:
         """Return what the `collect` ends with."""
         left = f"{self.left} of the jobs that were submitted have not been run to their end"
         if self._total is not None:
-            left = f"{max(0, self._total - done)} of {self._total} are left"
-        message = f"the batch has stopped: {self._tally.reason}; {left}; {continued_by}"
+            left = f"{max(0, self._total - done - submits.has())} of {self._total} are left"
+        message = f"the batch has stopped: {self._tally.reason}; {left}; {submits.continued_by()}"
         return BatchHaltedError(message, self._tally.reason, done, self.left)
 
 
@@ -278,7 +285,7 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
         for job in stopping.drain():
             done += 1
             yield job
-        raise stopping.error(done, submits.continued_by())
+        raise stopping.error(done, submits)
     finally:
         del failure
         pool.cancel(open_jobs)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.batch.keys import Keys, key_text, part_of
+from collector.batch.keys import Keys, input_text, key_text, part_of
 from collector.batch.states import TABLE, Event, Resume, State, moved, runs, why
 from collector.errors import ProtocolError
 
@@ -151,3 +151,22 @@ def test_the_page_has_the_table_of_the_code() -> None:
 def test_the_reason_agrees_with_what_is_done(state: State, resume: Resume) -> None:
     sentence = why(state, resume, 2)
     assert sentence.startswith("runs: " if runs(state, resume) else "does not run: ")
+
+
+class Shy:
+    def __repr__(self) -> str:
+        raise AttributeError("not yet")
+
+
+@pytest.mark.parametrize(
+    "value", [10**5000, (1, [-(10**5000)]), {"a": 10**5000}], ids=["int", "tuple", "dict"]
+)
+def test_a_number_that_python_does_not_write_needs_a_key_of_the_user_s(value: object) -> None:
+    with pytest.raises(TypeError, match=r"more than 4300 digits has no key: give key="):
+        key_text(value)
+
+
+def test_what_cannot_be_written_is_an_input_all_the_same() -> None:
+    assert input_text(10**5000) == "<int that cannot be written>"
+    assert input_text((10**5000,)) == "<tuple that cannot be written>"
+    assert input_text(Shy()) == "<Shy that cannot be written>"
