@@ -166,7 +166,8 @@ def test_an_empty_account_stops_the_batch_which_goes_on_later(method: str, tmp_p
         assert "20 jobs in a row failed alike" in raised.value.reason
         assert "the account is empty" in str(raised.value)
         assert "the same call with this batch= goes on" in str(raised.value)
-        assert raised.value.done == len(yielded) < 50
+        # A success of a worker that was late begins the row anew.
+        assert raised.value.done == len(yielded) < 100
         resumed = list(here.collect(spends, range(200), batch=kept, resume="new"))
         assert len(resumed) == 200
         assert sum(job.resumed for job in resumed) == len(yielded)
