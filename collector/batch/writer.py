@@ -358,13 +358,13 @@ class BatchWriter:
         if len(self._positions) > _POSITIONS_BYTES:
             self._append(None)
 
-    def _append(self, event: lines.Event | None) -> int:
+    def _append(self, event: lines.Event | None, *, sync: bool = False) -> int:
         """Write an event, and the positions that wait, which must come before it."""
         line = b"" if event is None else lines.encode(event)
         if self._positions:
             self._writing.append(bytes(self._positions))
             self._positions.clear()
-        return self._writing.append(line) if line else 0
+        return self._writing.append(line, sync=sync) if line else 0
 
     def _put(self, storing: Storing, task: Task, attempt: Attempt) -> Ended:
         """Put the bytes of an attempt in their places; returns the event that is to be told."""
@@ -448,7 +448,7 @@ class BatchWriter:
         def tell(mark: str) -> None:
             nonlocal saving
             saving = saving._replace(mark=mark)
-            self._append(saving)
+            self._append(saving, sync=self.options.durable)
 
         try:
             refuse_taken(path, overwrite=ours)

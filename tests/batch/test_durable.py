@@ -53,6 +53,28 @@ def test_a_disk_that_takes_only_the_first_line_of_a_group_has_none_of_it(disk: P
     assert run(path, ["a" * LONG, "b" * LONG, "c", "d"]) == ["a" * LONG, "b" * LONG]
 
 
+def test_a_saved_file_has_its_name_when_the_journal_tells_of_it_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a loss of power could leave a file that nobody knows to be ours."""
+    path, name = tmp_path / "b", tmp_path / "a.txt"
+    sync, told = os.fsync, []
+
+    def note(fd: int) -> None:
+        sync(fd)
+        if os.path.samestat(os.fstat(fd), journal(path).stat()):
+            told.append((b'"saving"' in journal(path).read_bytes(), name.exists()))
+
+    with writer(path, options=DURABLE) as writing:
+        attempt = ended(b"12345")
+        attempt.save = os.fspath(name)
+        monkeypatch.setattr(os, "fsync", note)
+        writing.store(writing.task("a"), attempt)
+        assert told == [(True, False)]
+        writing.flush()
+        assert told == [(True, False), (True, True)]
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_what_a_group_replaces_stays_until_its_lines_are_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
