@@ -3,8 +3,8 @@
 Runs in:    the parent, when a `collect` begins.
 Invariants: I1  the name alone decides whether it is the batch's function; the hash is advice.
             I2  a function that is bound to nothing has the hash of its source alone.
-            I3  no code of the user's is run to look at what it is bound to, and of that no more
-                than a few values: what has no key text, or a long one, says of what class it is.
+            I3  of what it is bound to no more than a few values are looked at, and none is asked:
+                what has no key text, or a long one, says of what class it is.
 """
 
 import contextlib
@@ -56,7 +56,9 @@ def _bound_text(bound: list[Any]) -> str:
 
 def _hash_of(fn: Any) -> str | None:
     source = _source_of(fn)
-    bound = [text for text in itertools.islice(_bound_to(fn, 0), _MOST) if text]
+    bound: list[bytes] = []
+    with contextlib.suppress(Exception):  # what passes for another class may run code of the user's
+        bound += itertools.islice(_bound_to(fn, 0), _MOST)
     if source is None and not bound:
         return None
     digest = hashlib.blake2b((source or "").encode(errors="surrogatepass"), digest_size=16)

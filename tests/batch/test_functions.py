@@ -143,3 +143,20 @@ def test_results_of_another_object_s_method_stay_and_that_is_said(
         (True, "a says x", False),
         (True, "a says x", True),
     ]
+
+
+class Proxy:
+    """Passes for what it does not have yet, as those of some web frameworks do."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("outside of a request")
+
+    def ask(self, text: str) -> str:
+        return text
+
+
+def test_what_cannot_be_looked_at_is_no_hindrance() -> None:
+    what = what_of(Proxy().ask)
+    assert what.name == "tests.batch.test_functions:Proxy.ask"
+    assert what.source == what_of(Proxy().ask).source
