@@ -97,7 +97,7 @@ class _Kept(Generic[T]):
         self._batch = batch
         self._label = options.name or calls.call_name(fn)
         self._trusted = writer.directory.is_ours_alone()
-        self._recorder = Recorder(writer)
+        self._recorder = Recorder(writer, core.pool.drop)
         core.recorders.add(self._recorder)
 
     def submit(self, item: T, /) -> Job[Any] | None:

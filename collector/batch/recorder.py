@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, final
 
 from collector import settings
@@ -65,17 +65,20 @@ class Recorder:
 
     Args:
         writer: Of the directory; it is closed in the end.
+        drop: Ends those of some jobs, by their numbers, that wait to be run again.
     """
 
-    def __init__(self, writer: BatchWriter) -> None:
+    def __init__(self, writer: BatchWriter, drop: Callable[[Iterable[int]], object]) -> None:
         self._writer = writer
+        self._drop = drop
         self._pid = os.getpid()
         self._coming: queue.SimpleQueue[Ended | _Began | _Spent | None] = queue.SimpleQueue()
         self._running: dict[int, _Began] = {}
         self._group: list[Ended | _Began | _Spent | None] = []
         """What has come, and is being stored."""
         self._lock = threading.RLock()
-        self._open = 0
+        self._open: set[int] = set()
+        """Numbers of the jobs that are not over."""
         self._left = False
         self._how = "left before its end"
         self._idle = threading.Event()
@@ -92,7 +95,7 @@ class Recorder:
     def expect(self, job: KeptJob) -> None:
         """A job was submitted: it is waited for."""
         with self._lock:
-            self._open += 1
+            self._open.add(job.id)
             self._idle.clear()
         job.add_done_callback(self._over)
 
@@ -125,17 +128,21 @@ class Recorder:
             self._thread.join()
 
     def wait_if_left(self) -> None:
-        """Let the jobs end of a `collect` that was left, so that another may go on in its shard."""
+        """Let the jobs end of a `collect` that was left, so that another may go on in its shard.
+
+        What waits to be run again is left to that one.
+        """
         if not self._left or os.getpid() != self._pid:
             return
         with self._lock:
-            running = self._open
+            running = list(self._open)
         if running:
             _logger.warning(
                 "%s: waits for %d jobs of an earlier collect, which was left, to end.",
                 self._writer.directory.path,
-                running,
+                len(running),
             )
+            self._drop(running)
         self.wait()
 
     def wait(self) -> None:
@@ -150,7 +157,7 @@ class Recorder:
         if job.cancelled():  # also after attempts that asked to be made later
             self.spent(job, job.meters)
         with self._lock:
-            self._open -= 1
+            self._open.discard(job.id)
             if not self._open:
                 self._idle.set()
                 if self._left:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from collector import Batch, BatchError, Collector, JobKilledError, JobTimeoutError
+from collector import Batch, BatchError, Collector, JobKilledError, JobTimeoutError, Retry
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter, Task
 from tests.support.batchdir import journal, run, writer
-from tests.support.batchjobs import double, double_later, forever
+from tests.support.batchjobs import double, double_later, fails_first, forever, noted
 
 
 def events(path: Path, kind: str) -> list[Any]:
@@ -149,6 +149,22 @@ def test_the_next_collect_has_what_still_ran_when_a_loop_was_left(
         loop.join()
     assert found == [True, True]
     caplog.clear()
+
+
+def test_the_next_collect_runs_what_waited_for_another_attempt_when_a_loop_was_left(
+    tmp_path: Path,
+) -> None:
+    in_an_hour = Retry(error=1, delay=3600, max_delay=3600)
+    with noted(tmp_path) as note, Collector(1, progress=False, retries=in_an_hour) as collector:
+        inputs = [(note, "first"), (note, "well")]
+        for job in collector.collect(fails_first, inputs, batch=tmp_path / "b"):
+            assert job.args == (inputs[1],)
+            break
+        found = {
+            job.args[0][1]: (job.resumed, job.exception())
+            for job in collector.collect(fails_first, inputs, batch=tmp_path / "b")
+        }
+    assert found == {"first": (False, None), "well": (True, None)}
 
 
 def test_a_batch_that_was_read_holds_no_descriptor(tmp_path: Path) -> None:
