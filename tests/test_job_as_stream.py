@@ -4,9 +4,11 @@ And what an earlier job left in such a place says so.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -94,6 +96,38 @@ def test_closing_ends_nothing(method: str) -> None:
         assert manager.finalize().read() == b"abcde"
     with Collector(1, method) as collector:
         assert collector.submit(close_the_job).output().read() == b"abcdefg"
+
+
+def copies_of(file: Any) -> list[str]:
+    """Try to make a second one of it, in every way; returns what was said."""
+    said = []
+    for use in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"cannot be pickled or copied: .* its bytes") as caught:
+            use(file)
+        said.append(str(caught.value))
+    return said
+
+
+def copies_of_the_job() -> list[str]:
+    """As above, of the running job."""
+    return copies_of(current_job())
+
+
+def write_to(file: Any) -> None:
+    """Write to what was given to the job."""
+    file.write("lost")
+
+
+@pytest.mark.usefixtures("process_ends")
+@pytest.mark.parametrize("threshold", [1, 100])
+def test_there_is_no_second_one_whose_bytes_would_be_lost(threshold: int) -> None:
+    with Collector(1) as collector, SpillManager(threshold) as manager:
+        manager.write("kept")
+        copies_of(manager)
+        with pytest.raises(TypeError, match="a SpillManager cannot be pickled or copied"):
+            collector.submit(write_to, manager)
+        assert manager.finalize().read() == b"kept"
+        assert len(collector.submit(copies_of_the_job).result()) == 3
 
 
 @pytest.mark.parametrize("how", ["finalized", "disposed"])

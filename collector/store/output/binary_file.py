@@ -70,6 +70,12 @@ class BinaryFile(_Base):
         """Raise, as `seek`."""
         raise io.UnsupportedOperation(f"an output cannot be truncated: {_ONLY_GROWS}")
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled or copied: what is written to the copy "
+            "would be lost; let the other process return its bytes, and write them here"
+        )
+
     def close(self) -> None:
         """Flush, and end nothing: code that is given a file to write to may close it."""
         if not self.closed:
