@@ -133,6 +133,26 @@ def test_a_reader_never_gets_bytes_of_two_attempts_however_late_it_reads(tmp_pat
             next(reader)
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo], ids=["a directory", "a FIFO"])
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["for", "async for"])
+def test_what_stands_in_the_place_of_a_followed_file_holds_no_reader_up(
+    put: Callable[[Path], None], asynchronous: bool, tmp_path: Path
+) -> None:
+    until = tmp_path / "go"
+    with collecting(1, temp_root=tmp_path / "root") as collector:
+        job = collector.submit(then, FIRST, os.fspath(until), nothing)
+        early = Reader(job)
+        early.wait_for(len(FIRST))
+        (path,) = (tmp_path / "root").glob("run-*/streaming-output-*")
+        path.unlink()
+        put(path)
+        late = Reader(job, asynchronous=asynchronous)
+        until.touch()
+        for reader in (early, late):
+            with pytest.raises(OutputLostError):
+                reader.end()
+
+
 def test_a_followed_file_that_somebody_truncated_is_an_error_and_no_short_read(
     tmp_path: Path,
 ) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,13 +129,33 @@ def test_where_no_descriptor_is_to_be_had_the_inode_tells() -> None:
         output.read()
 
 
+def put_a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        directory = os.open(path.parent, os.O_PATH)
+        try:
+            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+        finally:
+            os.close(directory)
+
+
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     output = on_disk(b"abc")
     path = files()[0]
     path.rename(path.parent / "moved")
     path.symlink_to("moved")
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(OutputLostError):
         output.read()
+
+
+@pytest.mark.parametrize("how", READS)
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, put_a_socket])
+def test_nor_does_what_is_no_file_hold_a_reader_up(how: str, put: Callable[[Path], None]) -> None:
+    output = on_disk(b"abc")
+    path = files()[0]
+    path.unlink()
+    put(path)
+    with pytest.raises(OutputLostError):
+        READS[how](output)
 
 
 def test_a_reader_goes_on_when_the_name_is_gone() -> None:

@@ -186,19 +186,26 @@ class RunDirectory:
         """Open a file of this directory for reading; in a forked child too.
 
         Raises:
-            OSError: as `os.open`; `FileNotFoundError` also if the directory was let go of.
+            OSError: as `os.open`; `FileNotFoundError` also if the directory was let go of, or if
+                something else has the name: a link, a directory, a FIFO.
         """
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        if not self._is_ours():
-            return kernel.open_fd(os.fspath(self.path / name), flags)
+        path = os.fspath(self.path / name)
+        # Without a wait: a FIFO would wait for a writer.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            return kernel.open_fd(name, flags, dir_fd=self.fd)
+            if self._is_ours():
+                fd = kernel.open_fd(name, flags, dir_fd=self.fd)
+            else:
+                fd = kernel.open_fd(path, flags)
         except OSError as error:
-            if error.errno != errno.EBADF:
+            # EBADF: its last user went, perhaps just now in another thread, and its files with it.
+            if error.errno not in {errno.EBADF, errno.ELOOP, errno.ENXIO}:
                 raise
-            # Its last user went, perhaps just now in another thread, and its files with it.
-            message = os.strerror(errno.ENOENT)
-            raise FileNotFoundError(errno.ENOENT, message, os.fspath(self.path / name)) from error
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+        if not stat.S_ISREG(kernel.fstat(fd).st_mode):
+            kernel.close(fd)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return fd
 
     def remove_file(self, name: str) -> bool:
         """Remove a file of this directory; never raises.
