@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import threading
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -86,6 +86,23 @@ def test_iterating_gives_blocks_of_at_most_a_mebibyte(make: Maker, size: int) ->
     assert 0 < len(blocks[-1]) <= READ_BLOCK_BYTES
     assert b"".join(blocks) == data
     assert isinstance(output, collections.abc.Iterable)
+
+
+@pytest.mark.parametrize("index", [-1, slice(2), "a", 0.5, None], ids=repr)
+def test_a_part_is_to_be_had_of_its_view_and_not_by_index(make: Maker, index: Any) -> None:
+    output: Any = make(b"abc")
+    with pytest.raises(TypeError, match=r"use view\(\)\[\.\.\.\], or open\(\) and seek"):
+        output[index]
+    assert output.view()[:2] == b"ab"
+
+
+def test_what_it_holds_is_not_searched_block_by_block(make: Maker) -> None:
+    output = make(b"abc")
+    for part in (b"b", b"abc", "b"):
+        with pytest.raises(TypeError, match=r"use read\(\), or its lines\(\)"):
+            assert part in output
+    with pytest.raises(TypeError, match="not reversible"):
+        reversed(cast("Any", output))
 
 
 def test_it_does_not_pass_for_an_open_file() -> None:

@@ -39,7 +39,7 @@ from collector.store.output.sealed import (
     spill_blocks,
 )
 from collector.store.output.spill_file import SpillFile, identity_of
-from collector.store.output.unopened import Unopened, refuse_size
+from collector.store.output.unopened import Unopened, refuse_index, refuse_size
 from collector.store.rundir.directory import RunDirectory
 
 _T = TypeVar("_T")
@@ -265,6 +265,8 @@ class Output(Unopened, Closable):
         # In place of __iter__: whatever has both `read` and `__iter__` is to pandas an open file,
         # and it would ask for neither the path nor for `open`.
         def __getitem__(self, index: int) -> bytes:
+            if not isinstance(index, int) or index < 0:
+                refuse_index()
             start = index * READ_BLOCK_BYTES
             if not 0 <= start < self._size:
                 raise IndexError(index)

@@ -19,6 +19,12 @@ class Unopened:
 
     __slots__ = ()
 
+    __reversed__ = None
+
+    def __contains__(self, part: object) -> NoReturn:
+        # Without it, `in` compares what is sought with whole blocks, and hardly ever finds it.
+        raise TypeError("an Output cannot be searched with in: use read(), or its lines()")
+
     if not TYPE_CHECKING:  # a type checker is to report what is not there
 
         def __getattr__(self, name: str) -> object:
@@ -37,6 +43,15 @@ def refuse_size(size: int | None) -> None:
     """
     if size is not None and size >= 0:
         _refuse()
+
+
+def refuse_index() -> NoReturn:
+    """Say what has parts.
+
+    Raises:
+        TypeError: Always.
+    """
+    raise TypeError("an Output has no parts by index: use view()[...], or open() and seek")
 
 
 def _refuse(*_arguments: object) -> NoReturn:
