@@ -242,6 +242,29 @@ def test_a_root_that_cannot_be_used_is_a_spill_error_with_its_path(tmp_path: Pat
         assert manager.finalize().read() == b"ab"
 
 
+def test_a_base_name_need_not_be_of_the_characters_that_file_names_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+        import sys
+        from collector import Collector, SpillManager
+        def chunks():
+            yield b"abc"
+        assert sys.getfilesystemencoding() == "ascii"
+        named = {"temp_file_base_name": "gr\\xfcn \\u65e5", "temp_root": sys.argv[1]}
+        with SpillManager(1, **named) as manager:
+            manager.write(b"x")
+            print(manager.progress.temp_file_path.name[:-23])
+        with Collector(1, progress=False, memory_threshold=1, **named) as collector:
+            output = collector.submit(chunks).output()
+            print(output.path.name[:-23], output.read())
+    """
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    ran = run_script(script, tmp_path / "root")
+    assert ran.stdout.splitlines() == ["gr?n ?", "gr?n ? b'abc'"]
+
+
 def test_a_file_size_limit_fails_the_write_and_not_the_process(tmp_path: Path) -> None:
     script = """
         import errno, os, resource, sys

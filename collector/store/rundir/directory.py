@@ -17,6 +17,7 @@ import errno
 import logging
 import os
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
@@ -176,8 +177,9 @@ class RunDirectory:
             OSError: as `os.open`: disk full, permission, too many files.
         """
         self._check_process()
-        base = base_name.replace("/", "_").replace("\0", "_").encode(errors="replace")
-        kept = base[:_BASE_NAME_BYTES].decode(errors="ignore")
+        names = sys.getfilesystemencoding()  # not UTF-8 in every locale
+        base = base_name.replace("/", "_").replace("\0", "_").encode(names, "replace")
+        kept = base[:_BASE_NAME_BYTES].decode(names, "ignore")
         name = f"{kept}-{os.urandom(8).hex()}.spill"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return kernel.open_fd(name, flags, 0o600, dir_fd=self.fd), name
