@@ -259,6 +259,33 @@ def test_of_a_file_that_may_grow_the_first_bytes_are_the_output(tmp_path: Path) 
     directory.dispose()
 
 
+def test_behind_the_descriptor_of_a_file_that_may_grow_are_the_first_bytes(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "root")
+    fd, name = directory.create_file("log")
+    os.write(fd, b"abcdef")
+    output = Output.on_disk(directory, name, size=6, chunks=0, may_grow=True)
+    os.write(fd, b"of somebody who outlived the job")
+    with output.open() as reader, output.open() as other:
+        assert subprocess.check_output(["cat"], stdin=reader) == b"abcdef"
+        assert reader.read() == b""
+        other.raw.read(2)
+        assert os.fstat(other.fileno()).st_size == 6
+        os.write(fd, b"and goes on")
+        assert os.read(other.fileno(), 2) == b"cd"
+        assert other.read() == b"ef"
+        assert other.seek(0) == 0
+        assert other.read() == b"abcdef"
+    with pytest.raises(ValueError, match="closed"):
+        reader.fileno()
+    with output.open() as reader:
+        os.truncate(directory.path / name, 2)
+        with pytest.raises(OutputLostError, match="its file ends at 2 of 6 bytes"):
+            reader.fileno()
+    os.close(fd)
+    output.close()
+    directory.dispose()
+
+
 def test_a_file_that_may_grow_is_copied_where_it_would_be_renamed(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path / "root")
     fd, name = directory.create_file("log")

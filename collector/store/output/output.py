@@ -244,7 +244,8 @@ class Output(Unopened, Closable):
         """Open it for reading; any number of readers may be open at once, each with its position.
 
         A reader passes for a file opened with "rb". It has a `fileno` also if the output is in
-        memory: asked for it, the reader makes a copy without a name.
+        memory, or a log that what the job left behind may still print to: asked for it, the reader
+        makes a copy without a name.
         """
         return self._where_it_is(lambda place: place.reader())
 

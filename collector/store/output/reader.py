@@ -1,8 +1,8 @@
 """Read an output like a file: seekable, exact to the last byte or an error.
 
 Runs in:    the process that reads an output, in any thread; each reader is its own.
-Owns:       one descriptor (on disk), or a share of the bytes and, once asked for, a copy of them
-            behind a descriptor (in memory).
+Owns:       one descriptor (on disk), or a share of the bytes (in memory). Where these have no file
+            of their own, once asked for, a copy of them behind a descriptor.
 Invariants: I1  a reader gives the output's size in bytes or raises OutputLostError; never fewer.
             I2  a reader that is open goes on working, whatever becomes of the output and its name.
 """
@@ -16,6 +16,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
+from collector.settings import READ_BLOCK_BYTES
 from collector.store.output.spill_file import lost_error, write_all
 
 if TYPE_CHECKING:
@@ -25,9 +26,16 @@ READ_AHEAD_BYTES: Final = 64 * 1024
 """What a buffered reader asks for at once; larger reads go past its buffer."""
 
 
-def open_file(fd: int, size: int, path: str) -> io.BufferedReader:
-    """Read the `size` bytes of the file behind `fd`, which is the reader's from now on."""
-    return io.BufferedReader(_FileReader(fd, size, path), READ_AHEAD_BYTES)
+def open_file(fd: int, size: int, path: str, *, may_grow: bool = False) -> io.BufferedReader:
+    """Read the `size` bytes of the file behind `fd`, which is the reader's from now on.
+
+    Args:
+        fd: The file, open.
+        size: How many bytes of it are to be read.
+        path: Its name.
+        may_grow: There may be more; whoever asks for the descriptor gets one that has no more.
+    """
+    return io.BufferedReader(_FileReader(fd, size, path, may_grow), READ_AHEAD_BYTES)
 
 
 def open_memory(data: bytes | bytearray) -> io.BufferedReader:
@@ -92,12 +100,17 @@ class _Reader(io.RawIOBase):
 
 @final
 class _FileReader(_Reader):
-    """Reads through the position of the descriptor itself, as whoever asks for `fileno` expects."""
+    """Reads through the position of the descriptor itself, as whoever asks for `fileno` expects.
 
-    def __init__(self, fd: int, size: int, path: str) -> None:
+    Of a file that may grow, `fileno` makes a copy without a name: what is behind the descriptor is
+    sent, mapped and read to its end.
+    """
+
+    def __init__(self, fd: int, size: int, path: str, may_grow: bool) -> None:
         self._fd = fd
         self._size = size
         self.name = path
+        self._may_grow = may_grow
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         position = self.tell()
@@ -109,11 +122,12 @@ class _FileReader(_Reader):
         return taken
 
     def tell(self) -> int:
-        return os.lseek(self.fileno(), 0, os.SEEK_CUR)
+        return os.lseek(self._open_fd(), 0, os.SEEK_CUR)
 
     def fileno(self) -> int:
-        self._check_open()
-        return self._fd
+        if self._may_grow and not self.closed:
+            self._leave_file()
+        return self._open_fd()
 
     def close(self) -> None:
         if not self.closed:
@@ -121,11 +135,30 @@ class _FileReader(_Reader):
             os.close(self._fd)
 
     def _move(self, position: int) -> int:
-        return os.lseek(self.fileno(), position, os.SEEK_SET)
+        return os.lseek(self._open_fd(), position, os.SEEK_SET)
 
-    def _check_open(self) -> None:
+    def _open_fd(self) -> int:
         if self.closed:
             raise ValueError("I/O operation on a closed reader")
+        return self._fd
+
+    def _leave_file(self) -> None:
+        position, start = self.tell(), 0
+        fd = _unlinked_file()
+        try:
+            while start < self._size:
+                block = os.pread(self._fd, min(READ_BLOCK_BYTES, self._size - start), start)
+                if not block:
+                    reason = f"its file ends at {start} of {self._size} bytes"
+                    raise lost_error(errno.EIO, reason, self.name)  # noqa: TRY301
+                write_all(fd, block)
+                start += len(block)
+            os.lseek(fd, position, os.SEEK_SET)
+        except BaseException:
+            os.close(fd)
+            raise
+        left, self._fd, self._may_grow = self._fd, fd, False
+        os.close(left)
 
 
 @final
@@ -189,10 +222,7 @@ def _unlinked_copy(data: memoryview, position: int) -> int:
     try:
         fd = os.memfd_create("collector-output", os.MFD_CLOEXEC)
     except (AttributeError, OSError):  # not Linux, or a sandbox that refuses it
-        import tempfile  # noqa: PLC0415 - 3 ms, also of the start of each process
-
-        with tempfile.TemporaryFile(buffering=0) as file:
-            fd = os.dup(file.fileno())
+        fd = _unlinked_file()
     try:
         write_all(fd, data)
         os.lseek(fd, position, os.SEEK_SET)
@@ -200,3 +230,11 @@ def _unlinked_copy(data: memoryview, position: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _unlinked_file() -> int:
+    """Make a file without a name, on disk."""
+    import tempfile  # noqa: PLC0415 - 3 ms, also of the start of each process
+
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())

@@ -103,7 +103,7 @@ class _OnDisk(ABC):
 
     def reader(self) -> io.BufferedReader:
         """Open it for reading."""
-        return open_file(self.open(), self.size, str(self.path))
+        return open_file(self.open(), self.size, str(self.path), may_grow=self.may_grow)
 
     def view(self) -> memoryview:
         """Map it, read-only."""
