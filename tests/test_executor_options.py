@@ -215,3 +215,25 @@ def test_a_scratch_directory_goes_however_deep_it_is_and_costs_no_job(method: st
         assert collector.submit(dig, 1500).result() == 1500
         assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*/*-*"))
         assert collector.submit(square, 3).result() == 9
+
+
+def end_in_scratch(how: str) -> None:
+    """Make a directory in the scratch directory the working directory, and end there."""
+    os.chdir(current_job().scratch_dir)
+    os.mkdir("deeper")
+    os.chdir("deeper")
+    if how == "removed":
+        os.rmdir(current_job().scratch_dir / "deeper")
+    if how == "raises":
+        raise ValueError(how)
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "removed"])
+@each_method
+def test_a_job_that_ends_in_its_scratch_directory_leaves_the_next_one_where_it_began(
+    method: str, how: str
+) -> None:
+    with Collector(1, method) as collector:
+        left = collector.submit(end_in_scratch, how)
+        assert (left.exception() is None) == (how != "raises")
+        assert collector.submit(os.getcwd).result() == os.getcwd()

@@ -5,6 +5,7 @@ Owns:       the scratch directory of the running job, and the pipe behind its de
             asked for one.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -37,6 +38,7 @@ class CurrentJob(BinaryFile):
     """The job that runs in this worker; a binary file that is open for writing, to its output."""
 
     __slots__ = (
+        "_back",
         "_directory",
         "_pipe",
         "_put",
@@ -72,6 +74,7 @@ class CurrentJob(BinaryFile):
             self.log = OwnLog(directory, job.log_name)
         self._scratch_name = scratch_name
         self._scratch: Path | None = None
+        self._back = ""
 
     def write(self, chunk: Chunk) -> int:
         """Add one chunk to the job's output; returns the number of bytes taken.
@@ -156,6 +159,8 @@ class CurrentJob(BinaryFile):
     def scratch_dir(self) -> Path:
         """A directory of this attempt's own, made at first use, gone with the job or its worker.
 
+        If the job ends in it, the worker goes back to the working directory of before that use.
+
         Raises:
             SpillError: It cannot be made.
             OutputLostError: Others have removed it with the run directory, since its first use.
@@ -170,6 +175,9 @@ class CurrentJob(BinaryFile):
             message = f"cannot make the scratch directory of job {self.name}: {error.strerror}"
             where = error.filename if isinstance(error, CollectorError) else made
             raise SpillError(error.errno or errno.EIO, message, where or "") from error
+        if made is None:
+            with contextlib.suppress(OSError):  # it is gone
+                self._back = os.getcwd()
         self._scratch = Path(path, self._scratch_name)
         return self._scratch
 
@@ -202,6 +210,7 @@ class CurrentJob(BinaryFile):
                 self._stream.close(OVER)
         finally:
             if self._scratch is not None:
+                _leave(self._scratch, self._back)
                 remove_scratch(self._scratch)
 
     def lead(self, group: int) -> bool:
@@ -247,6 +256,19 @@ def _meter(name: str, value: object) -> float:
     if len(name) > _METER_CHARS:
         raise ValueError("the name of a meter is longer than 1,000 characters")
     return int(value) if isinstance(value, Integral) else number
+
+
+def _leave(scratch: Path, back: str) -> None:
+    """Go back, if the next job would begin in a directory that is gone."""
+    with contextlib.suppress(OSError):
+        try:
+            here = Path(os.getcwd())
+        except FileNotFoundError:
+            stays = False
+        else:
+            stays = not here.is_relative_to(os.path.realpath(scratch))
+        if not stays:
+            os.chdir(back)
 
 
 def _lost(scratch: Path) -> OutputLostError:
