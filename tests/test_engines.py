@@ -21,6 +21,8 @@ from collector import (
     Collector,
     JobKilledError,
     JobTimeoutError,
+    Retry,
+    RetryLater,
     WorkerCrashError,
     current_job,
 )
@@ -73,6 +75,21 @@ def fail_at_first(path: str) -> Iterator[bytes]:
     if current_job().attempt == 1:
         Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def asks_for_later(path: str) -> Iterator[bytes]:
+    current_job().count(calls=1, tokens=10)
+    current_job().count(calls=1)
+    if not Path(path).exists():
+        Path(path).touch()
+        raise RetryLater(0.01)
+    yield b"at last"
+
+
+def looks_up(path: str) -> None:
+    if not Path(path).exists():
+        Path(path).touch()
+        raise KeyError(path)
 
 
 def with_a_child(path: str) -> Iterator[bytes]:
@@ -170,6 +187,25 @@ def test_a_retry_starts_with_a_fresh_output(collector: Collector, tmp_path: Path
     assert job.exception() is None
     assert (tmp_path / "died").exists()
     assert job.output().read() == b"attempt 2"
+
+
+def test_a_job_is_run_later_as_it_asks_and_what_all_runs_counted_is_summed(
+    collector: Collector, tmp_path: Path
+) -> None:
+    job = collector.submit(asks_for_later, os.fspath(tmp_path / "asked"))
+    assert job.exception() is None
+    assert job.output().read() == b"at last"
+    assert job.attempt == 1
+    assert job.meters == {"calls": 4, "tokens": 20}
+
+
+@pytest.mark.parametrize("kind", [LookupError, ValueError])
+def test_a_retry_for_some_exceptions_looks_at_what_was_raised(
+    collector: Collector, tmp_path: Path, kind: type[Exception]
+) -> None:
+    retry = Retry(error=1, on=kind, delay=0.01)
+    job = collector.with_options(retries=retry).submit(looks_up, os.fspath(tmp_path / "tried"))
+    assert isinstance(job.exception(), KeyError if kind is ValueError else type(None))
 
 
 @pytest.mark.parametrize("by", ["kill", "timeout"])

@@ -32,6 +32,7 @@ from collector.integrations.ray.orders import (
     DIED,
     LACKS,
     LOG,
+    WHOLE,
     Beginning,
     Parcel,
     unpacked,
@@ -47,7 +48,7 @@ from collector.process.start.methods import launcher_for
 from collector.store.rundir.current_directory import CurrentDirectory
 from collector.store.rundir.reclaim import start_sweep
 from collector.wire import messages
-from collector.wire.frames import Frame, Kind, Stream
+from collector.wire.frames import Frame, Kind
 
 _READS: Final = 64
 """Reads of a dead worker's queue: more is the garbage of what it has left behind."""
@@ -201,8 +202,7 @@ class Agent:
             step = payload[at : at + limit - parcel.size] if parcel.size < limit else b""
             at += len(step)
             last = at == len(payload)
-            whole = frame.detail == Stream.RECORD  # a pickle, which is small: it stays in one piece
-            if whole:
+            if frame.detail in WHOLE:  # it is small
                 step, last = payload, True
             parcel.add(Kind.DATA, step, detail=frame.detail, chunks=frame.chunks if last else 0)
             if last:

@@ -25,6 +25,9 @@ LACKS: Final = 102
 BEGINNING: Final = -1
 """Among the numbers of parts, that of the `Beginning`."""
 
+WHOLE: Final = (Stream.RECORD, Stream.REMARK)
+"""Streams of which each piece is read by itself: none is joined with the next one, or cut."""
+
 _HEAD: Final = struct.Struct("<BBIQ")
 
 
@@ -127,7 +130,7 @@ class Parcel:
             at = len(self._buffer)
             self._buffer += _HEAD.pack(kind, detail, chunks, length)
         self._buffer += payload
-        merges = kind == Kind.DATA and detail != Stream.RECORD
+        merges = kind == Kind.DATA and detail not in WHOLE
         self._last = (at, detail, chunks, length) if merges else None
 
     def take(self) -> PickleBuffer:

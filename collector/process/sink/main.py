@@ -326,11 +326,8 @@ class Sink:
             case Kind.DATA if frame.detail == Stream.RECORD:
                 self._control.post(messages.LogRecord(ticket=frame.ticket, record=bytes(payload)))
             case Kind.DATA if frame.detail == Stream.REMARK:
-                self._control.post(
-                    messages.JobRemarked(
-                        worker=source.worker, ticket=frame.ticket, text=bytes(payload)
-                    )
-                )
+                worker = source.worker if job is None else job.worker  # not that of the pump
+                self._control.post(messages.JobRemarked(worker, frame.ticket, bytes(payload)))
             case Kind.DATA if job is not None:
                 self._store(source, job, frame, payload)
             case Kind.READY | Kind.REFUSED:
