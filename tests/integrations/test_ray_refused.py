@@ -12,8 +12,8 @@ from collector.integrations.ray import installed
 from collector.integrations.ray.agent import WrongVersionError, check
 from collector.integrations.ray.orders import Beginning
 from collector.settings import VERSION
-from tests.support.engines import needs_ray
-from tests.support.sharedray import a_ray
+from tests.support.engines import needs_ray, opened
+from tests.support.sharedray import a_ray, have_a_token
 from tests.support.tree import ROOT
 
 
@@ -37,6 +37,13 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         ({"memory": -1}, ValueError, "memory of ray_options must be at least 0"),
         ({"resources": ["a"]}, TypeError, "resources of ray_options must be a dict"),
         ({"resources": {"a": "b"}}, TypeError, "resource 'a' of ray_options must be a number"),
+        (
+            {"resources": {5: 1}},
+            TypeError,
+            "name of a resource of ray_options must be a str, not 5",
+        ),
+        ({"resources": {"CPU": 1}}, ValueError, "has 'CPU': give num_cpus instead"),
+        ({"accelerator_type": 5}, TypeError, "accelerator_type of ray_options must be a str"),
         ({"runtime_env": "."}, TypeError, "runtime_env of ray_options must be a dict"),
         (["num_cpus"], TypeError, "ray_options must be a dict"),
     ],
@@ -104,6 +111,44 @@ def test_initargs_that_only_a_process_here_can_inherit_are_refused() -> None:
         Collector(1, engine="ray", initializer=print, initargs=(theirs,))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"label_selector": {"zone": 5}}, "zone"),
+        ({"scheduling_strategy": 5}, "scheduling_strategy"),
+    ],
+)
+@pytest.mark.ray
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.xdist_group("ray")
+def test_what_only_ray_itself_can_judge_is_refused_before_there_are_jobs(
+    options: Any, said: str
+) -> None:
+    with pytest.raises(ConnectionError, match=f"Ray refuses the ray_options .*{said}"):
+        opened("ray", ray_options=options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"resources": {"unheard-of": 1}}, "unheard-of: 1"),
+        ({"accelerator_type": "A1"}, "accelerator_type:A1"),
+        ({"memory": 1e15}, "memory: 1000000000000000"),
+    ],
+)
+@pytest.mark.ray
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.xdist_group("ray")
+def test_what_no_node_has_is_said(
+    options: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened("ray", ray_options=options):
+        assert "no node of the Ray cluster has what each job asks for" in caplog.text
+        assert said in caplog.text
+
+
 OTHER_PYTHON: Final = """
 import sys, ray
 import ray._private.utils as utils
@@ -120,6 +165,7 @@ sys.stdin.read()
 @needs_ray
 @pytest.mark.xdist_group("ray")
 def test_a_cluster_with_another_python_is_refused() -> None:
+    have_a_token()
     with (
         a_ray(OTHER_PYTHON) as (address, _),
         pytest.raises(ConnectionError, match=r"Version mismatch(.|\n)*3\.9\.1"),

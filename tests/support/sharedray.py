@@ -27,6 +27,12 @@ sys.stdin.read()
 """
 
 
+def have_a_token() -> None:
+    """Have one in the environment: a Ray without one makes one in the home directory."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 @contextmanager
 def a_ray(source: str = _SOURCE) -> Iterator[tuple[str, int]]:
     """Run a program that starts a Ray and says its address, until its stdin ends; no more is left.
@@ -63,8 +69,7 @@ class SharedRay:
     def start(self) -> None:
         """Start it, unless it is there."""
         if not self.address:
-            os.environ["RAY_AUTH_MODE"] = "token"
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            have_a_token()
             self.address, pid = self._running.enter_context(a_ray())
             leaks.shared_by_tests.add(pid)
 

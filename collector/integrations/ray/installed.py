@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from collector.checks import number
+from collector.checks import number, text
 
 LEAST: Final = (2, 60)
 BELOW: Final = (2, 61)
@@ -24,6 +24,10 @@ OPTIONS: Final = (
     "runtime_env",
     "scheduling_strategy",
 )
+
+
+_ITS_OWN: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+"""What Ray counts itself, and which option asks for it."""
 
 
 def check_version() -> None:
@@ -81,8 +85,17 @@ def check_options(options: Mapping[str, Any]) -> None:
             value, Mapping
         ):
             raise TypeError(f"{name} of ray_options must be a dict, not {value!r}")
+        if name == "accelerator_type":
+            text("accelerator_type of ray_options", value)
     for name, value in options.get("resources", {}).items():
-        number(f"resource {name!r} of ray_options", value)
+        _check_resource(name, value)
+
+
+def _check_resource(name: object, amount: object) -> None:
+    text("the name of a resource of ray_options", name)
+    if name in _ITS_OWN:
+        raise ValueError(f"resources of ray_options has {name!r}: give {_ITS_OWN[name]} instead")
+    number(f"resource {name!r} of ray_options", amount)
 
 
 def cpus_of(options: Mapping[str, Any]) -> float:

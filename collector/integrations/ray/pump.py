@@ -86,21 +86,29 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     control, parent, queue = socket.socket(fileno=descriptors[0]), descriptors[1], descriptors[2:]
     place = _hold(told.temp_directory)
     try:
-        cpus = _connect(told)
+        pump, hello = _begin(told, control, parent, queue)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it to its user
         _send(control, Hello(0, f"{type(error).__name__}: {error}"))
         _leave(told, place, parent)
         return
-    workers = told.workers or max(1, int(cpus / max(installed.cpus_of(told.options), 1e-3)))
-    parcel = parcel_bytes(told.memory_budget, workers)
-    beginning = told.beginning._replace(parcel_bytes=parcel)
-    _send(control, Hello(workers, "", _missing(told.options)))
+    _send(control, hello)
     _print_nothing()
-    pump = Pump(control, parent, QueueWriter(queue), told, beginning)
     try:
         asyncio.run(pump.serve())
     finally:
         _leave(told, place, parent)
+
+
+def _begin(
+    told: PumpArguments, control: socket.socket, parent: int, queue: Sequence[int]
+) -> tuple["Pump", Hello]:
+    """Connect, and see that Ray takes what jobs ask for: later there would be nobody to tell."""
+    cpus = _connect(told)
+    workers = told.workers or max(1, int(cpus / (installed.cpus_of(told.options) or 1)))
+    parcel = parcel_bytes(told.memory_budget, workers)
+    beginning = told.beginning._replace(parcel_bytes=parcel)
+    pump = Pump(control, parent, QueueWriter(queue), told, beginning)
+    return pump, Hello(workers, "", _missing(told.options))
 
 
 def _connect(told: PumpArguments) -> float:
@@ -124,11 +132,32 @@ def _connect(told: PumpArguments) -> float:
     return float(resources.cluster_resources().get("CPU", 0))
 
 
+def _task(options: Mapping[str, Any]) -> Any:
+    """Return the task that runs a job.
+
+    Raises:
+        ValueError: Ray refuses what it is to ask for.
+    """
+    ray: Any = sys.modules["ray"]
+    asked = {name: value for name, value in options.items() if name != "runtime_env"}
+    try:
+        return ray.remote(agent.serve).options(
+            **{"num_cpus": 1} | asked,
+            max_retries=0,
+            num_returns="streaming",
+            _generator_backpressure_num_objects=settings.RAY_WINDOW,
+        )
+    except Exception as error:  # of any kind: it goes to the parent, which tells its user
+        raise ValueError(f"Ray refuses the ray_options {asked!r}: {error}") from error
+
+
 def _missing(options: Mapping[str, Any]) -> str:
     """Say that no node has what a job asks for, if none has: its jobs would wait for one."""
     ray: Any = sys.modules["ray"]
     asked = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
-    asked |= options.get("resources", {})
+    asked |= {"memory": options.get("memory", 0)} | dict(options.get("resources", {}))
+    if "accelerator_type" in options:
+        asked |= {f"accelerator_type:{options['accelerator_type']}": 0.001}  # as Ray asks for one
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for node in nodes:
         if all(node.get(name, 0) >= amount for name, amount in asked.items()):
@@ -245,14 +274,7 @@ class Pump:
         self._logs: set[str] = set()
         self._over = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
-        asked = {k: v for k, v in told.options.items() if k != "runtime_env"}
-        asked.setdefault("num_cpus", 1)
-        self._task: Any = ray.remote(agent.serve).options(
-            **asked,
-            max_retries=0,
-            num_returns="streaming",
-            _generator_backpressure_num_objects=settings.RAY_WINDOW,
-        )
+        self._task: Any = _task(told.options)
 
     async def serve(self) -> None:
         """Do what is said, until there is nobody to say it."""
