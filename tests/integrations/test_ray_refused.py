@@ -1,8 +1,11 @@
 """What a Collector is told of Ray that makes no sense, or what is not there: one clear error."""
 
 import importlib.metadata
+import json
+import os
 import re
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from collector import Collector
 from collector.integrations.ray import installed
 from collector.integrations.ray.agent import WrongVersionError, check
-from collector.integrations.ray.orders import Beginning
+from collector.integrations.ray.engine import RayWorker
 from collector.settings import VERSION
 from tests.support.engines import needs_ray, opened
 from tests.support.sharedray import a_ray, have_a_token
@@ -94,12 +97,82 @@ def test_the_extra_names_the_range_that_is_checked(monkeypatch: pytest.MonkeyPat
 
 
 def test_another_collector_or_python_on_the_cluster_is_named() -> None:
-    here = Beginning("c", VERSION, sys.version_info[:2], "", b"", (), {}, None, 1)
-    check(here)
-    for other in (here._replace(version="0.0.7"), here._replace(python=(3, 9))):
+    here = sys.version_info[:2]
+    check(VERSION, here)
+    for version, python, said in (("0.0.7", here, "0.0.7"), (VERSION, (3, 9), "Python 3.9")):
         with pytest.raises(WrongVersionError, match="both must be the same") as raised:
-            check(other)
-        assert "0.0.7" in str(raised.value) or "Python 3.9" in str(raised.value)
+            check(version, python)
+        assert said in str(raised.value)
+
+
+OTHER_COLLECTOR: Final = """
+import sys
+
+class Newer:
+    def find_spec(self, name, path=None, target=None):
+        if name == "collector.integrations.ray.agent":
+            sys.meta_path.remove(self)
+            import collector.settings
+            from collections import namedtuple
+            from collector.integrations.ray import orders
+            fields = (*orders.Beginning._fields, "newer")
+            collector.settings.VERSION = "0.0.7"
+            orders.Beginning = namedtuple("Beginning", fields, module=orders.__name__)
+
+sys.meta_path.insert(0, Newer())
+"""
+NO_COLLECTOR: Final = """
+import sys
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name == "collector":
+            raise ModuleNotFoundError("No module named 'collector'", name=name)
+
+sys.meta_path.insert(0, Without())
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (OTHER_COLLECTOR, "the cluster has collector 0.0.7 on Python .*: both must be the same"),
+        (NO_COLLECTOR, "No module named 'collector'"),
+    ],
+    ids=["another", "none"],
+)
+@pytest.mark.ray
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.xdist_group("ray")
+def test_a_cluster_with_another_collector_or_none_says_so(
+    source: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(source)
+    environment = {"env_vars": {"PYTHONPATH": os.fspath(tmp_path)}}
+    with opened("ray", ray_options={"runtime_env": environment}) as collector:
+        assert re.search(said, str(collector.submit(abs, -1).exception()))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.xdist_group("ray")
+def test_a_runtime_env_that_cannot_be_made_says_why() -> None:
+    environment = {"conda": "no-such-environment"}
+    with opened("ray", ray_options={"runtime_env": environment}) as collector:
+        said = str(collector.submit(abs, -1).exception())
+        assert re.search("could not be started in its runtime_env .*[Cc]onda", said)
+
+
+def test_what_is_said_of_an_end_is_understood_in_any_letters() -> None:
+    reader, writer = os.pipe()
+    why = "\N{GRINNING FACE}" * 610
+    worker = RayWorker(1, None, reader)  # type: ignore[arg-type]  # no pump: it has said all
+    os.write(writer, json.dumps([None, False, why]).encode())
+    os.close(writer)
+    assert worker.reap().why == why
+    worker.close()
 
 
 @needs_ray

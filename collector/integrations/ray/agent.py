@@ -297,28 +297,31 @@ class _Here:
     def __init__(self) -> None:
         self.agent: Agent | None = None
 
-    def serve(self, beginning: Beginning) -> Agent:
-        if self.agent is None or self.agent.collector != beginning.collector:
-            check(beginning)
-            self.agent = Agent(beginning)
+    def serve(self, version: str, python: tuple[int, int], fields: Sequence[Any]) -> Agent:
+        if self.agent is None or self.agent.collector != fields[0]:
+            check(version, python)
+            self.agent = Agent(Beginning(*fields))
         return self.agent
 
 
 _here: Final = _Here()
 
 
-def check(beginning: Beginning) -> None:
+def check(version: str, python: tuple[int, int]) -> None:
     """See whether this is what the parent is.
+
+    Args:
+        version: Of the parent's collector.
+        python: The first two numbers of the version of its Python.
 
     Raises:
         WrongVersionError: It is not.
     """
     here = settings.VERSION, sys.version_info[:2]
-    if here != (beginning.version, beginning.python):
+    if here != (version, python):
         raise WrongVersionError(
             f"the cluster has collector {here[0]} on Python {_dotted(here[1])}, and the program "
-            f"collector {beginning.version} on Python {_dotted(beginning.python)}: both must be "
-            "the same"
+            f"collector {version} on Python {_dotted(python)}: both must be the same"
         )
 
 
@@ -344,7 +347,7 @@ def serve(
     if agent is None or missing or not known:
         import ray
 
-        agent = _here.serve(ray.get(references[BEGINNING])) if not known else agent
+        agent = _here.serve(*ray.get(references[BEGINNING])) if not known else agent
         assert agent is not None
         missing = agent.unknown(numbers)
         agent.learn(ray.get([references[number] for number in missing]))

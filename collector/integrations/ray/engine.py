@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collector.process.pool.local_engine import LocalEngine
     from collector.process.start.launcher import Child
 
-_EXIT_BYTES: Final = 4096
+_EXIT_BYTES: Final = 16 * settings.KIB
+"""More than what a pump says of an end: some 600 characters, of up to 12 bytes each."""
 _LENGTH_BYTES: Final = 8
 
 

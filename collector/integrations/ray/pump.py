@@ -266,7 +266,9 @@ class Pump:
         self._told = told
         self._workers: dict[int, _Worker] = {}
         self._collector = beginning.collector
-        self._kept: dict[int, Any] = {BEGINNING: ray.put(beginning)}
+        # As plain values: another version of collector has a `Beginning` of other fields.
+        told_first = beginning.version, beginning.python, tuple(beginning)
+        self._kept: dict[int, Any] = {BEGINNING: ray.put(told_first)}
         self._sent: Counter[int] = Counter()
         """How often a reference went along."""
         self._heard = bytearray()
@@ -465,8 +467,7 @@ def _explained(error: Exception) -> _End:
     """Say what has become of a worker on the cluster, after its name."""
     import ray.exceptions as of_ray
 
-    first = str(error).strip().splitlines()
-    text = (first[0] if first else "")[:_WHY_CHARACTERS]
+    text = _said(error)
     cause = getattr(error, "cause", None)
     known: Mapping[type[Exception], str] = {
         of_ray.OutOfMemoryError: "was ended by Ray, since its node was out of memory",
@@ -481,5 +482,14 @@ def _explained(error: Exception) -> _End:
         if isinstance(error, kind):
             return _End(None, starved, f"{words} ({type(error).__name__}: {text})")
     if cause is not None:
-        error, text = cause, str(cause)[:_WHY_CHARACTERS]
+        error, text = cause, _said(cause)
     return _End(None, False, f"could not run it on the cluster: {type(error).__name__}: {text}")
+
+
+def _said(error: Exception) -> str:
+    """Return the first line of what an error of Ray's says and the last one, where the cause is."""
+    lines = str(error).strip().splitlines() or [""]
+    if len(lines) == 1:
+        return lines[0][:_WHY_CHARACTERS]
+    most = _WHY_CHARACTERS // 2
+    return f"{lines[0][:most]} ... {lines[-1].strip()[:most]}"
