@@ -92,6 +92,10 @@ def looks_up(path: str) -> None:
         raise KeyError(path)
 
 
+def arguments() -> list[str]:
+    return sys.argv
+
+
 def with_a_child(path: str) -> Iterator[bytes]:
     yield b"begun"
     current_job().flush()
@@ -148,6 +152,10 @@ def test_a_large_output_is_exact(collector: Collector, step: int) -> None:
     assert hashlib.sha256(job.output().read()).hexdigest() == job.result()
     assert job.output().mode == "streaming"
     assert job.output().chunks == 24 * MIB // step
+
+
+def test_a_job_sees_the_arguments_of_the_program(collector: Collector) -> None:
+    assert collector.submit(arguments).result() == sys.argv
 
 
 def test_map_yields_values_in_order(collector: Collector) -> None:

@@ -107,6 +107,7 @@ class Agent:
         self.collector = beginning.collector
         self._told = beginning
         self._parts: dict[int, Part] = {part[0]: unpacked(part) for part in beginning.parts}
+        sys.argv[:] = beginning.argv  # which it hands on to its workers
         _end_with_ray()
         root = _root()
         launcher = launcher_for("forkserver")

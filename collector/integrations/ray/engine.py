@@ -358,6 +358,7 @@ class RayEngine:
             log_levels=log_records.levels(),
             most_tasks=options.max_tasks_per_child,
             parcel_bytes=settings.RAY_PARCEL_BYTES,
+            argv=tuple(sys.argv),
         )
         return pump.PumpArguments(
             address=options.address,

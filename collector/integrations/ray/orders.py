@@ -76,6 +76,8 @@ class Beginning(NamedTuple):
     log_levels: dict[str, int]
     most_tasks: int | None
     parcel_bytes: int
+    argv: tuple[str, ...]
+    """The arguments of the program, which its jobs see as `sys.argv`."""
 
 
 class Hello(NamedTuple):
