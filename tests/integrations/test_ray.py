@@ -12,7 +12,15 @@ from typing import Final
 
 import pytest
 
-from collector import Collector, JobKilledError, WorkerCrashError, current_job, reclaim
+from collector import (
+    Collector,
+    JobKilledError,
+    OutputLostError,
+    WorkerCrashError,
+    current_job,
+    reclaim,
+)
+from tests.support.disks import small_disk
 from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
 from tests.support.inside import pump_pid, sink_pid
 from tests.support.leaks import descendants, is_running, wait_until
@@ -48,6 +56,10 @@ def written_to(path: str, chunks: int) -> Iterator[bytes]:
     for number in range(chunks):
         yield bytes(MIB)
         Path(path).write_text(str(number + 1))
+
+
+def prints(size: int) -> None:
+    sys.stdout.write("p" * size)
 
 
 def read_numbers(path: Path) -> list[int]:
@@ -209,6 +221,19 @@ def test_a_producer_waits_for_a_sink_that_does_not_read(tmp_path: Path) -> None:
             assert count <= 8 * 1 + 1 + 4 + 4
         assert job.result() is None
         assert job.output().size == 400 * MIB
+
+
+@joins
+def test_a_log_for_which_there_is_no_room_here_fails_its_job(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 4 * MIB) as disk:
+        with opened("ray", capture=True, temp_root=disk) as collector:
+            job = collector.submit(prints, 8 * MIB)
+            error = job.exception()
+            assert isinstance(error, OutputLostError)
+            assert "what it printed" in str(error)
+            assert not job.log().complete
+            assert collector.submit(prints, 1000).log().read() == b"p" * 1000
+        assert not list(disk.glob("run-*"))
 
 
 def test_a_dead_node_costs_its_jobs_only(tmp_path: Path) -> None:

@@ -446,10 +446,13 @@ class Pump:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         new = name not in self._logs
         self._logs.add(name)
-        with contextlib.suppress(OSError):
+        try:
             fd = os.open(path, flags | (os.O_CREAT | os.O_EXCL if new else 0), 0o600)
-            with open(fd, "ab", buffering=0) as file:
+            with open(fd, "ab") as file:
                 file.write(data)
+        except OSError:  # no room for it, for example: what is missing fails the job
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def _bury(self, worker: _Worker, end: _End) -> None:
         """Tell the parent of a worker's death (I1)."""
