@@ -16,8 +16,8 @@ from collector.integrations.ray.agent import WrongVersionError, check
 from collector.integrations.ray.engine import RayWorker
 from collector.settings import VERSION
 from tests.support.engines import needs_ray, opened
-from tests.support.sharedray import a_ray, have_a_token
-from tests.support.tree import ROOT
+from tests.support.sharedray import a_ray, have_a_token, shared
+from tests.support.tree import ROOT, script
 
 
 def test_the_address_of_a_ray_client_is_refused_with_what_to_do() -> None:
@@ -220,6 +220,30 @@ def test_what_no_node_has_is_said(
     with opened("ray", ray_options=options):
         assert "no node of the Ray cluster has what each job asks for" in caplog.text
         assert said in caplog.text
+
+
+FEW: Final = """
+import os, resource, sys
+from collector import Collector
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+try:
+    with Collector(300, engine="ray", address=sys.argv[1], progress=False) as collector:
+        print(list(collector.map(abs, range(600))) == list(range(600)))
+except ConnectionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.xdist_group("ray")
+def test_more_jobs_at_once_than_descriptors_are_refused() -> None:
+    with script(FEW, shared.address) as running:
+        assert re.search(
+            r"ulimit -Hn: 256\) has room for \d+ jobs at once, not for 300", running.hear()
+        )
 
 
 OTHER_PYTHON: Final = """

@@ -1,10 +1,13 @@
 """Judge what a Collector is told of Ray, and the Ray that is installed, before anything starts.
 
-Runs in:    the parent; Ray itself is not loaded here.
+Runs in:    the parent, and `check_room` in the pump; Ray itself is not loaded here.
 """
 
+import errno
 import importlib.metadata
+import os
 import re
+import resource
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -28,6 +31,9 @@ OPTIONS: Final = (
 
 _ITS_OWN: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """What Ray counts itself, and which option asks for it."""
+
+_SPARE_DESCRIPTORS: Final = 64
+"""Of the pump, beside one for each worker: what Ray opens later."""
 
 
 def check_version() -> None:
@@ -96,6 +102,22 @@ def _check_resource(name: object, amount: object) -> None:
     if name in _ITS_OWN:
         raise ValueError(f"resources of ray_options has {name!r}: give {_ITS_OWN[name]} instead")
     number(f"resource {name!r} of ray_options", amount)
+
+
+def check_room(workers: int) -> None:
+    """See whether this process, the pump, may have a descriptor for each worker.
+
+    Raises:
+        OSError: Its limit leaves no room for so many.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = most - len(os.listdir("/proc/self/fd")) - _SPARE_DESCRIPTORS
+    if most != resource.RLIM_INFINITY and workers > room:
+        raise OSError(
+            errno.EMFILE,
+            f"the limit of open files (ulimit -Hn: {most}) has room for {max(0, room)} jobs at "
+            f"once, not for {workers}: raise it, or give a smaller max_workers",
+        )
 
 
 def cpus_of(options: Mapping[str, Any]) -> float:

@@ -105,6 +105,7 @@ def _begin(
     """Connect, and see that Ray takes what jobs ask for: later there would be nobody to tell."""
     cpus = _connect(told)
     workers = told.workers or max(1, int(cpus / (installed.cpus_of(told.options) or 1)))
+    installed.check_room(workers)
     parcel = parcel_bytes(told.memory_budget, workers)
     beginning = told.beginning._replace(parcel_bytes=parcel)
     pump = Pump(control, parent, QueueWriter(queue), told, beginning)
