@@ -22,7 +22,7 @@ from collector.progress.outlet import Outlet
 from collector.progress.tally import Said
 from collector.progress.terminal import Terminal
 from collector.progress.text import BatchLine, columns_of, facts, job_line, printable, size_text
-from collector.progress.view import RunningJob, View
+from collector.progress.view import ShownJob, View
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
 
@@ -31,10 +31,10 @@ COLUMNS = st.integers(8, 200)
 SIZES = st.integers(0, 10**15)
 
 
-def job(number: int = 1, name: str = "job", size: int = 0, **changes: Any) -> RunningJob:
+def job(number: int = 1, name: str = "job", size: int = 0, **changes: Any) -> ShownJob:
     """A running job."""
     told: dict[str, Any] = {"attempt": 1, "mode": Mode.MEMORY, "elapsed_s": 1.0} | changes
-    return RunningJob(batch=1, id=number, name=name, size_bytes=size, **told)
+    return ShownJob(batch=1, id=number, name=name, size_bytes=size, **told)
 
 
 def view(**changes: Any) -> View:

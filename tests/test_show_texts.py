@@ -17,7 +17,7 @@ from collector.progress.line_texts import (
 )
 from collector.progress.tally import Late, Tally
 from collector.progress.text import columns_of, job_line, waiting_line
-from collector.progress.view import RunningJob, View
+from collector.progress.view import ShownJob, View
 
 ENDS = st.builds(
     Ended,
@@ -160,7 +160,7 @@ def test_a_digest_has_ten_failures_and_counts_the_others() -> None:
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def job(**changes: Any) -> RunningJob:
+def job(**changes: Any) -> ShownJob:
     """A running job."""
     told: dict[str, Any] = {
         "batch": 1,
@@ -171,7 +171,7 @@ def job(**changes: Any) -> RunningJob:
         "mode": None,
         "elapsed_s": 75.0,
     }
-    return RunningJob(**(told | changes))
+    return ShownJob(**(told | changes))
 
 
 @pytest.mark.parametrize(

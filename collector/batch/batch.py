@@ -104,10 +104,10 @@ class Batch(Closable):
             `meters` (of all attempts together), and `failures`, each with `key`, `name`, `input`,
             `status` (of the attempt) and `error`.
         """
-        table, tally = self._history.table, self._history.tally
+        table, findings = self._history.table, self._history.findings
         counts = {state.value: number for state, number in table.counts().items()}
         waiting = counts.pop(State.WAITING.value)
-        unheard = (tally.inputs or 0) - sum(counts.values())
+        unheard = (findings.inputs or 0) - sum(counts.values())
         told = counts | {State.WAITING.value: max(waiting, unheard)}
         return {
             "done": told["done"],
@@ -115,8 +115,8 @@ class Batch(Closable):
             "interrupted": told["interrupted"],
             "waiting": told["waiting"],
             "bytes": table.result_bytes(),
-            "seconds": round(tally.seconds, 6),
-            "meters": dict(tally.meters),
+            "seconds": round(findings.seconds, 6),
+            "meters": dict(findings.meters),
             "failures": list(self._failures(failures)) if told["failed"] else [],
         }
 
@@ -270,7 +270,7 @@ class Batch(Closable):
 
 def _is_written(history: History) -> bool:
     """Tell whether a process writes into one of the shards."""
-    left = history.tally.left
+    left = history.findings.left
     return any(is_held(one) for n, one in enumerate(history.shards) if n not in left)
 
 
@@ -284,10 +284,10 @@ def _problems(
         among: Only of these jobs.
         written: A process writes: what it is about to replace is there until then.
     """
-    table, tally = history.table, history.tally
-    found = {"": [f"a line counts as not there: {line}" for line in tally.bad_lines]}
-    if tally.bad > len(tally.bad_lines):
-        found[""].append(f"so do {tally.bad - len(tally.bad_lines)} more lines")
+    table, findings = history.table, history.findings
+    found = {"": [f"a line counts as not there: {line}" for line in findings.bad_lines]}
+    if findings.bad > len(findings.bad_lines):
+        found[""].append(f"so do {findings.bad - len(findings.bad_lines)} more lines")
     rows = table.in_order()
     if among is not None:
         rows = [row for key in among if key and (row := table.find(key)) is not None]

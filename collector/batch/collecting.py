@@ -122,7 +122,7 @@ class _Kept(Generic[T]):
 
     def spent(self) -> Mapping[str, float]:
         """See `Submits.spent`."""
-        return dict(self._writer.history.tally.meters)
+        return dict(self._writer.history.findings.meters)
 
     def has(self) -> int:
         """See `Submits.has`."""

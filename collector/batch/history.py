@@ -13,7 +13,7 @@ from typing import final
 from collector.batch import lines
 from collector.batch.directory import BatchDirectory
 from collector.batch.lines import Ended, Saved
-from collector.batch.scan import Scan, Tally, missing_of
+from collector.batch.scan import Findings, Scan, missing_of
 from collector.batch.shard import Shard
 from collector.batch.states import State
 from collector.batch.table import Line, Table
@@ -32,7 +32,7 @@ class History:
 
     def __init__(self, directory: BatchDirectory) -> None:
         self.table = Table()
-        self.tally = Tally()
+        self.findings = Findings()
         self.shards: list[Shard] = []
         self.ends: dict[str, int] = {}
         """Where the last whole line of each journal ends."""
@@ -51,13 +51,13 @@ class History:
             self.ends[shard.name] = 0
             return
         with open(os.dup(fd), "rb", buffering=1 << 20) as journal:
-            scan = Scan(self.table, self.tally)
+            scan = Scan(self.table, self.findings)
             end = scan.read(len(self.shards) - 1, shard.name, journal, shard)
         self.ends[shard.name] = end
 
     def _lose_what_was_replaced(self) -> None:
         """Take a result for none whose file another process was replacing when it ended."""
-        for key in self.tally.saving:
+        for key in self.findings.saving:
             row = self.table.find(key)
             done = row is not None and self.table.state(row) is State.DONE
             if row is not None and done and self.missing(row):
@@ -112,7 +112,7 @@ class History:
             key: Of the job.
             attempt: Its last one that has ended, or 0.
         """
-        found = self.tally.saving.get(key)
+        found = self.findings.saving.get(key)
         return found if found is not None and found.attempt > attempt else None
 
     def missing(self, row: int) -> str:

@@ -60,11 +60,11 @@ def compare(there: What, wanted: What, path: str) -> None:
 
 def say_what_is_there(history: History, what: What, path: str) -> None:
     """Say which lines and results count as not there, and which are of an older function."""
-    tally, table = history.tally, history.table
-    for line in tally.bad_lines:
+    findings, table = history.findings, history.table
+    for line in findings.bad_lines:
         _logger.warning("%s: a line of the journal counts as not there: %s", path, line)
-    if tally.bad > len(tally.bad_lines):
-        _logger.warning("%s: so do %d more lines", path, tally.bad - len(tally.bad_lines))
+    if findings.bad > len(findings.bad_lines):
+        _logger.warning("%s: so do %d more lines", path, findings.bad - len(findings.bad_lines))
     for row in table.lost_rows(_TOLD):
         found = history.attempt(row)
         name = found[1].name or found[1].key if found else "?"
@@ -73,7 +73,7 @@ def say_what_is_there(history: History, what: What, path: str) -> None:
         _logger.warning("%s: %d jobs in all count as not done for that", path, table.lost())
     older = frozenset(
         number + 1
-        for number, (_, run) in enumerate(tally.runs)
+        for number, (_, run) in enumerate(findings.runs)
         if run.source and what.source and run.source != what.source
     )
     if older and (count := table.done_in(older)):

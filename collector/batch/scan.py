@@ -56,7 +56,7 @@ class Stored(Protocol):
 
 @final
 @dataclass(slots=True)
-class Tally:
+class Findings:
     """What came of reading, beside the table."""
 
     runs: list[tuple[int, lines.Run]] = field(default_factory=list)
@@ -84,12 +84,12 @@ class Scan:
 
     Args:
         table: Is filled.
-        tally: So is this.
+        findings: So is this.
     """
 
-    def __init__(self, table: Table, tally: Tally) -> None:
+    def __init__(self, table: Table, findings: Findings) -> None:
         self._table = table
-        self._tally = tally
+        self._findings = findings
         self._sizes: dict[bytes, int] = {}
 
     def read(self, number: int, name: str, journal: Iterable[bytes], stored: Stored) -> int:
@@ -105,7 +105,7 @@ class Scan:
             Where its last whole line ends.
         """
         at = 0
-        self._tally.left.add(number)
+        self._findings.left.add(number)
         self._sizes.clear()
         match, simple = _SIMPLE.fullmatch, self._simple
         for line in journal:
@@ -138,7 +138,7 @@ class Scan:
             ends = int(value_at) + int(value_size)
             if ends > sizes.get(value, -1) and not self._has(value, ends, stored):
                 return False
-        tally = self._tally
+        findings = self._findings
         if not self._table.first(
             int(key, 16),
             shard,
@@ -146,16 +146,16 @@ class Scan:
             int(attempt),
             int(seq),
             size,
-            len(tally.runs),
+            len(findings.runs),
             status == b"done",
         ):
             return False
-        if tally.saving:
-            tally.ended(key.decode(), int(attempt))
+        if findings.saving:
+            findings.ended(key.decode(), int(attempt))
         if meters != b"{}":
-            tally.meters.update(json.loads(meters))
+            findings.meters.update(json.loads(meters))
         if start != end and (seconds := float(end) - float(start)) > 0:
-            tally.seconds += seconds
+            findings.seconds += seconds
         return True
 
     def _has(self, pack: bytes, ends: int, stored: Stored) -> bool:
@@ -174,7 +174,7 @@ class Scan:
     def _take(  # noqa: C901 - one case a kind
         self, event: lines.Event | None, where: Line, stored: Stored
     ) -> None:
-        tally, table = self._tally, self._table
+        findings, table = self._findings, self._table
         match event:
             case Ended():
                 self._ended(event, where, stored)
@@ -185,23 +185,23 @@ class Scan:
             case lines.Position(key=key, seq=seq):
                 table.place(table.row(key), seq)
             case lines.Saving(key=key):
-                tally.saving[key] = event
+                findings.saving[key] = event
             case lines.Run(inputs=inputs):
-                tally.runs.append((where.shard, event))
-                tally.left.discard(where.shard)
-                tally.inputs = inputs
+                findings.runs.append((where.shard, event))
+                findings.left.discard(where.shard)
+                findings.inputs = inputs
             case lines.Spent():
-                tally.meters.update(event.meters)
+                findings.meters.update(event.meters)
             case lines.Left():
-                tally.left.add(where.shard)
+                findings.left.add(where.shard)
             case None:
                 pass  # of a later minor version
 
     def _ended(self, event: Ended, where: Line, stored: Stored) -> None:
-        tally, table = self._tally, self._table
-        tally.seconds += max(0.0, event.end - event.start)
-        tally.meters.update(event.meters)
-        tally.ended(event.key, event.attempt)
+        findings, table = self._findings, self._table
+        findings.seconds += max(0.0, event.end - event.start)
+        findings.meters.update(event.meters)
+        findings.ended(event.key, event.attempt)
         row = table.row(event.key)
         table.place(row, event.seq)
         table.ended(
@@ -211,13 +211,13 @@ class Scan:
             succeeded=event.status == "done",
             size=event.out.size if event.out else 0,
             lost=bool(missing_of(event, stored)),
-            run=len(tally.runs),
+            run=len(findings.runs),
         )
 
     def _bad(self, name: str, at: int, reason: str) -> None:
-        self._tally.bad += 1
-        if self._tally.bad <= BAD_LINES_TOLD:
-            self._tally.bad_lines.append(f"shard {name}, byte {at}: {reason}")
+        self._findings.bad += 1
+        if self._findings.bad <= BAD_LINES_TOLD:
+            self._findings.bad_lines.append(f"shard {name}, byte {at}: {reason}")
 
 
 def missing_of(event: Ended, stored: Stored) -> str:

@@ -326,7 +326,7 @@ class BatchWriter:
         raise BatchError(errno.ENOENT, "others remove its shard", self.directory.path)
 
     def _begin(self, what: What, inputs: int | None) -> None:
-        history, tally, path = self.history, self.history.tally, self.directory.path
+        history, findings, path = self.history, self.history.findings, self.directory.path
         counts = history.table.counts()
         results = counts[State.DONE] + counts[State.FAILED]
         if self.options.resume is Resume.NEVER and results:
@@ -334,12 +334,12 @@ class BatchWriter:
             raise BatchError(errno.EEXIST, message, path)
         packs = self._shard.packs()
         pack = max(packs, default=1)
-        if tally.bad or history.table.lost():
+        if findings.bad or history.table.lost():
             pack = max(packs, default=0) + 1
         end = history.ends[self._shard.name]
         keeper = self._keeper = Keeper(self._shard, end, pack, durable=self.options.durable)
         try:
-            if self._number not in tally.left:
+            if self._number not in findings.left:
                 remove_leftovers(history, self._shard)
             with contextlib.suppress(OSError):
                 os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
@@ -415,9 +415,9 @@ class BatchWriter:
                 succeeded=event.status == "done",
                 size=event.out.size if event.out else 0,
                 lost=False,
-                run=len(self.history.tally.runs) + 1,
+                run=len(self.history.findings.runs) + 1,
             )
-            self.history.tally.ended(event.key, event.attempt)
+            self.history.findings.ended(event.key, event.attempt)
             for name in outdone:
                 self._writing.remove(name)
 
@@ -458,7 +458,7 @@ class BatchWriter:
             raise FileExistsError(errno.EEXIST, message, attempt.save) from error
         if self.options.durable:
             self._writing.sync_later(path)
-        self.history.tally.saving[task.key] = saving
+        self.history.findings.saving[task.key] = saving
         return Saved(attempt.save, output.size)
 
     def _saved_by(self, path: str) -> str:

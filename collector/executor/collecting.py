@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 from collector.errors import BatchHaltedError, JobKilledError
-from collector.executor.halting import Halt, Tally, Urgency, failure_text, quotable
+from collector.executor.halting import Halt, Halting, Urgency, failure_text, quotable
 from collector.executor.options import Options
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Stopping:
         self._budget = budget
         self._total = total if parts == 1 else None
         self._share = None if total is None else math.ceil(total / parts)
-        self._tally = Tally()
+        self._halting = Halting()
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._open: deque[Job[Any]] = deque()
@@ -131,13 +131,13 @@ class Stopping:
             jobs: Those that are open now.
             wake: Called, in a thread of the pool's, when a meter has reached its bound.
         """
-        self._tally = Tally(self._halt, self._budget, spent)
-        self._tally.total = self._share
+        self._halting = Halting(self._halt, self._budget, spent)
+        self._halting.total = self._share
         self._pool, self._open, self._wake = pool, jobs, wake
 
     def stops(self) -> bool:
         """Whether the batch is to stop."""
-        return bool(self._tally.reason)
+        return bool(self._halting.reason)
 
     def watch(self, job: "Job[Any]") -> None:
         """A job was submitted."""
@@ -147,7 +147,7 @@ class Stopping:
 
     def _counted(self, meters: Mapping[str, float]) -> None:
         with self._lock:
-            before, stops = self._tally.reason, self._tally.spend(meters)
+            before, stops = self._halting.reason, self._halting.spend(meters)
         if stops and not before:
             self._wake()
 
@@ -157,11 +157,11 @@ class Stopping:
             return  # of an earlier run, or nothing has run
         error = job.exception()
         with self._lock:
-            self._tally.ended(None if error is None else failure_text(error, _names_of(job)))
+            self._halting.ended(None if error is None else failure_text(error, _names_of(job)))
 
     def all_taken(self, count: int) -> None:
         """There are so many inputs: the last one was taken."""
-        self._tally.total = count
+        self._halting.total = count
 
     def drain(self) -> "Iterator[Job[Any]]":
         """Yield what ends by itself of the open jobs; the others are ended."""
@@ -169,7 +169,7 @@ class Stopping:
         jobs, pool = self._open, self._pool
         waiting = [job for job in jobs if not job.cancel()]
         ended_by_us = {job.id for job in waiting if not job.done()}
-        if self._tally.urgency is Urgency.NOW:
+        if self._halting.urgency is Urgency.NOW:
             for number in ended_by_us:
                 pool.kill(number)
         else:
@@ -191,8 +191,8 @@ class Stopping:
         left = f"{self.left} of the jobs that were submitted have not been run to their end"
         if self._total is not None:
             left = f"{max(0, self._total - done - submits.has())} of {self._total} are left"
-        message = f"the batch has stopped: {self._tally.reason}; {left}; {submits.continued_by()}"
-        return BatchHaltedError(message, self._tally.reason, done, self.left)
+        message = f"the batch has stopped: {self._halting.reason}; {left}; {submits.continued_by()}"
+        return BatchHaltedError(message, self._halting.reason, done, self.left)
 
 
 def collected(  # noqa: PLR0913 - the parts of a `collect`

@@ -82,7 +82,7 @@ def checked_budget(budget: object) -> dict[str, float]:
 
 
 @final
-class Tally:
+class Halting:
     """Counts what ends and what is spent, and decides when to stop.
 
     Args:

@@ -15,7 +15,7 @@ from collector import settings
 from collector.progress.ends import Ended, How
 from collector.progress.tally import Late, LateJob, LeftOut, Said
 from collector.progress.text import beginning, columns_of, shortened, size_text
-from collector.progress.view import RunningJob
+from collector.progress.view import ShownJob
 
 NARROW_COLUMNS: Final = 60
 """With less, a line has no indent, no brackets and no size."""
@@ -110,7 +110,7 @@ def said_text(said: Said, columns: int | None, *, colour: bool = False) -> str:
             return line_text("", ("", ""), (more, ""), columns)
 
 
-def running_texts(job: RunningJob, last_line: bytes, columns: int | None) -> list[str]:
+def running_texts(job: ShownJob, last_line: bytes, columns: int | None) -> list[str]:
     """Return the line of a running job, and the last one that it has printed."""
     facts = (seconds_text(job.elapsed_s), size_text(job.size_bytes))
     first = line_text("RUNNING", facts, (_attempted(job), ""), columns)
@@ -183,7 +183,7 @@ def group_texts(title: str, texts: Sequence[str]) -> list[str]:
     return [f"::group::{for_workflow(title).replace('%', '%25')}", *texts, "::endgroup::"]
 
 
-def _attempted(job: RunningJob) -> str:
+def _attempted(job: ShownJob) -> str:
     return job.name if job.attempt == 1 else f"{job.name} (attempt {job.attempt})"
 
 

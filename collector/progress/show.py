@@ -41,7 +41,7 @@ from collector.progress.line_texts import (
 )
 from collector.progress.outlet import Outlet, reader_folds
 from collector.progress.tally import Late, Said, Tally
-from collector.progress.view import RunningJob, View
+from collector.progress.view import ShownJob, View
 from collector.progress.waits import waits_text
 
 if TYPE_CHECKING:
@@ -321,7 +321,7 @@ class Show:
         for job in running:
             self._write_running(job)
 
-    def _write_running(self, job: RunningJob) -> None:
+    def _write_running(self, job: ShownJob) -> None:
         for text in running_texts(job, self._last_line(job.id), self._columns()):
             self._write(self._for_reader(text))
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol, TypedDict, final
 
 from collector import settings
 from collector.progress.ends import Ended, How
-from collector.progress.view import RunningJob, View
+from collector.progress.view import ShownJob, View
 from collector.store.output.progress import Mode
 
 
@@ -34,7 +34,7 @@ class LateJob(NamedTuple):
     """A running job that is late."""
 
     what: Late
-    job: RunningJob
+    job: ShownJob
 
 
 @final
@@ -202,14 +202,14 @@ class Tally:
                 found.append(LateJob(Late.QUIET, told))
         return found
 
-    def running(self, batch: int, now_s: float) -> tuple[RunningJob, ...]:
+    def running(self, batch: int, now_s: float) -> tuple[ShownJob, ...]:
         """Return the running jobs, those that have run for longest first."""
         return tuple(
             self._told(batch, job, running, now_s)
             for job, running in list(self._running.items())  # one step: others may count meanwhile
         )
 
-    def totals(self, running: tuple[RunningJob, ...]) -> Totals:
+    def totals(self, running: tuple[ShownJob, ...]) -> Totals:
         """Return what a `View` says of it in numbers."""
         return {
             "done": self.done,
@@ -239,9 +239,9 @@ class Tally:
         said = ", ".join(f"{count} {what}" for count, what in parts if count)
         return f" ({said})" if said else ""
 
-    def _told(self, batch: int, job: int, running: _Running, now_s: float) -> RunningJob:
+    def _told(self, batch: int, job: int, running: _Running, now_s: float) -> ShownJob:
         elapsed_s, quiet_s = now_s - running.begun_s, now_s - running.byte_s
-        return RunningJob(
+        return ShownJob(
             batch,
             job,
             running.name,

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO, final
 
 from collector import settings
-from collector.progress.view import RunningJob, View
+from collector.progress.view import ShownJob, View
 from collector.store.rundir.locks import loading
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class BatchLine:
         return max(0, view.bytes_total - past[0][1]) / seconds if seconds else 0.0
 
 
-def job_line(job: RunningJob, columns: int) -> str:
+def job_line(job: ShownJob, columns: int) -> str:
     """Return the line of a running job; with less room first less of the rest, then of its name."""
     size, mode = size_text(job.size_bytes), "" if job.mode is None else f" {job.mode}"
     rate = size_text(job.size_bytes / max(job.elapsed_s, 0.001))
@@ -123,7 +123,7 @@ def waiting_line(view: View, columns: int) -> str:
     return beginning(f"  waiting: {printable(view.waiting)}", columns)
 
 
-def _marks(job: RunningJob) -> str:
+def _marks(job: ShownJob) -> str:
     slow = "SLOW " if job.slow else ""
     return f"{slow}QUIET [> {_whole(job.quiet_s)}]" if job.quiet else slow.strip()
 

@@ -9,7 +9,7 @@ from collector.store.output.progress import Mode
 
 
 @final
-class RunningJob(NamedTuple):
+class ShownJob(NamedTuple):
     """A job that runs, as of now.
 
     Attributes:
@@ -66,7 +66,7 @@ class View(NamedTuple):
     spilled: int | None
     bytes_total: int
     elapsed_s: float
-    running: tuple[RunningJob, ...]
+    running: tuple[ShownJob, ...]
     retried: int = 0
     resumed: int = 0
     waiting: str = ""

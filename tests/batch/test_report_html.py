@@ -134,7 +134,7 @@ def test_a_failure_has_its_reason_its_attempts_and_the_end_of_its_log() -> None:
 
 
 def test_logs_are_read_of_so_many_failures_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.batch.report.tally.FAILURES_SHOWN", 15)
+    monkeypatch.setattr("collector.batch.report.sums.FAILURES_SHOWN", 15)
     read = []
 
     def log() -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.batch.report.tally import Spread
+from collector.batch.report.sums import Spread
 from collector.batch.report.text import (
     clipped,
     one_line,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.batch import lines, scan
 from collector.batch.lines import Ended, Error, Filed, Packed, Place, Saved, Where
-from collector.batch.scan import Scan, Tally
+from collector.batch.scan import Findings, Scan
 from collector.batch.states import State
 from collector.batch.table import Table
 
@@ -102,17 +102,17 @@ def test_no_part_of_a_line_is_one(event: lines.Event, data: st.DataObject) -> No
 
 
 def taken_in(line: bytes) -> tuple[Mapping[str, Any], list[Any]]:
-    table, tally = Table(), Tally()
-    end = Scan(table, tally).read(0, "0", [line], EverythingIsThere())
+    table, findings = Table(), Findings()
+    end = Scan(table, findings).read(0, "0", [line], EverythingIsThere())
     assert end == len(line)
     rows = [
         (table.state(r), table.line(r), table.attempts(r), table.seq(r), table.is_lost(r))
         for r in range(len(table))
     ]
     facts = {
-        "seconds": tally.seconds,
-        "meters": dict(tally.meters),
-        "bad": tally.bad,
+        "seconds": findings.seconds,
+        "meters": dict(findings.meters),
+        "bad": findings.bad,
         "bytes": table.result_bytes(),
         "counts": table.counts(),
     }
@@ -144,10 +144,10 @@ def test_lines_as_they_are_written_are_read_by_the_expression() -> None:
 @pytest.mark.slow
 @given(st.lists(endings(), max_size=5), st.binary(max_size=40))
 def test_whatever_lies_between_lines_nothing_raises(events: list[Ended], garbage: bytes) -> None:
-    table, tally = Table(), Tally()
+    table, findings = Table(), Findings()
     text = b"".join(lines.encode(event) + garbage + b"\n" for event in events)
     journal = text.splitlines(keepends=True)
-    assert Scan(table, tally).read(0, "0", journal, EverythingIsThere()) == len(text)
+    assert Scan(table, findings).read(0, "0", journal, EverythingIsThere()) == len(text)
     known = {event.key for event in events}
     assert len(table) == len(known)
     assert sum(table.counts().values()) == len(known)
@@ -160,9 +160,9 @@ def test_the_better_of_two_shards_counts() -> None:
     failed = lines.encode(Ended(key, 3, "error", 0, 5.0, 6.0))
     lost = lines.encode(Ended(key, 9, "done", 0, 9.0, 9.0, out=Packed(7, 0, 5)))
     for order in ((done, failed, lost), (lost, failed, done), (failed, done, lost)):
-        table, tally = Table(), Tally()
+        table, findings = Table(), Findings()
         for number, line in enumerate(order):
-            Scan(table, tally).read(number, str(number), [line], EverythingIsThere())
+            Scan(table, findings).read(number, str(number), [line], EverythingIsThere())
         assert table.counts()[State.DONE] == 1
         assert table.result_bytes() == 5
         assert table.lost() == 0

@@ -25,7 +25,7 @@ from collector.integrations.postprocess import (
     normalise_line_ends,
     strip_code_fences,
 )
-from collector.integrations.postprocess.text_record import Tally
+from collector.integrations.postprocess.text_record import TextCount
 from collector.settings import MIB
 from tests.integrations.finished_texts import files_in, kept, manager_of
 
@@ -167,15 +167,15 @@ def test_a_name_that_is_not_utf_8_is_recorded_so_that_it_can_be_found(tmp_path: 
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 300)))
 def test_counting_does_not_depend_on_how_the_bytes_are_cut(data: bytes, cuts: list[int]) -> None:
     data = data.translate(bytes(b" \t\n\r\x0b\x0cab\xc3\0"[byte % 10] for byte in range(256)))
-    tally = Tally()
+    count = TextCount()
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     for start, end in pairwise(places):
-        tally.add(data[start:end])
-        tally.add(b"")
-    assert tally.bytes == len(data)
-    assert tally.words == len(data.split())
-    assert tally.lines == len(data.split(b"\n")) - (data.endswith(b"\n") or not data)
-    assert tally.sha256 == hashlib.sha256(data).hexdigest()
+        count.add(data[start:end])
+        count.add(b"")
+    assert count.bytes == len(data)
+    assert count.words == len(data.split())
+    assert count.lines == len(data.split(b"\n")) - (data.endswith(b"\n") or not data)
+    assert count.sha256 == hashlib.sha256(data).hexdigest()
 
 
 # -- what it is given ------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ from collector.batch.command.sources import (
 from collector.batch.command.template import Inputs, TemplateError
 from collector.executor.collector import Collector
 from collector.executor.cpus import usable_cpus
-from collector.executor.halting import Tally
+from collector.executor.halting import Halting
 from collector.executor.inner import Inner
 from collector.executor.job import Job
 from collector.progress.ends import Level
@@ -169,8 +169,8 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
         raise RequestError(str(error)) from None
     with contextlib.ExitStack() as stack:
         results, root = _results(stack, request, command, inputs)
-        tally = Tally(request.halt)
-        tally.total = inputs.total
+        halting = Halting(request.halt)
+        halting.total = inputs.total
         running: dict[int, Job[Any]] = {}
         show = stack.enter_context(_show(request, inputs.total, running))
         finisher = _finisher(stack, request, save, results, show)
@@ -182,7 +182,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
             _settings(request, command, jobs),
             show=show,
             finisher=finisher,
-            tally=tally,
+            halting=halting,
             gate=Gate(Limits(request.delay, request.memfree, load)),
             results=results,
             events=events,
@@ -200,8 +200,8 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
             inner.kill()
             raise
         finisher.close()
-        _finish(request, show, tally, runner)
-        return _status(request, tally, runner, finisher)
+        _finish(request, show, halting, runner)
+        return _status(request, halting, runner, finisher)
 
 
 def _handlers(events: Events, stopped: "_Stopped", show: Show, finisher: Finisher) -> Handlers:
@@ -386,20 +386,20 @@ class _Stopped:
             self.inner.signal(number, workers=True)
 
 
-def _finish(request: Request, show: Show, tally: Tally, runner: Runner) -> None:
-    if tally.reason and request.final_show != Level.NONE:
-        show.say(f"collector: the batch stops: {tally.reason}")
-    show.finish(_missing(request, tally, runner))
+def _finish(request: Request, show: Show, halting: Halting, runner: Runner) -> None:
+    if halting.reason and request.final_show != Level.NONE:
+        show.say(f"collector: the batch stops: {halting.reason}")
+    show.finish(_missing(request, halting, runner))
 
 
-def _missing(request: Request, tally: Tally, runner: Runner) -> str | None:
-    if request.output is None or not (tally.failed or runner.interrupted or runner.signal):
+def _missing(request: Request, halting: Halting, runner: Runner) -> str | None:
+    if request.output is None or not (halting.failed or runner.interrupted or runner.signal):
         return None
     line = f"collector run --retry {shlex.quote(request.output)}"
     return line + (" --shard {}/{}".format(*request.shard) if request.shard else "")
 
 
-def _status(request: Request, tally: Tally, runner: Runner, finisher: Finisher) -> int:
+def _status(request: Request, halting: Halting, runner: Runner, finisher: Finisher) -> int:
     trouble = finisher.broken or runner.failure
     if runner.signal:
         return _SIGNALLED + runner.signal
@@ -409,5 +409,5 @@ def _status(request: Request, tally: Tally, runner: Runner, finisher: Finisher) 
         with finisher.waiting():
             say(str(trouble))
         return _OTHER_ERROR
-    status = exit_status(tally, request.halt, runner.halted_by)
+    status = exit_status(halting, request.halt, runner.halted_by)
     return _OTHER_ERROR if not status and finisher.unprinted else status

@@ -7,7 +7,7 @@ Source:     the exit statuses are those of GNU parallel, where 101 means more th
 import math
 from typing import Final, NamedTuple, Self
 
-from collector.executor.halting import Halt, Tally
+from collector.executor.halting import Halt, Halting
 
 MANY_FAILED: Final = 101
 _MOST_COUNTED: Final = 100
@@ -33,20 +33,20 @@ class Died(NamedTuple):
         return self.exitcode or 1
 
 
-def exit_status(tally: Tally, halt: Halt | None, last: Died | None) -> int:
+def exit_status(halting: Halting, halt: Halt | None, last: Died | None) -> int:
     """Return what the program ends with.
 
     Args:
-        tally: Of the jobs that have ended.
+        halting: Of the jobs that have ended.
         halt: When it was to stop.
         last: How the job has ended at which it stopped, if it failed.
     """
-    if halt is not None and tally.reason:
+    if halt is not None and halting.reason:
         if halt.what == "success":
             return 0
         if halt.percent:
-            whole = tally.total or tally.done
-            return min(_MOST_COUNTED, math.ceil(tally.failed * _MOST_COUNTED / whole))
+            whole = halting.total or halting.done
+            return min(_MOST_COUNTED, math.ceil(halting.failed * _MOST_COUNTED / whole))
         if halt.number == 1:
             return last.status if last else 0
-    return tally.failed if tally.failed <= _MOST_COUNTED else MANY_FAILED
+    return halting.failed if halting.failed <= _MOST_COUNTED else MANY_FAILED

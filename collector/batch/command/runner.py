@@ -30,7 +30,7 @@ from collector.batch.command.sources import Row, SourceError
 from collector.batch.command.template import Inputs
 from collector.crash_errors import BrokenCollectorError
 from collector.errors import ProtocolError, SpillError
-from collector.executor.halting import Tally, Urgency, quotable, without
+from collector.executor.halting import Halting, Urgency, quotable, without
 from collector.executor.inner import Inner
 from collector.executor.job import Job
 from collector.progress.ends import Ended, How
@@ -149,7 +149,7 @@ class Runner:
         settings: How.
         show: Is told of each job.
         finisher: Prints and keeps what jobs leave.
-        tally: Counts, and knows when to halt.
+        halting: Counts, and knows when to halt.
         gate: Knows when a job may start.
         results: The batch directory, if there is one.
         events: Where signals and ends of jobs are put.
@@ -162,7 +162,7 @@ class Runner:
         *,
         show: Show,
         finisher: Finisher,
-        tally: Tally,
+        halting: Halting,
         gate: Gate,
         results: "Results | None",
         events: "Events",
@@ -171,7 +171,7 @@ class Runner:
         self._settings = settings
         self._show = show
         self._finisher = finisher
-        self._tally = tally
+        self._halting = halting
         self._gate = gate
         self._results = results
         self._events = events
@@ -186,7 +186,7 @@ class Runner:
         self._limit = Limit(settings.timeout)
         # A job that waits at a worker starts as soon as the one before it has ended, whatever that
         # came to: where it counts, none waits there.
-        at_once = gate.limits.any or tally.may_halt
+        at_once = gate.limits.any or halting.may_halt
         self._most_ahead = 3 * settings.jobs + 32
         self._ahead = settings.jobs if at_once else self._most_ahead
         self._inner: Inner
@@ -285,8 +285,8 @@ class Runner:
                 continue
             self._count_of_jobs += 1
             return _JobInputs(self._seq, row, name, self._settings.label(inputs), task)
-        if feeder.over and self._tally.total is None:
-            self._tally.total = self._count_of_jobs
+        if feeder.over and self._halting.total is None:
+            self._halting.total = self._count_of_jobs
             self._show.expect(self._count_of_jobs)
         return None
 
@@ -449,15 +449,15 @@ class Runner:
         self._count(outcome, item)
 
     def _count(self, outcome: Outcome, item: _JobInputs) -> None:
-        was = self._tally.reason
+        was = self._halting.reason
         failure = (
             None
             if outcome.died is None
             else without(outcome.why, (f"job {item.label[:1000]} ", *quotable(item.values)))
         )
-        if self._tally.ended(failure) and not was:
+        if self._halting.ended(failure) and not was:
             self.halted_by = outcome.died
-            urgency = self._tally.urgency
+            urgency = self._halting.urgency
             self._move(Event.STOP if urgency is Urgency.NOW else Event.SOFT_HALT)
 
     def _lose(self, item: _JobInputs, *, killed: bool = False) -> None:

@@ -28,7 +28,7 @@ from collector.batch.report.record import (
     ReportedBatch,
     ReportedJob,
 )
-from collector.batch.report.tally import Bar, Spread, Tally
+from collector.batch.report.sums import Bar, Spread, Sums
 from collector.batch.report.text import (
     clipped,
     one_line,
@@ -49,19 +49,19 @@ _dump: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 def page_pieces(batch: ReportedBatch, jobs: Jobs) -> Iterator[str]:
     """Yield the page in pieces."""
-    tally = Tally(batch, jobs)
+    sums = Sums(batch, jobs)
     style, script = _asset("page.css"), _asset("page.js")
     yield _head(batch, style, script)
-    yield from _summary(batch, tally)
-    yield from _failures(batch, tally)
+    yield from _summary(batch, sums)
+    yield from _failures(batch, sums)
     yield _asset("timeline.html")
     yield '<section aria-labelledby="h-spread"><h2 id="h-spread">Seconds and bytes</h2>'
     yield '<div class="pair">'
-    yield _histogram("Seconds of a job", tally.seconds, seconds_text)
-    yield _histogram("Bytes of an output", tally.sizes, size_text)
+    yield _histogram("Seconds of a job", sums.seconds, seconds_text)
+    yield _histogram("Bytes of an output", sums.sizes, size_text)
     yield "</div></section>\n"
     yield _asset("jobs.html")
-    yield from _blocks(batch, tally, jobs)
+    yield from _blocks(batch, sums, jobs)
     yield f"<script>{script}</script>\n</body>\n</html>\n"
 
 
@@ -94,17 +94,17 @@ def _shown(text: str) -> str:
     return html.escape(clipped(one_line(text)))
 
 
-def _summary(batch: ReportedBatch, tally: Tally) -> Iterator[str]:
+def _summary(batch: ReportedBatch, sums: Sums) -> Iterator[str]:
     yield '<section aria-labelledby="h-summary"><h2 id="h-summary">Summary</h2>\n'
     yield f'<p class="state">{_state(batch)}</p>\n<ul class="tiles">'
-    yield _tile("jobs", "", tally.total)
+    yield _tile("jobs", "", sums.total)
     for status in STATUSES:
-        if tally.statuses[status] or status in STATUSES[:2]:
-            yield _tile(status, status, tally.statuses[status])
-    if tally.flaky:
-        yield _tile("flaky", "flaky", tally.flaky)
-    yield "</ul>\n" + _share_bar(tally) + '<dl class="facts">'
-    for name, value in _facts(batch, tally):
+        if sums.statuses[status] or status in STATUSES[:2]:
+            yield _tile(status, status, sums.statuses[status])
+    if sums.flaky:
+        yield _tile("flaky", "flaky", sums.flaky)
+    yield "</ul>\n" + _share_bar(sums) + '<dl class="facts">'
+    for name, value in _facts(batch, sums):
         yield f"<div><dt>{_shown(name)}</dt><dd>{html.escape(value)}</dd></div>"
     yield "</dl>\n"
     if batch.unreadable:
@@ -137,13 +137,13 @@ def _tile(name: str, status: str, count: int) -> str:
     )
 
 
-def _share_bar(tally: Tally) -> str:
+def _share_bar(sums: Sums) -> str:
     """Return a bar that shows how far the batch is."""
-    if not tally.total:
+    if not sums.total:
         return ""
     parts, at = [], 0.0
     for status in STATUSES:
-        width = 1000 * tally.statuses[status] / tally.total
+        width = 1000 * sums.statuses[status] / sums.total
         parts.append(f'<rect class="is-{status}" x="{at:.2f}" width="{width:.2f}" height="10"/>')
         at += width
     return (
@@ -152,31 +152,31 @@ def _share_bar(tally: Tally) -> str:
     )
 
 
-def _facts(batch: ReportedBatch, tally: Tally) -> Iterator[tuple[str, str]]:
-    yield "Output", size_text(tally.size)
-    yield "Time of all attempts", seconds_text(tally.busy_s)
-    yield "From first to last", seconds_text(tally.end_s - tally.begin_s)
-    yield "Began", f"{_moment(tally.begin_s, ' ')} UTC"
-    if tally.retried:
-        yield "Tried again", f"{tally.retried:,}"
+def _facts(batch: ReportedBatch, sums: Sums) -> Iterator[tuple[str, str]]:
+    yield "Output", size_text(sums.size)
+    yield "Time of all attempts", seconds_text(sums.busy_s)
+    yield "From first to last", seconds_text(sums.end_s - sums.begin_s)
+    yield "Began", f"{_moment(sums.begin_s, ' ')} UTC"
+    if sums.retried:
+        yield "Tried again", f"{sums.retried:,}"
     if len(batch.sessions) > 1:
         yield "Runs", f"{len(batch.sessions):,}"
-    for name, value in sorted(tally.meters.items()):
+    for name, value in sorted(sums.meters.items()):
         yield name, f"{value:,.10g}"
 
 
-def _failures(batch: ReportedBatch, tally: Tally) -> Iterator[str]:
-    if not tally.failures:
+def _failures(batch: ReportedBatch, sums: Sums) -> Iterator[str]:
+    if not sums.failures:
         return
     yield '<section aria-labelledby="h-failures"><h2 id="h-failures">Failures</h2>\n'
-    for job in tally.failures[:_OPEN_FAILURES]:
+    for job in sums.failures[:_OPEN_FAILURES]:
         yield _failure(batch, job)
-    if rest := tally.failures[_OPEN_FAILURES:]:
+    if rest := sums.failures[_OPEN_FAILURES:]:
         yield f'<details class="more"><summary>{len(rest):,} more</summary>\n'
         for job in rest:
             yield _failure(batch, job)
         yield "</details>\n"
-    if (left := tally.statuses[FAILED] - len(tally.failures)) > 0:
+    if (left := sums.statuses[FAILED] - len(sums.failures)) > 0:
         yield (
             f'<p class="note">{left:,} further failures are in the table below, without their '
             "logs.</p>\n"
@@ -267,20 +267,20 @@ def _bar(bar: Bar, x: float, width: float, highest: int, say: Callable[[float], 
     )
 
 
-def _blocks(batch: ReportedBatch, tally: Tally, jobs: Jobs) -> Iterator[str]:
+def _blocks(batch: ReportedBatch, sums: Sums, jobs: Jobs) -> Iterator[str]:
     """Yield the rows of data for the script, as JSON in blocks that no browser runs."""
     facts = {
         "dir": shlex.quote(clipped(one_line(batch.name))),
-        "begin": tally.begin_s,
+        "begin": sums.begin_s,
         "time": batch.time,
-        "end": tally.end_s,
+        "end": sums.end_s,
         "statuses": STATUSES,
-        "unlisted": tally.total,
+        "unlisted": sums.total,
     }
     yield f'<script type="application/json" id="facts">{_data(facts)}</script>\n'
     block: list[str] = []
     for job in jobs:
-        block.append(_data(_row(job, tally.begin_s)))
+        block.append(_data(_row(job, sums.begin_s)))
         if len(block) == ROWS_A_BLOCK:
             yield _block(block)
             block = []

@@ -61,21 +61,21 @@ class Source(Closable):
             directory.close()
             raise
         self._batch: Final = Batch(directory, facts, history)
-        tally = history.tally
-        not_left = [s for number, s in enumerate(history.shards) if number not in tally.left]
+        findings = history.findings
+        not_left = [s for number, s in enumerate(history.shards) if number not in findings.left]
         held = {shard.name for shard in not_left if is_held(shard)}
         self._unended = _unended(history, held) if not_left or _some_interrupted(history) else {}
         self.batch: Final = ReportedBatch(
             name=os.path.basename(directory.path) or directory.path,
             what=facts.what.name,
             time=time.time(),
-            inputs=tally.inputs,
+            inputs=findings.inputs,
             is_running=bool(held),
             sessions=tuple(
-                Session(run.time, run.host, run.version, run.python) for _, run in tally.runs
+                Session(run.time, run.host, run.version, run.python) for _, run in findings.runs
             ),
-            meters=tuple(sorted(tally.meters)),
-            unreadable=tally.bad,
+            meters=tuple(sorted(findings.meters)),
+            unreadable=findings.bad,
         )
 
     def __iter__(self) -> Iterator[ReportedJob]:

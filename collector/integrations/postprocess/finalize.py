@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from collector.errors import CollectorError, spill_error
 from collector.integrations.on_status import StatusCallback
-from collector.integrations.postprocess.text_record import Tally, as_plain_json, record_bytes
+from collector.integrations.postprocess.text_record import TextCount, as_plain_json, record_bytes
 from collector.settings import JOIN_BYTES, PUBLISH_LOOK_S, PUBLISH_WAIT_S
 from collector.store.absolute import absolute_path
 from collector.store.output.output import Output
@@ -128,7 +128,7 @@ def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a us
         whole; after an exception, a full disk and `kill -9`, too. The record is named last.
     """
     callback = StatusCallback(on_status)
-    written = Tally()
+    written = TextCount()
     collected: Output | None = None
     try:
         place = _FinalNames.choose(file_path, output_path, overwrite=overwrite)
@@ -252,7 +252,7 @@ def _lines_of(transform: Transform, before: Iterator[str]) -> Iterator[str]:
 
 
 def _result(
-    base_result: Any, place: _FinalNames, written: Tally, *, complete: bool
+    base_result: Any, place: _FinalNames, written: TextCount, *, complete: bool
 ) -> ProcessedResult:
     return ProcessedResult(
         output_path=place.text,

@@ -19,7 +19,7 @@ _SPACE_OR_X: Final = bytes(0x20 if byte in _SPACE else 0x78 for byte in range(25
 
 
 @final
-class Tally:
+class TextCount:
     """Counts and digests bytes as they go by.
 
     Attributes:

@@ -12,7 +12,7 @@ from collector.batch.command.printing import tagged
 from collector.batch.command.runner import TABLE, Event, State
 from collector.batch.command.saving import SaveName
 from collector.batch.command.template import Finder, Inputs
-from collector.executor.halting import Halt, Tally
+from collector.executor.halting import Halt, Halting
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_numbers_of_jobs() -> None:
 def ended(halt_text: str | None, codes: list[int], total: int | None = None) -> tuple[int, int]:
     """Return how many jobs have ended before it stops, and the exit status."""
     halt = Halt.parse(halt_text) if halt_text else None
-    tally, last = Tally(halt), None
-    tally.total = total
+    halting, last = Halting(halt), None
+    halting.total = total
     for code in codes:
-        if not tally.reason:
+        if not halting.reason:
             last = None if not code else Died(code) if code > 0 else Died(None, -code)
-            tally.ended(f"exit status {code}" if code else None)
-    return tally.done, exit_status(tally, halt, last)
+            halting.ended(f"exit status {code}" if code else None)
+    return halting.done, exit_status(halting, halt, last)
 
 
 @pytest.mark.parametrize(("failed", "status"), [(0, 0), (3, 3), (100, 100), (101, 101), (130, 101)])

@@ -71,7 +71,7 @@ class Spread:
 
 
 @final
-class Tally:
+class Sums:
     """The sums of a batch.
 
     Attributes:
