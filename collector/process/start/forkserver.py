@@ -238,9 +238,11 @@ def main(told: BinaryIO) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
     with link, contextlib.suppress(EOFError, OSError):  # the parent is gone before it began
+        gc.disable()  # modules that load leave hardly any garbage: 4 % of all instructions
         for module in preload:
             import_module(module)
         gc.freeze()
+        gc.enable()
         _Server(link, wake_r, wake_w).serve()
 
 
