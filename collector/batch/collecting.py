@@ -6,21 +6,19 @@ Runs in:    the parent, in the thread that iterates.
 Owns:       the recorder, until it is left.
 """
 
-import contextlib
 import errno
 import logging
 import os
-import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar, final
 
 from collector.batch.functions import what_of
 from collector.batch.jobs import KeptJob, ResumedJob
 from collector.batch.keys import key_text, part_of
-from collector.batch.lines import Saved
 from collector.batch.names import Template, names_a_file
 from collector.batch.parts import shard_name
 from collector.batch.recorder import Recorder, wait_for_left
+from collector.batch.saved_later import save_stored, unsaved
 from collector.batch.states import Resume, State, resume_of
 from collector.batch.writer import BatchWriter, Options, Task
 from collector.executor.collecting import Submitting
@@ -30,9 +28,7 @@ from collector.executor.options import BatchOptions
 from collector.executor.options import Options as JobOptions
 from collector.process.pickling import calls
 from collector.progress.board import OpenBatch
-from collector.settings import PACKED_BYTES
 from collector.store.absolute import absolute_path, working_directory
-from collector.store.output.output import Output, publish
 
 T = TypeVar("T")
 
@@ -190,15 +186,16 @@ class _Names:
 
         Its result counts whether or not that can be: it is said.
         """
-        found = None if self._make is None else writer.history.attempt(task.row)
-        if found is None or isinstance(found[1].out, Saved):
+        found = None if self._make is None else unsaved(writer.history, task.row)
+        if found is None:
             return
         task.name = found[1].name
         self.want(task, item)
         error = task.refused
         if error is None:
+            path = absolute_path(os.path.join(self._base, task.save))
             try:
-                self._copy(found[0].output(found[1].out, complete=True), task.save, writer)
+                save_stored(*found, path, sync=writer.options.durable)
             except OSError as failure:
                 error = failure
         if error is not None:
@@ -212,16 +209,6 @@ class _Names:
                     str(error),  # its traceback holds the batch
                     more,
                 )
-
-    def _copy(self, output: Output, name: str, writer: BatchWriter) -> None:
-        path = absolute_path(os.path.join(self._base, name))
-        if _begins_alike(path, output):
-            return  # an earlier run has saved it: no line tells of that
-        try:
-            publish(output, path, overwrite=False, sync=writer.options.durable)
-        except FileExistsError as error:
-            message = "something else has that name: move it away"
-            raise FileExistsError(errno.EEXIST, message, name) from error
 
     def want(self, task: Task, item: Any) -> None:
         """Note the name that the output of a task is to have, or why it cannot have one."""
@@ -245,13 +232,3 @@ class _Names:
             message = f"the output of {text!r} has that name already"
             raise FileExistsError(errno.EEXIST, message, name)
         return name
-
-
-def _begins_alike(path: str, output: Output) -> bool:
-    """Tell whether a file is as long as an output, and has the same bytes as far as one reads."""
-    with contextlib.suppress(FileNotFoundError):
-        status = os.stat(path)
-        if stat.S_ISREG(status.st_mode) and status.st_size == output.size:
-            with open(path, "rb") as file, output.open() as own:
-                return file.read(PACKED_BYTES) == own.read(PACKED_BYTES)
-    return False

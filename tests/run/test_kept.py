@@ -185,6 +185,36 @@ def test_retry_after_two_lines_has_a_number_for_each_input(tmp_path: Path) -> No
     assert (ended.returncode, ended.stdout) == (4, b"1:a\n2:c\n3:b\n4:d\n")
 
 
+def test_what_was_done_before_names_were_given_is_saved_and_not_run_again(tmp_path: Path) -> None:
+    line = ["-k", "-o", "B", "echo {} >> ran; echo out {}", ":::", "a", "b", "c"]
+    assert run(*line, where=tmp_path).returncode == 0
+    assert ran(tmp_path) == ["a", "b", "c"]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b.txt").write_bytes(b"mine.\n")  # as long as the output is
+    told = run("--save", "out/{}.txt", *line, "d", where=tmp_path)
+    assert (told.returncode, ran(tmp_path)) == (255, ["d"])
+    assert told.stderr.count(b"cannot save the output of") == 1
+    assert b"has that name: move it away" in told.stderr
+    assert (out / "b.txt").read_bytes() == b"mine.\n"
+    (out / "b.txt").unlink()
+    for _ in range(2):
+        assert run("--save", "out/{}.txt", *line, "d", where=tmp_path).returncode == 0
+        found = {file.name: file.read_bytes() for file in out.iterdir()}
+        assert found == {f"{name}.txt": f"out {name}\n".encode() for name in "abcd"}
+    assert ran(tmp_path) == []
+
+
+@pytest.mark.parametrize("kept", [[], ["-o", "B"]])
+def test_equal_inputs_have_one_name_which_the_first_one_gets(
+    tmp_path: Path, kept: list[str]
+) -> None:
+    told = run("-j1", *kept, "--save", "out/{}.txt", "echo {} {#}", ":::", "a", "a", where=tmp_path)
+    assert told.returncode == 1
+    assert b"'out/a.txt' is the name of the output of " in told.stderr
+    assert (tmp_path / "out" / "a.txt").read_bytes() == b"a 1\n"
+
+
 def test_outputs_are_saved_under_their_names_and_not_printed(tmp_path: Path) -> None:
     ended = run("--save", "out/{/.}.txt", "echo {}", ":::", "x/a.b", "y/c", where=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, b"")

@@ -410,4 +410,4 @@ def _status(request: Request, halting: Halting, runner: Runner, finisher: Finish
             say(str(trouble))
         return _OTHER_ERROR
     status = exit_status(halting, request.halt, runner.halted_by)
-    return _OTHER_ERROR if not status and finisher.unprinted else status
+    return _OTHER_ERROR if not status and finisher.left_out else status

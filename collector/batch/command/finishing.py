@@ -96,13 +96,14 @@ class Finisher:
         self._followers: dict[int, threading.Thread] = {}
         self._printed: set[int] = set()
         """Jobs of which all lines are printed, but not yet the log."""
-        self._saved: dict[str, str] = {}
+        self._saved: dict[str, tuple[int, str]] = {}
+        """The first job of each name: its number and its name."""
         self.closed_stdout = False
         """Whether nobody reads stdout any more."""
         self.broken = ""
         """Why nothing more can be printed, if that is so."""
-        self.unprinted = False
-        """Whether something that was to be printed could not be read."""
+        self.left_out = False
+        """Whether something was to be printed, or to get a name, and could not be."""
         self.waits = False
         """Whether the main thread waits for somebody who reads what is written."""
         self.on_trouble: Callable[[], object] = _nothing
@@ -134,7 +135,7 @@ class Finisher:
         outcome, output = finished.outcome, finished.output
         try:
             _check_log(finished)
-            save = self._name(finished) if outcome.died is None else ""
+            save = "" if outcome.died is not None else self._name(finished[:3])
             if self._results is not None and finished.task is not None:
                 if outcome.storable:
                     self._results.store(finished.task, outcome, output, finished.log, save)
@@ -145,13 +146,15 @@ class Finisher:
             return error
         return None
 
-    def _name(self, finished: Finished) -> str:
+    def _name(self, job: tuple[int, tuple[str, ...], str]) -> str:
+        """Return what the output of a job is to be called; "" if it is to have no name."""
         save = self._settings.save
         if save is None:
             return ""
-        name = save.name(Inputs(finished.values, finished.seq))
-        other = self._saved.setdefault(name, finished.name)
-        if other is not finished.name and other != finished.name:
+        seq, values, job_name = job
+        name = save.name(Inputs(values, seq))
+        first, other = self._saved.setdefault(name, (seq, job_name))
+        if first != seq:
             raise ValueError(f"{name!r} is the name of the output of {other[:200]} already")
         return name
 
@@ -178,24 +181,47 @@ class Finisher:
         else:
             self._due(finished, printed=follower is not None)
 
-    def resumed(self, job: tuple[int, tuple[str, ...], str], left: Callable[[], Finished]) -> None:
+    def resumed(
+        self,
+        job: tuple[int, tuple[str, ...], str],
+        task: "Task",
+        outcome: Outcome,
+        left: Callable[[], tuple[Output, Output | None]],
+    ) -> None:
         """An earlier run has finished it.
 
         Args:
             job: Its number, its inputs, its name.
-            left: Opens what it has left.
+            task: The same, for the batch directory.
+            outcome: What came of it.
+            left: Opens its output and its log.
         """
         seq, _, name = job
+        if outcome.died is None:
+            self._save_again(job, task)
         if self._settings.only_new:
             self.lost(seq)
             return
         try:
-            finished = left()
+            output, log = left()
         except OSError as error:
             self._cannot_print(name, error)
             self.lost(seq)
         else:
-            self._due(finished)
+            self._due(Finished(*job, task, outcome, output, log))
+
+    def _save_again(self, job: tuple[int, tuple[str, ...], str], task: "Task") -> None:
+        """Save what an earlier run has finished, if that has no name of the user's yet.
+
+        Its result counts whether or not that can be: it is said.
+        """
+        if self._settings.save is None or self._results is None:
+            return
+        try:
+            self._results.save_again(task, lambda: self._name(job))
+        except (OSError, ValueError) as error:
+            self.left_out = True
+            self._complain(f"cannot save the output of {job[2][:200]}: {error}")
 
     def lost(self, seq: int) -> None:
         """Nothing of this job will be printed."""
@@ -296,7 +322,7 @@ class Finisher:
             self._cannot_print(name, error)
 
     def _cannot_print(self, name: str, error: Exception) -> None:
-        self.unprinted = True
+        self.left_out = True
         self._complain(f"cannot print the output of {name[:200]}: {error}")
 
     def _log(self, finished: Finished) -> None:

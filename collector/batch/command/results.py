@@ -21,9 +21,11 @@ from collector.batch.lines import Error
 from collector.batch.parts import shard_name
 from collector.batch.record import AttemptRecord, why_of
 from collector.batch.remarks import compare
+from collector.batch.saved_later import save_stored, unsaved
 from collector.batch.states import Resume
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter, Options, Task
+from collector.store.absolute import absolute_path
 from collector.store.output.output import Output
 
 
@@ -131,6 +133,16 @@ class Results:
         """Return the result that is there."""
         shard, ended, kept = next(iter(self._writer.history.kept(task.row)))
         return AttemptRecord(shard, ended, kept=kept)
+
+    def save_again(self, task: Task, name: Callable[[], str]) -> None:
+        """Give the output of a job that is done a name, if it has none of the user's yet.
+
+        Raises:
+            OSError: That cannot be.
+        """
+        found = unsaved(self._writer.history, task.row)
+        if found is not None:
+            save_stored(*found, absolute_path(name()), sync=self._writer.options.durable)
 
     def attempts(self, task: Task) -> int:
         """Return how many attempts have ended, in all runs."""

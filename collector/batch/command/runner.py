@@ -441,9 +441,7 @@ class Runner:
         if record.status != "done":
             outcome = outcome._replace(died=Died.of(record.exitcode or 1))
         job = item.seq, item.values, item.name
-        self._finisher.resumed(
-            job, lambda: Finished(*job, task, outcome, record.output(), record.log())
-        )
+        self._finisher.resumed(job, task, outcome, lambda: (record.output(), record.log()))
         how = How.PASSED if outcome.died is None else How.FAILED
         self._tell(item, outcome, how, record.size, resumed=True)
         self._count(outcome, item)
