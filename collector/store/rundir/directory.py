@@ -204,9 +204,12 @@ class RunDirectory:
             if error.errno not in {errno.EBADF, errno.ELOOP, errno.ENXIO}:
                 raise
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-        if not stat.S_ISREG(kernel.fstat(fd).st_mode):
+        try:
+            if not stat.S_ISREG(kernel.fstat(fd).st_mode):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)  # noqa: TRY301
+        except BaseException:
             kernel.close(fd)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            raise
         return fd
 
     def remove_file(self, name: str) -> bool:
