@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -244,6 +246,28 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+@contextmanager
+def looked_at(collector: Collector) -> Iterator[list[Statistics]]:
+    """Ask for statistics all the time, in a thread between whose steps others run."""
+    seen = [collector.statistics()]
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            seen.append(collector.statistics())
+
+    thread = threading.Thread(target=look)
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(before_s)
+
+
 class TestStatistics:
     def test_it_counts_what_waits_runs_and_is_done(self, tmp_path: Path) -> None:
         gate = os.fspath(tmp_path / "gate")
@@ -296,6 +320,18 @@ class TestStatistics:
                     assert job.exception() is None
                 now = collector.statistics()
                 assert (now.done, now.failed, now.total, now.waiting) == (inputs, 0, inputs, 0)
+
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_the_total_is_the_same_at_every_moment(self, tmp_path: Path, *, kept: bool) -> None:
+        """An input is still to come until the instant at which its job has a number."""
+        batch, inputs, earlier = (tmp_path / "batch" if kept else None), 300, 100
+        with Collector(1, progress=False) as collector:
+            if kept:  # these are done when they come
+                list(collector.collect(square, range(earlier), batch=batch))
+        with Collector(1, progress=False) as collector, looked_at(collector) as seen:
+            list(collector.collect(square, range(inputs), batch=batch))
+        assert {now.total for now in seen} == {0, inputs}  # before it begins, and from then on
+        assert all(now.done + now.waiting + len(now.running) <= inputs for now in seen)
 
 
 @each_method

@@ -9,7 +9,7 @@ Owns:       the recorder, until it is left.
 import errno
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, final
 
 from collector.batch.functions import what_of
@@ -43,6 +43,7 @@ def submitting(
     fn: Callable[[T], Any],
     keeping: BatchOptions,
     total: int | None,
+    numbers: Iterator[int],
 ) -> Submitting[T]:
     """Return what opens the directory and submits the jobs of a `collect`.
 
@@ -63,7 +64,9 @@ def submitting(
     def begin(batch: OpenBatch) -> "_Kept[T]":
         wait_for_left(path, shard)
         writer = BatchWriter.open(path, what, writing, inputs=total)
-        return _Kept(core, options, fn, keeping, names=names, writer=writer, batch=batch)
+        return _Kept(
+            core, options, fn, keeping, numbers=numbers, names=names, writer=writer, batch=batch
+        )
 
     return begin
 
@@ -79,6 +82,7 @@ class _Kept(Generic[T]):
         fn: Callable[[T], Any],
         keeping: BatchOptions,
         *,
+        numbers: Iterator[int],
         names: Template | Callable[[Any], Any] | None,
         writer: BatchWriter,
         batch: OpenBatch,
@@ -86,6 +90,7 @@ class _Kept(Generic[T]):
         self._core = core
         self._options = options
         self._fn = fn
+        self._numbers = numbers
         self._key = keeping.key
         self._names = _Names(names, writer.directory.base)
         self._shard = keeping.shard
@@ -141,7 +146,7 @@ class _Kept(Generic[T]):
 
         try:
             return self._core.submit(
-                (self._fn, (item,), {}), self._options, self._batch.belonging, make
+                (self._fn, (item,), {}), self._options, self._batch.belonging, make, self._numbers
             )
         except BaseException:
             for job in made:  # nobody else knows it
@@ -152,7 +157,7 @@ class _Kept(Generic[T]):
         core, history = self._core, self._writer.history
         job = ResumedJob(
             core.pool,
-            core.number_of_resumed(failed=task.state is State.FAILED),
+            core.number_of_resumed(self._numbers, failed=task.state is State.FAILED),
             item,
             self._label,
             (history, task.row, self._trusted),

@@ -62,16 +62,27 @@ class JustRun(Generic[T]):
     """Submits each item to the pool, and keeps nothing."""
 
     def __init__(
-        self, core: "Core", options: Options, fn: Callable[[T], Any], batch: "OpenBatch"
+        self,
+        core: "Core",
+        options: Options,
+        fn: Callable[[T], Any],
+        numbers: Iterator[int],
+        batch: "OpenBatch",
     ) -> None:
         self._core = core
         self._options = options
         self._fn = fn
+        self._numbers = numbers
         self._batch = batch
 
     def submit(self, item: T, /) -> "Job[Any]":
         """See `Submits.submit`."""
-        return self._core.submit((self._fn, (item,), {}), self._options, self._batch.belonging)
+        return self._core.submit(
+            (self._fn, (item,), {}),
+            self._options,
+            self._batch.belonging,
+            numbers=self._numbers,
+        )
 
     def complete(self) -> None:
         """See `Submits.complete`."""

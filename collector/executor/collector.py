@@ -340,13 +340,18 @@ class Collector(Executor):
         parts = 1 if shard is None else shard[1]
         known = total if parts == 1 else None  # how many are of a part is not known before the end
         open_batch = functools.partial(self._core.board.open, desc or "", known)
-        submitting: Submitting[T] = functools.partial(JustRun, self._core, self._options, fn)
+        label = desc or "" if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))
+        coming = self._core.coming(label, known)
+        submitting: Submitting[T] = functools.partial(
+            JustRun, self._core, self._options, fn, coming.numbers
+        )
         if keeping.batch is not None:
             # By name: the room of batch directories stands on this one.
             room = importlib.import_module("collector.batch.collecting")
-            submitting = room.submitting(self._core, self._options, fn, keeping, total)
-        label = desc or "" if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))
-        items = self._core.coming(label, known, iter(iterable))
+            submitting = room.submitting(
+                self._core, self._options, fn, keeping, total, coming.numbers
+            )
+        items = self._core.counted(coming, iter(iterable))
         stopping = None
         if condition is not None or limits:
             stopping = Stopping(condition, limits, total, parts)

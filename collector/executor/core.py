@@ -55,7 +55,7 @@ class Recorder(Protocol):
 
 @final
 class _Counted(Generic[T]):
-    """The items of one `collect`, counted as they are taken; the pool knows of it meanwhile."""
+    """The items of one `collect`, whose end says how many there are; the pool knows meanwhile."""
 
     def __init__(self, known: dict[int, Coming], coming: Coming, items: Iterator[T]) -> None:
         self._known = known
@@ -68,12 +68,10 @@ class _Counted(Generic[T]):
 
     def __next__(self) -> T:
         try:
-            item = self._next()
+            return self._next()
         except StopIteration:
-            self._coming.total = self._coming.taken
+            self._coming.total = self._coming.given
             raise
-        self._coming.taken += 1
-        return item
 
     def __del__(self) -> None:
         self._known.pop(id(self._coming), None)
@@ -103,6 +101,7 @@ class Core:
         options: Options,
         batch: Callable[[], Batch | None],
         kind: Callable[..., Job[Any]] = Job,
+        numbers: Iterator[int] | None = None,
     ) -> Job[Any]:
         """Have a worker make the call; raises as `Collector.submit` does."""
         if self.pool.over:
@@ -114,7 +113,7 @@ class Core:
         fn, args, kwargs = call
         packed, parts = self._script.pack(call)
         self._check()
-        job_id = next(self.pool.numbers)
+        job_id = next(self.pool.numbers if numbers is None else numbers)
         label = options.name or calls.call_name(fn)
         watchers = self.board.watchers(batch(), options.on_progress)
         job = kind(self.pool, job_id, args, kwargs, label, watchers, numbered=not options.name)
@@ -142,15 +141,20 @@ class Core:
             self._check()
         return job
 
-    def coming(self, label: str, total: int | None, items: Iterator[T]) -> Iterator[T]:
-        """Return the items of a `collect`, which lets the pool know how many are still to come."""
-        return _Counted(self.pool.coming, Coming(label, total), items)
+    def coming(self, label: str, total: int | None) -> Coming:
+        """Return what counts the jobs of a `collect`."""
+        return Coming(label, total, self.pool.numbers)
 
-    def number_of_resumed(self, *, failed: bool) -> int:
+    def counted(self, coming: Coming, items: Iterator[T]) -> Iterator[T]:
+        """Return the items of a `collect`, and let the pool know how many are still to come."""
+        return _Counted(self.pool.coming, coming, items)
+
+    def number_of_resumed(self, numbers: Iterator[int], *, failed: bool) -> int:
         """Return a number for a job that is over: an earlier run of its batch has its result."""
+        number = next(numbers)
         self.pool.resumed += 1
         self.pool.resumed_failed += failed
-        return next(self.pool.numbers)
+        return number
 
     def wait_for_recorders(self) -> None:
         """Wait until everything that has ended is stored; after `pool.join`."""

@@ -24,7 +24,7 @@ from collector.process.engine import Engine
 from collector.process.pool.answering import Answering
 from collector.process.pool.followers import Followable
 from collector.process.pool.job_table import Work
-from collector.process.pool.statistics import Coming, RunningJob, Statistics, still_to_come
+from collector.process.pool.statistics import Coming, RunningJob, Statistics, next_of, still_to_come
 from collector.process.pool.supervisor import Supervisor
 from collector.process.scheduler.gates import Waits
 from collector.process.scheduler.scheduler import Scheduler
@@ -182,10 +182,8 @@ class Pool:
             for work in cast("list[Work]", self._scheduler.running())
         ]
         running.sort(key=lambda job: -job.seconds)
-        # Only its text tells where the counter is, in every version of Python.
-        submitted = int(repr(self.numbers).strip("count()")) - 1
         done = jobs.done + self.resumed
-        left = still_to_come(list(self.coming.values()))
+        submitted, left = self._submitted_and_left()
         in_memory = sum(job.bytes for job in running if job.mode is Mode.MEMORY)
         return Statistics(
             waiting=0 if self.over else max(0, submitted - done - jobs.cancelled - len(running)),
@@ -196,6 +194,14 @@ class Pool:
             bytes=jobs.bytes + sum(job.bytes for job in running),
             memory_bytes=self._supervisor.held_bytes + in_memory,
         )
+
+    def _submitted_and_left(self) -> tuple[int, int | None]:
+        """Return how many jobs have a number, and how many inputs are to get one, of one moment."""
+        while True:
+            submitted = next_of(self.numbers)
+            left = still_to_come(list(self.coming.values()))
+            if submitted == next_of(self.numbers):  # no input became a job while both were read
+                return submitted - 1, left
 
     def describe(self) -> dict[str, Any]:
         """See `Asked.describe`."""

@@ -3,9 +3,11 @@
 Runs in:    the parent. Nothing is counted for it that is not counted anyway.
 """
 
-from collections.abc import Iterable
+import itertools
+import operator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from collector.store.output.progress import Mode
 
@@ -59,26 +61,43 @@ class Statistics:
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Coming:
     """What one `collect` has still to submit.
 
-    Attributes:
+    Args:
         label: The batch directory, or the text that `collect` was given, or "".
         total: How many inputs there are; None if nobody knows.
-        taken: How many of them were taken.
+        numbers: Gives each job of the pool its number.
+
+    Attributes:
+        label: As given.
+        total: As given, until its last input is known.
+        numbers: Gives each job of this `collect` its number, and counts it. Both are one call of C
+            code, so that whoever asks in another thread finds both or neither.
     """
 
-    label: str
-    total: int | None
-    taken: int = 0
+    def __init__(self, label: str, total: int | None, numbers: Iterator[int]) -> None:
+        self.label = label
+        self.total = total
+        self._given = itertools.count()
+        self.numbers: Final = map(operator.itemgetter(0), zip(numbers, self._given, strict=False))
+
+    @property
+    def given(self) -> int:
+        """How many jobs have a number."""
+        return next_of(self._given)
+
+
+def next_of(numbers: "itertools.count[int]") -> int:
+    """Return what a counter will give next; only its text tells, in every version of Python."""
+    return int(repr(numbers).strip("count()"))
 
 
 def still_to_come(coming: Iterable[Coming]) -> int | None:
-    """Return how many inputs are still to be taken; None while that is not known."""
+    """Return how many inputs have no job yet; None while that is not known."""
     left = 0
     for one in coming:
         if one.total is None:
             return None
-        left += max(0, one.total - one.taken)
+        left += max(0, one.total - one.given)
     return left
