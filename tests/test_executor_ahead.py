@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from collector import Collector, settings
+from collector import Collector, JobKilledError, Retry, settings
 from tests.support.inside import jobs_at_workers, jobs_not_over, set_pace
 from tests.support.jobs import begun_then_wait, square, wait_for
 from tests.support.leaks import wait_until
@@ -48,6 +48,46 @@ def test_leaving_a_loop_early_cancels_also_what_waits_at_a_worker(
         loop.close()
         assert wait_until(lambda: jobs_not_over(collector) == 1)
         (tmp_path / "go").touch()
+    assert (tmp_path / "ran").read_text() == "1 "
+
+
+def note_and_fail(path: str) -> None:
+    with open(f"{path}/ran", "a", encoding="ascii") as file:
+        file.write("1 ")
+    raise ConnectionError
+
+
+def fails_once_then(path: str, number: int) -> int:
+    """The first one fails, the others wait until it has."""
+    if number == 0:
+        note_and_fail(path)
+    wait_for(f"{path}/ran")
+    return number
+
+
+NEVER = Retry(error=3, on=(ConnectionError,), delay=100_000.0, max_delay=100_000.0)
+
+
+def test_a_job_that_waits_for_its_next_attempt_holds_up_no_shutdown_that_cancels(
+    tmp_path: Path,
+) -> None:
+    collector = Collector(1)
+    job = collector.with_options(retries=NEVER).submit(note_and_fail, os.fspath(tmp_path))
+    assert wait_until(lambda: job.attempt == 2)
+    collector.shutdown(cancel_futures=True)
+    with pytest.raises(JobKilledError, match="was not run again: nobody waits for it any more"):
+        job.result()
+    assert (tmp_path / "ran").read_text() == "1 "
+
+
+def test_a_job_that_waits_for_its_next_attempt_holds_up_nobody_who_left_the_loop(
+    tmp_path: Path,
+) -> None:
+    act = functools.partial(fails_once_then, os.fspath(tmp_path))
+    with Collector(2) as collector:
+        for job in collector.with_options(retries=NEVER).collect(act, range(3)):
+            assert job.result() == job.args[0] > 0
+            break
     assert (tmp_path / "ran").read_text() == "1 "
 
 

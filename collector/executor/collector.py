@@ -411,7 +411,7 @@ class Collector(Executor):
 
         Args:
             wait: Return when the last job has ended and no process is left.
-            cancel_futures: Cancel the jobs that have not started.
+            cancel_futures: Cancel the jobs that have not started; others are not run again.
         """
         self._shut(wait=wait, cancel=cancel_futures, kill=False)
 

@@ -45,6 +45,25 @@ def test_killing_all_ends_also_a_job_that_waits_for_its_next_attempt() -> None:
     assert not schedule.unsettled
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_job_that_nobody_wants_is_not_run_again(*, stopped: bool) -> None:
+    """Neither one that waits for its next attempt, nor one that runs."""
+    schedule, _ = make(2)
+    waits, runs = Entry(1, retries=5), Entry(2, retries=5)
+    submit(schedule, waits, runs)
+    list(schedule.worker_ready(1))
+    list(schedule.worker_ready(2))
+    list(schedule.started(runs.worker or 0, runs.ticket, 0.0))
+    list(schedule.ended(waits.ticket, End(Outcome.CRASHED)))
+    left = schedule.stop(cancel=True) if stopped else schedule.unwanted([1, 2])
+    (settled,) = [action for action in left if isinstance(action, Settle)]
+    assert (settled.entry, settled.end.outcome) == (waits, Outcome.KILLED)
+    assert "not run again" in settled.end.reason
+    died = list(schedule.ended(runs.ticket, End(Outcome.CRASHED)))
+    assert Settle(runs, End(Outcome.CRASHED)) in died
+    assert not schedule.unsettled
+
+
 def test_killing_one_job_costs_no_other_one() -> None:
     schedule, clock = make(1)
     submit(schedule, Entry(1))

@@ -222,7 +222,8 @@ def _error(ending: Ending, tail: str) -> BaseException:  # noqa: PLR0911 - one c
                 *who,
             )
         case Outcome.KILLED:
-            return errors.JobKilledError(f"{job} was ended by kill(); {kept}", *who)
+            how = ending.end.reason or "was ended by kill()"
+            return errors.JobKilledError(f"{job} {how}; {kept}", *who)
         case Outcome.SPILL_FAILED | Outcome.LOST:
             text, _, path = said.error.partition("\0") if said else ("", "", "")
             kind = OutputLostError if ending.end.outcome is Outcome.LOST else errors.SpillError

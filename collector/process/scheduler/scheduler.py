@@ -131,12 +131,12 @@ class Scheduler:
             seat.tasks -= 1
         return itertools.chain(self._assign(), self._leave_if_done())
 
-    def killed(self, job_id: int) -> Iterator[Action]:
+    def killed(self, job_id: int, reason: str = "") -> Iterator[Action]:
         """Somebody wants this job ended; one that never ran is cancelled instead."""
         waiting = self._waiting.pop(job_id)
         if waiting is not None:
             waiting.sentence = Outcome.KILLED
-            yield from self._put_back(waiting)
+            yield from self._put_back(waiting, reason)
             yield from self._leave_if_done()
         for entry in [e for e in self._dispatched.values() if e.job_id == job_id]:
             seat = self._seats[entry.worker or 0]
@@ -146,22 +146,19 @@ class Scheduler:
 
     def dropped(self, job_ids: Iterable[int]) -> Iterator[Action]:
         """Nobody waits for these jobs any more: those that run go on, and are not run again."""
-        for job_id in job_ids:
+        ids = set(job_ids)
+        for entry in self._dispatched.values():
+            if entry.job_id in ids:
+                entry.retries, entry.retry = 0, _NO_MORE
+        for job_id in ids:
             if self._waiting.get(job_id) is not None:
-                yield from self.killed(job_id)
-            else:
-                for entry in [e for e in self._dispatched.values() if e.job_id == job_id]:
-                    entry.retries, entry.retry = 0, _NO_MORE
+                yield from self.killed(job_id, "was not run again: nobody waits for it any more")
 
     def unwanted(self, job_ids: Iterable[int]) -> Iterator[Action]:
-        """Nobody wants these jobs any more, but those that have started are to go on."""
+        """Nobody wants these jobs any more: those that run go on, and are not run again."""
         ids = set(job_ids)
         self._unwanted |= {entry.job_id for entry in self._dispatched.values()} & ids
-        for job_id in ids:
-            waiting = self._waiting.get(job_id)
-            if waiting is not None and waiting.attempt == 1:
-                self._waiting.pop(job_id)
-                yield settle(waiting, End(Outcome.CANCELLED))
+        yield from self.dropped(ids)
         for seat in self._seats.values():
             if seat.blocked and any(entry.job_id in ids for entry in seat.entries):
                 seat.recalled = True
@@ -318,11 +315,13 @@ class Scheduler:
             self._waiting.put_off(entry, until_s)
         return RunLater(entry, end)
 
-    def _put_back(self, entry: Entry) -> Iterator[Action]:
+    def _put_back(self, entry: Entry, reason: str = "") -> Iterator[Action]:
         """A job was at a worker and had not started."""
         never_ran, killed = entry.attempt == 1, entry.sentence is Outcome.KILLED
-        if killed or (never_ran and entry.job_id in self._unwanted):
-            yield settle(entry, End(Outcome.CANCELLED if never_ran else Outcome.KILLED))
+        if never_ran and (killed or entry.job_id in self._unwanted):
+            yield settle(entry, End(Outcome.CANCELLED))
+        elif killed:
+            yield settle(entry, End(Outcome.KILLED, reason=reason))
         else:
             entry.leave_worker()
             self._waiting.put_back(entry)
