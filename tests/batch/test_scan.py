@@ -1,8 +1,8 @@
 """Lines of a journal: written and read alike, quickly or not."""
 
 import io
+import re
 import string
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -102,10 +102,10 @@ def test_no_part_of_a_line_is_one(event: lines.Event, data: st.DataObject) -> No
         lines.decode(line[: data.draw(st.integers(0, len(line) - 1))])
 
 
-def taken_in(line: bytes) -> tuple[Mapping[str, Any], list[Any]]:
+def taken_in(*journal: bytes) -> tuple[dict[str, Any], list[Any]]:
     table, findings = Table(), Findings()
-    end = Scan(table, findings).read(0, "0", [line], EverythingIsThere())
-    assert end == len(line)
+    end = Scan(table, findings).read(0, "0", journal, EverythingIsThere())
+    assert end == sum(map(len, journal))
     rows = [
         (table.state(r), table.line(r), table.attempts(r), table.seq(r), table.is_lost(r))
         for r in range(len(table))
@@ -116,6 +116,9 @@ def taken_in(line: bytes) -> tuple[Mapping[str, Any], list[Any]]:
         "bad": findings.bad,
         "bytes": table.result_bytes(),
         "counts": table.counts(),
+        "runs": findings.runs,
+        "left": findings.left,
+        "saving": findings.saving,
     }
     return facts, rows
 
@@ -130,6 +133,50 @@ def test_the_expression_finds_what_json_finds(event: Ended) -> None:
     slow = taken_in(line.replace(b'"key":', b'"key": ', 1))
     assert quick == slow
     assert quick[0]["bad"] == 0
+
+
+def with_the_key_first(line: bytes) -> bytes:
+    """Return a line of the same length that means the same, and that the expression refuses."""
+    return re.sub(rb'^{("event":"ended"),("key":"\w+")', rb"{\2,\1", line)
+
+
+@pytest.mark.slow
+@given(st.lists(EVENTS, max_size=12), st.data())
+def test_many_lines_are_read_at_once_as_one_by_one(
+    events: list[lines.Event], data: st.DataObject
+) -> None:
+    """Also where a few of them come again, in any order, with others between them."""
+    again = st.lists(st.sampled_from(events), max_size=4) if events else st.just([])
+    quick = [lines.encode(event) for event in data.draw(st.permutations(events + data.draw(again)))]
+    slow = [with_the_key_first(line) for line in quick]
+    assert not any(scan._SIMPLE.fullmatch(line) for line in slow)
+    (facts, rows), (slow_facts, slow_rows) = taken_in(*quick), taken_in(*slow)
+    assert rows == slow_rows
+    assert facts.pop("seconds") == pytest.approx(slow_facts.pop("seconds"))
+    assert facts.pop("meters") == pytest.approx(slow_facts.pop("meters"))
+    assert facts == slow_facts
+
+
+def test_a_line_among_many_whose_bytes_are_not_there_costs_no_other_one() -> None:
+    for count in (1, 5, scan._CHUNK, 3 * scan._CHUNK + 1):
+        for odd in {0, count // 2, count - 1}:
+            events = [
+                Ended(
+                    f"{n:032x}", 1, "done", n, 1.0, 2.0, 1, out=Packed(7 if n == odd else 1, n, 5)
+                )
+                for n in range(count)
+            ]
+            facts, rows = taken_in(*map(lines.encode, events))
+            assert [row[-1] for row in rows] == [number == odd for number in range(count)]
+            assert [row[3] for row in rows] == list(range(count))
+            assert (facts["bytes"], facts["seconds"], facts["bad"]) == (5 * (count - 1), count, 0)
+
+
+def test_the_end_of_an_attempt_answers_what_it_was_about_to_save_also_among_many_lines() -> None:
+    begun = [lines.Saving(f"{n:032x}", n, f"file-{n}", 5) for n in (1, 2)]
+    ended = [Ended(f"{n:032x}", 1, "done", n, 1.0, 2.0, 1) for n in range(4)]
+    facts, _ = taken_in(*map(lines.encode, [*begun, *ended]))
+    assert list(facts["saving"]) == [f"{2:032x}"]  # which a later attempt was about to save
 
 
 def test_lines_as_they_are_written_are_read_by_the_expression() -> None:
