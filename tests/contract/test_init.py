@@ -1,9 +1,11 @@
 """How an executor is made, and how its workers are prepared."""
 
 import multiprocessing
+import multiprocessing.util
 import os
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,16 @@ def remembered(_number: int = 0) -> list[Any]:
 
 def fail(text: str) -> None:
     raise LookupError(text)
+
+
+def note_slowly(path: str) -> None:
+    sum(range(5_000_000))
+    Path(path).touch()
+
+
+def fail_with_something_to_do_at_the_end(path: str) -> None:
+    multiprocessing.util.Finalize(None, note_slowly, (path,), exitpriority=1)
+    raise LookupError
 
 
 def is_broken(executor: Executor) -> bool:
@@ -73,6 +85,17 @@ def test_an_initializer_that_fails_breaks_the_executor(kind: Kind) -> None:
         assert refused
         if kind.ours:  # ours says why
             assert "LookupError: the reason" in str(job.exception())
+
+
+def test_a_worker_whose_initializer_fails_ends_its_work_before_the_executor_is_broken(
+    kind: Kind, tmp_path: Path
+) -> None:
+    """It may have logged why to a queue, which a thread of it empties until its end."""
+    noted = tmp_path / "noted"
+    initargs = (os.fspath(noted),)
+    with kind.make(1, initializer=fail_with_something_to_do_at_the_end, initargs=initargs) as pool:
+        assert isinstance(pool.submit(nothing).exception(), BrokenProcessPool)
+        assert noted.exists()
 
 
 def test_workers_can_be_replaced_after_some_jobs(kind: Kind) -> None:

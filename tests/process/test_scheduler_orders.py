@@ -145,11 +145,13 @@ class Processes(RuleBasedStateMachine):
             return
         if outcome is Outcome.TIMED_OUT:
             assert job.loaded, "a job has used up its time before its call was loaded"
-        if outcome is Outcome.KILLED:
-            assert job.kills, "nobody wanted this job killed"
+        left = self.cancelling or job.unwanted
+        if outcome is Outcome.KILLED and not job.kills:
+            assert left, "nobody wanted this job killed"
+            assert job.entry.attempt > 1, "a job is killed that could have been cancelled"
+            assert job.entry.worker is None, "a job is killed that ran, and that nobody killed"
         if outcome is Outcome.CANCELLED:
-            wanted = self.cancelling or job.unwanted or job.kills
-            assert wanted, "nobody wanted this job cancelled"
+            assert left or job.kills, "nobody wanted this job cancelled"
             assert not job.runs, "a job is cancelled that has run"
         job.settled = outcome
         job.attempts += 1

@@ -96,6 +96,8 @@ class SupervisedWorker(_Supervised[WorkerHandle]):
         """What the sink has sealed of the job that it ran when it died; settled once it is GONE."""
         self.broken = ""
         """Why the sink gave up its queue, if it did."""
+        self.refusal = ""
+        """Why it takes no jobs, if its initializer has failed; told once it is GONE."""
         self.ended_by = ""
         """What the user called to end it, if somebody did."""
 

@@ -329,6 +329,8 @@ class Supervisor:
         self.jobs.remove_scratch(worker.handle.scratch_prefix)
         code, how, begun = worker.exit.code, worker.exit.how, worker.exit.begun
         self.jobs.tell("worker %d (pid %d) %s", worker.number, worker.handle.pid, how)
+        if worker.refusal and not self.broken:
+            self._give_up(f"the initializer failed:\n{worker.refusal}")
         said, worker.sealed_job = worker.sealed_job, None
         killed = code == -signal.SIGKILL and not worker.ended_by
         starved = (killed and self._oom.has_killed()) or worker.exit.out_of_memory
@@ -393,8 +395,10 @@ class Supervisor:
                 self._ended(message, None, "")
             case messages.WorkerReady(refusal=""):
                 self._do(self._scheduler.worker_ready(message.worker))
-            case messages.WorkerReady():
-                self._give_up(f"the initializer failed:\n{message.refusal}")
+            case messages.WorkerReady() if message.worker in self._workers:
+                # It leaves by itself: what it has logged and put into queues is to arrive before.
+                self._workers[message.worker].refusal = message.refusal
+                self._stop_worker(message.worker)
             case messages.JobStarted():
                 self._started(message.worker, message.ticket)
             case messages.JobProgressed():
