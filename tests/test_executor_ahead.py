@@ -57,6 +57,13 @@ def note_and_fail(path: str) -> None:
     raise ConnectionError
 
 
+def fail_after(path: str, ran: Path) -> None:
+    wait_for(path)
+    with ran.open("a", encoding="ascii") as file:
+        file.write("1 ")
+    raise ConnectionError
+
+
 def fails_once_then(path: str, number: int) -> int:
     """The first one fails, the others wait until it has."""
     if number == 0:
@@ -89,6 +96,36 @@ def test_a_job_that_waits_for_its_next_attempt_holds_up_nobody_who_left_the_loop
             assert job.result() == job.args[0] > 0
             break
     assert (tmp_path / "ran").read_text() == "1 "
+
+
+@pytest.mark.usefixtures("_patient")
+@pytest.mark.parametrize("way", ["shutdown", "kill_workers", "terminate_workers"])
+def test_a_further_attempt_that_waits_at_a_worker_is_not_made_after_the_end(
+    way: str, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    with Collector(1) as collector:
+        collector.submit(abs, 1).result()
+        set_pace(collector, 0.0)
+        failing = collector.with_options(retries=3)
+        job = failing.submit(fail_after, os.fspath(tmp_path / "fail"), ran)
+        begun, go = tmp_path / "begun", tmp_path / "go"
+        other = collector.submit(begun_then_wait, os.fspath(begun), os.fspath(go))
+        assert wait_until(lambda: jobs_at_workers(collector) == 2)
+        (tmp_path / "fail").touch()
+        wait_for(begun)
+        assert wait_until(lambda: job.attempt == 2)
+        set_pace(collector, 0.0)
+        assert wait_until(lambda: jobs_at_workers(collector) == 2)
+        if way == "shutdown":
+            collector.shutdown(wait=False, cancel_futures=True)
+        else:
+            getattr(collector, way)()
+        with pytest.raises(JobKilledError, match="was not run again"):
+            job.result(60)
+        go.touch()
+        assert (other.exception(60) is None) is (way == "shutdown")
+    assert ran.read_text() == "1 "
 
 
 @pytest.mark.usefixtures("_patient")

@@ -64,6 +64,33 @@ def test_a_job_that_nobody_wants_is_not_run_again(*, stopped: bool) -> None:
     assert not schedule.unsettled
 
 
+@pytest.mark.parametrize("left", ["loop", "shutdown", "kill_workers", "terminate_workers"])
+@pytest.mark.parametrize("how", ["handed back", "died"])
+def test_a_further_attempt_that_has_not_begun_is_not_made_if_nobody_wants_it(
+    left: str, how: str
+) -> None:
+    """It waits behind another job, or has not come out of the pipe."""
+    schedule, _, first, again = with_one_behind(retries=1)
+    again.attempt, again.retries = 2, 3
+    if left == "loop":
+        list(schedule.unwanted([10, 11]))
+    else:
+        list(schedule.stop(cancel=True))
+        if left != "shutdown":
+            list(schedule.end_workers(kill=left == "kill_workers"))
+    if how == "handed back":
+        decided = list(schedule.handed_back(1, again.ticket))
+        list(schedule.ended(first.ticket, End(Outcome.RETURNED)))
+    else:
+        list(schedule.ended(first.ticket, End(Outcome.CRASHED)))
+        decided = list(schedule.worker_gone(1))
+    (settled,) = [action for action in decided if isinstance(action, Settle)]
+    assert (settled.entry, settled.end.outcome) == (again, Outcome.KILLED)
+    assert "not run again" in settled.end.reason
+    assert not schedule.unsettled
+    assert not any(isinstance(action, StartWorker) for action in decided)
+
+
 def test_killing_one_job_costs_no_other_one() -> None:
     schedule, clock = make(1)
     submit(schedule, Entry(1))

@@ -13,6 +13,9 @@ from collector.states import move
 from collector.wire.messages import JobEnded
 from collector.wire.outcome import Outcome
 
+NOT_AGAIN: Final = "was not run again: nobody waits for it any more"
+"""Why a job ends so that had failed before."""
+
 
 class End(NamedTuple):
     """All that is known of how an attempt ended: made once, and handed on."""

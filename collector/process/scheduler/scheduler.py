@@ -16,6 +16,7 @@ from typing import Final, final
 
 from collector import settings
 from collector.process.scheduler.decisions import (
+    NOT_AGAIN,
     Action,
     Dispatch,
     End,
@@ -152,7 +153,7 @@ class Scheduler:
                 entry.retries, entry.retry = 0, _NO_MORE
         for job_id in ids:
             if self._waiting.get(job_id) is not None:
-                yield from self.killed(job_id, "was not run again: nobody waits for it any more")
+                yield from self.killed(job_id, NOT_AGAIN)
 
     def unwanted(self, job_ids: Iterable[int]) -> Iterator[Action]:
         """Nobody wants these jobs any more: those that run go on, and are not run again."""
@@ -318,15 +319,15 @@ class Scheduler:
     def _put_back(self, entry: Entry, reason: str = "") -> Iterator[Action]:
         """A job was at a worker and had not started."""
         never_ran, killed = entry.attempt == 1, entry.sentence is Outcome.KILLED
-        if never_ran and (killed or entry.job_id in self._unwanted):
-            yield settle(entry, End(Outcome.CANCELLED))
-        elif killed:
-            yield settle(entry, End(Outcome.KILLED, reason=reason))
-        else:
+        if not killed and entry.job_id not in self._unwanted:
             entry.leave_worker()
             self._waiting.put_back(entry)
             if never_ran:
                 yield Unclaim(entry)
+        elif never_ran:
+            yield settle(entry, End(Outcome.CANCELLED))
+        else:
+            yield settle(entry, End(Outcome.KILLED, reason=reason if killed else NOT_AGAIN))
         self._unwanted.discard(entry.job_id)
 
     def worker_ready(self, worker: int) -> Iterator[Action]:
