@@ -14,6 +14,7 @@ from collector.process.scheduler.decisions import (
     RunAgain,
     RunLater,
     Settle,
+    StartWorker,
 )
 from collector.process.scheduler.gates import Waits
 from collector.process.scheduler.retries import Later, Remark, Retry
@@ -263,6 +264,25 @@ CAUSES = {
     "error": (RAISED, OS_ERROR),
     "other": (RAISED, Remark(frozenset({"builtins.ValueError"}))),
 }
+
+
+def test_no_worker_is_started_for_what_waits_until_the_others_are_done() -> None:
+    """Memory is short where a job is to run alone; and the jobs behind it go on without it."""
+    schedule, _ = make(8)
+    long, greedy = Entry(1), Entry(2, retry=Retry(oom=1, delay=0))
+    actions = [*schedule.submitted(long), *schedule.submitted(greedy)]
+    for number in (1, 2):
+        actions += schedule.worker_ready(number)
+    schedule.remarked(greedy.ticket, MEMORY)
+    actions += [*schedule.ended(greedy.ticket, RAISED), *schedule.ticked(100.0)]
+    for number in range(3, 20):
+        actions += [*schedule.worker_ready(number), *schedule.submitted(Entry(number))]
+    assert [a.worker for a in actions if isinstance(a, StartWorker)] == [1, 2]
+    assert len([a for a in actions if isinstance(a, Dispatch)]) == 2
+    assert greedy.attempt == 2
+    ended = [*schedule.killed(2), *schedule.ticked(100.0)]
+    assert len([a for a in ended if isinstance(a, Dispatch)]) == 1
+    assert len([a for a in ended if isinstance(a, StartWorker)]) == 6
 
 
 @given(

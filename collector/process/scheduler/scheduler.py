@@ -82,7 +82,7 @@ class Scheduler:
         self._numbers = itertools.count(1)
         self.setbacks = Setbacks()
         self._stopping = False
-        self._full = False  # nobody can take one more job
+        self._full = False  # nobody can take one more job now
 
     @property
     def unsettled(self) -> bool:
@@ -476,11 +476,11 @@ class Scheduler:
             ready = self._waiting.ready
         free = 0 if self.setbacks.hindered else self.max_workers - len(self._seats)
         if free > 0:
-            wanted = ready - sum(s.coming for s in self._seats.values())
+            wanted = ready - len(idle) - sum(s.coming for s in self._seats.values())
             for worker in itertools.islice(self._numbers, max(0, min(wanted, free))):
                 self._seats[worker] = Seat(worker, self._max_tasks)
                 decided.append(StartWorker(worker))
-        self._full = bool(ready) and free <= 0
+        self._full = bool(ready and (free <= 0 or idle))  # idle: for one that is to run alone
         return decided
 
     def _send_ahead(self, decided: list[Action]) -> None:
