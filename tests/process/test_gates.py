@@ -285,6 +285,12 @@ def test_no_worker_is_started_for_what_waits_until_the_others_are_done() -> None
     assert len([a for a in ended if isinstance(a, StartWorker)]) == 6
 
 
+def test_no_delay_stays_none_however_often_a_job_is_run_again() -> None:
+    retry = Retry(crash=5000, delay=0, factor=2.0)
+    assert {retry.wait_s(count, 0.9) for count in (1, 2, 1024, 1025, 5000)} == {0.0}
+    assert Retry(delay=0.5, max_delay=20, jitter=0).wait_s(5000, 0.9) == 20
+
+
 @given(
     counts=COUNTS,
     errors=st.integers(0, 3),

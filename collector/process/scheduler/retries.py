@@ -152,7 +152,7 @@ class Retry:
         try:
             wait_s = min(self.delay * self.factor ** (count - 1), self.max_delay)
         except OverflowError:
-            wait_s = self.max_delay
+            wait_s = self.max_delay if self.delay else 0.0
         return wait_s * (1.0 + self.jitter * (2.0 * chance - 1.0))
 
 
