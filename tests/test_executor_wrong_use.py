@@ -112,6 +112,27 @@ def test_whole_numbers_are_used_as_what_they_stand_for() -> None:
         assert [job.result() for job in collector.collect(square, [2])] == [4]
 
 
+@pytest.mark.parametrize("kind", [Index, np.uint8])
+def test_the_whole_numbers_of_a_batch_are_used_as_what_they_stand_for(
+    kind: Any, tmp_path: Path
+) -> None:
+    """A shard of numpy's small numbers overflowed, and its total was no number of JSON's."""
+    path, wanted = tmp_path / "batch", set(range(200))
+    with Collector(2) as collector:
+        for part in (1, 2):
+            jobs = collector.collect(
+                square,
+                iter(range(200)),
+                batch=path,
+                shard=(kind(part), kind(2)),
+                total=kind(200),
+                buffersize=kind(3),
+                halt="soon,fail=90%",
+            )
+            wanted -= {job.args[0] for job in jobs}
+    assert not wanted
+
+
 @pytest.mark.parametrize("name", ["a/b", "two\nlines", "\ud800", "\0", "n" * 100_000])
 def test_a_job_may_have_any_name(name: str) -> None:
     with Collector(1) as collector:

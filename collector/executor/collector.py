@@ -322,22 +322,22 @@ class Collector(Executor):
             4 0.25
             0 division by zero
         """
-        ahead = 2 * self._core.max_workers if buffersize is None else buffersize
-        whole("buffersize", ahead, least=1)
+        given = 2 * self._core.max_workers if buffersize is None else buffersize
+        ahead = whole("buffersize", given, least=1)
         if not callable(fn):
             raise TypeError(f"collect needs a function to run, not {fn!r}")
         if desc is not None:
             text("desc", desc)
         if total is not None:
-            whole("total", total, least=0)
-        if total is None and isinstance(iterable, Sized):
+            total = whole("total", total, least=0)
+        elif isinstance(iterable, Sized):
             total = len(iterable)
         keeping = BatchOptions(batch, key, save, resume, durable, keep_failed, shard).checked()
         if halt is not None:
             text("halt", halt)
         condition = None if halt is None else Halt.parse(halt)
         limits = checked_budget({} if budget is None else budget)
-        parts = 1 if shard is None else shard[1]
+        parts = 1 if keeping.shard is None else keeping.shard[1]
         known = total if parts == 1 else None  # how many are of a part is not known before the end
         open_batch = functools.partial(self._core.board.open, desc or "", known)
         label = desc or "" if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))

@@ -158,19 +158,18 @@ class BatchOptions(NamedTuple):
         ):
             if not right:
                 raise TypeError(f"{name} must be {kinds}, not {getattr(self, name)!r}")
-        self._check_shard()
-        return self
+        return self._replace(shard=self._checked_shard())
 
-    def _check_shard(self) -> None:
+    def _checked_shard(self) -> tuple[int, int] | None:
         if self.shard is None:
-            return
+            return None
         if len(self.shard) != 2:  # noqa: PLR2004 - one of how many
             raise ValueError(f"shard must be (i, n), not {self.shard!r}")
-        part, parts = self.shard
-        whole("the first number of shard", part, least=1)
-        whole("the second number of shard", parts, least=1)
+        part = whole("the first number of shard", self.shard[0], least=1)
+        parts = whole("the second number of shard", self.shard[1], least=1)
         if part > parts:
             raise ValueError(f"shard must be (i, n) with i from 1 to n, not {self.shard!r}")
+        return part, parts
 
 
 def _time_limit(value: object) -> float | None:
