@@ -53,6 +53,24 @@ class Resumable:
         return self.next
 
 
+class Stream:
+    """As a loader of data that is read as it comes: its class has a length, and it has none."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+    def __len__(self) -> int:
+        raise TypeError("this stream has no length")
+
+
+@either_order
+def test_inputs_whose_length_cannot_be_told_are_taken_all_the_same(*, ordered: bool) -> None:
+    """As by `list` and by tqdm."""
+    with Collector(1) as collector:
+        jobs = collector.collect(square, Stream(), ordered=ordered)
+        assert sorted(job.result() for job in jobs) == [0, 1, 4]
+
+
 def numbers_of(path: Path, text: str) -> Iterable[Any]:
     """A file of numbers, read line by line."""
     path.write_text(text)

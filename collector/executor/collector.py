@@ -331,7 +331,8 @@ class Collector(Executor):
         if total is not None:
             total = whole("total", total, least=0)
         elif isinstance(iterable, Sized):
-            total = len(iterable)
+            with contextlib.suppress(TypeError):  # it does not know: as `list` and tqdm have it
+                total = len(iterable)
         keeping = BatchOptions(batch, key, save, resume, durable, keep_failed, shard).checked()
         if halt is not None:
             text("halt", halt)
