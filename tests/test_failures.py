@@ -16,6 +16,7 @@ from collector import (
     WorkerCrashError,
     current_job,
 )
+from tests.support.jobs import HasNoTextError
 from tests.support.tiers import each_method
 
 
@@ -36,6 +37,10 @@ def raises(kind: type[BaseException]) -> int:
     if current_job().attempt == 1:
         raise kind("once")
     return current_job().attempt
+
+
+def has_no_text(_number: int) -> None:
+    raise HasNoTextError
 
 
 def asks_once(directory: Path, number: int) -> int:
@@ -188,6 +193,18 @@ def test_a_budget_counts_what_earlier_runs_have_spent(method: str, tmp_path: Pat
         with pytest.raises(BatchHaltedError, match="10 of 10 are left"):
             list(here.collect(spends, range(10), batch=kept, budget={"usd": 8}, resume="all"))
     assert raised.value.done == 0
+
+
+@pytest.mark.parametrize("options", [{"halt": "soon,same=9"}, {"budget": {"usd": 1}}])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_failures_whose_text_cannot_be_had_are_yielded_as_all_others(
+    options: dict[str, Any], ordered: bool
+) -> None:
+    with Collector(1, progress=False) as here:
+        jobs = list(here.collect(has_no_text, range(3), ordered=ordered, **options))
+        assert [type(job.exception()) for job in jobs] == [HasNoTextError] * 3
+        with pytest.raises(BatchHaltedError, match="2 jobs in a row failed alike: HasNoTextError"):
+            list(here.collect(has_no_text, range(3), halt="soon,same=2"))
 
 
 def test_failures_that_differ_in_their_input_alone_are_the_same() -> None:

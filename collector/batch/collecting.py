@@ -211,7 +211,7 @@ class _Names:
                     "%s: the output of %r is not saved: %s%s",
                     writer.directory.path,
                     task.input,
-                    str(error),  # its traceback holds the batch
+                    calls.text_of(error),  # its traceback holds the batch
                     more,
                 )
 

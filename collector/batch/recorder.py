@@ -274,7 +274,8 @@ class Recorder:
             return None
         attempt.save = ""
         attempt.status = _status_of(error, status)
-        attempt.error = Error(type(error).__qualname__, _text(error), calls.describe(error))
+        said = calls.shorten(calls.text_of(error))
+        attempt.error = Error(type(error).__qualname__, said, calls.describe(error))
         attempt.value = calls.dump_exception(error, _pickled)
         self._writer.store(one.job.task, attempt)
         return None if error is one.error else error
@@ -360,13 +361,6 @@ def _pickled(value: object) -> bytes:
         return pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - then it is tried by value
         return calls.dumps(value)
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return calls.shorten(str(error))
-    except BaseException as failure:  # noqa: BLE001 - a __str__ of the user's that raises, or exits
-        return f"<its text cannot be had: {type(failure).__name__}>"
 
 
 def wait_for_left(path: str, shard: str) -> None:

@@ -177,7 +177,9 @@ def failure_text(error: BaseException, names: Iterable[str] = ()) -> str:
         error: What the job has failed with.
         names: Its name and its input, which many messages quote.
     """
-    kind, text = type(error).__qualname__, without(str(error), names)
+    from collector.process.pickling.calls import text_of  # noqa: PLC0415 - is loaded by now
+
+    kind, text = type(error).__qualname__, without(text_of(error), names)
     return f"{kind}: {text}" if text else kind
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from collector import Collector, Output, current_job
 from collector.process.pool.followers import Follower, Followers
+from tests.support.jobs import HasNoTextError
 
 JOB: Any = SimpleNamespace(id=1, name="job", attempt=1)
 
@@ -46,6 +47,22 @@ def test_the_file_of_a_job_is_closed_also_if_its_last_follower_has_just_gone(
     followers.add(follower())
     followers.ended(JOB, output, None)
     assert files_open(output) == 0
+
+
+@pytest.mark.parametrize("error", [HasNoTextError(), SystemExit(HasNoTextError())])
+def test_a_follower_is_told_of_a_failure_whose_text_cannot_be_had(
+    output: Output, error: BaseException
+) -> None:
+    """It raised in the settling thread, and that job never came to an end."""
+    acts: list[Callable[[], object]] = []
+    followers, one = Followers(acts.append), follower()
+    followers.add(one)
+    followers.ended(JOB, output, error)
+    acts.pop()()
+    told, fd = one.news[-1]
+    assert b"its text cannot be had" in told
+    assert fd is not None
+    followers.discard(one)
 
 
 def test_each_follower_is_told_of_an_end_also_where_no_descriptor_is_to_be_had(

@@ -312,6 +312,25 @@ def test_a_function_that_raises_a_cancellation_has_run_and_failed(tmp_path: Path
     assert (ended.returncode, b": CancelledError" in ended.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("where", ["", "-o"])
+def test_a_function_may_raise_what_has_no_text(where: str, tmp_path: Path) -> None:
+    """It ended the run in a traceback of ours, and the other inputs were not run."""
+    (tmp_path / "mute.py").write_text(
+        "class Mute(Exception):\n"
+        "    def __str__(self): raise RuntimeError\n"
+        "def work(x):\n"
+        "    if x == 'bad': raise Mute\n"
+        "    print(x)\n"
+    )
+    kept = [where, os.fspath(tmp_path / "kept")] if where else []
+    words = ["-j1", *kept, "--python", "mute:work", ":::", "bad", "good"]
+    ended = run(*words, where=tmp_path, quiet=False)
+    assert ended.returncode == 1
+    assert ended.stdout.startswith(b"good")
+    assert b"its text cannot be had: RuntimeError" in ended.stderr
+    assert b"outcome.py" not in ended.stderr
+
+
 @pytest.mark.parametrize("target", ["no_such_module:f", "os:no_such", "os:sep"])
 def test_a_function_that_cannot_be_had_is_one_error(target: str) -> None:
     ended = run("--python", target, ":::", "a", "b")

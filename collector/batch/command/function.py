@@ -90,7 +90,9 @@ def prepare(plan: FunctionPlan) -> None:
     try:
         _prepared.function = _load(plan.target)
     except Exception as error:  # noqa: BLE001 - the user's module: `run` tells of it
-        _prepared.failure = f"cannot load {plan.target}: {type(error).__name__}: {error}"
+        _prepared.failure = (
+            f"cannot load {plan.target}: {type(error).__name__}: {calls.text_of(error)}"
+        )
     from collector.batch.command.environment import Variable  # noqa: PLC0415 - ctypes: no parent needs it
 
     names = ("COLLECTOR_SEQ", "COLLECTOR_KEY", "COLLECTOR_ATTEMPT")

@@ -94,7 +94,7 @@ def failed(error: BaseException, since: float) -> Outcome:
             status, died = "killed", Died(None, None)
         case _:
             status, died = "error", Died(1, None)
-    text = str(error)
+    text = calls.text_of(error)
     first = text.partition("\n")[0]
     why = f"{kind}: {first}" if first else kind
     told = (kind, text)

@@ -159,11 +159,16 @@ def describe(error: BaseException) -> str:
     return _traceback(error)
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Return the text of an exception of the user's, whatever its class makes of that."""
     try:
-        return shorten(str(error))
-    except BaseException as failure:  # noqa: BLE001 - a __str__ of the user's that raises
+        return str(error)
+    except BaseException as failure:  # noqa: BLE001 - a __str__ of the user's that raises, or exits
         return f"<its text cannot be had: {type(failure).__name__}>"
+
+
+def _text(error: BaseException) -> str:
+    return shorten(text_of(error))
 
 
 def _traceback(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, final
 
 from collector import settings
 from collector.errors import CollectorError
+from collector.process.pickling import calls
 from collector.process.pool.follow import Watched
 from collector.store.output.output import Output
 from collector.store.rundir.current_directory import CurrentDirectory
@@ -213,7 +214,8 @@ class Followers:
         """A job is over and its future not yet settled, in the settling thread."""
         if not (self.want_all or job.id in self._wanted):
             return
-        left = Left(output.size, None, "" if error is None else str(error) or repr(error))
+        why = "" if error is None else calls.text_of(error) or f"{type(error).__name__}()"
+        left = Left(output.size, None, why)
         try:
             if output.size:
                 with output.open() as file:
