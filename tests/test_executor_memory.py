@@ -1,5 +1,6 @@
 """The parent and the sink stay flat, however much is collected and whether anybody reads it."""
 
+import contextlib
 import gc
 import os
 import weakref
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from collector import Collector, Job, JobError, Mode
+from collector import BatchHaltedError, Collector, Job, JobError, Mode
 from tests.support.inside import sink_pid
 from tests.support.jobs import (
     MIB,
@@ -209,6 +210,30 @@ def test_a_job_that_is_cancelled_behind_a_running_one_keeps_nothing_alive(
         assert [jobs[0].cancel(), jobs[1].cancel(), jobs[2].kill()] == [True] * 3
         del jobs
         assert wait_until(lambda: gc.collect() >= 0 and not any(ref() for ref in gone))
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("options", [{"halt": "soon,done=9"}, {"budget": {"usd": 9}}])
+def test_collect_that_may_stop_holds_nothing_that_it_has_handed_over(
+    options: dict[str, Any], *, ordered: bool
+) -> None:
+    """Where several were over at once it held them all until the last of them was handed over."""
+    with Collector(2) as collector:
+        inputs = (Tracked() for _ in range(20))
+        how: dict[str, Any] = {"ordered": ordered, "buffersize": 20, **options}
+        jobs = collector.collect(returns_tracked, inputs, **how)
+        assert next(jobs).exception() is None
+        assert wait_until(lambda: collector.statistics().done == 20)
+        left = 19
+        with contextlib.suppress(BatchHaltedError):
+            for job in jobs:
+                held = weakref.ref(job)
+                argument = weakref.ref(job.args[0])
+                del job
+                assert is_gone(held)
+                assert is_gone(argument)
+                left -= 1
+        assert left == 0
 
 
 def test_map_and_collect_hold_nothing_that_they_have_handed_over() -> None:

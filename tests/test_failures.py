@@ -1,5 +1,6 @@
 """Retries by cause, gates, meters, halts and budgets, with real workers."""
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -16,7 +17,7 @@ from collector import (
     WorkerCrashError,
     current_job,
 )
-from tests.support.jobs import HasNoTextError
+from tests.support.jobs import HasNoTextError, wait_for
 from tests.support.tiers import each_method
 
 
@@ -229,6 +230,28 @@ def test_now_ends_what_runs(tmp_path: Path) -> None:
         with pytest.raises(BatchHaltedError) as raised:
             next(jobs)
         assert raised.value.left == 1
+
+
+def test_what_runs_when_a_batch_stops_is_yielded_as_it_ends(tmp_path: Path) -> None:
+    """Not behind one that was submitted before it, and runs for long."""
+    act = functools.partial(_two_wait_and_one_fails, tmp_path)
+    with Collector(3, progress=False) as here:
+        jobs = here.collect(act, [0, 1, 2], halt="soon,fail=1")
+        assert next(jobs).args == (1,)
+        for number in (2, 0):
+            (tmp_path / f"go {number}").touch()
+            assert next(jobs).args == (number,)
+        with pytest.raises(BatchHaltedError, match="0 of 3 are left"):
+            next(jobs)
+
+
+def _two_wait_and_one_fails(directory: Path, number: int) -> None:
+    (directory / f"begun {number}").touch()
+    if number == 1:
+        wait_for(directory / "begun 0")
+        wait_for(directory / "begun 2")
+        raise EmptyAccountError
+    wait_for(directory / f"go {number}")
 
 
 def _waits_for_ever(really: bool) -> None:

@@ -125,14 +125,14 @@ class Stopping:
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._open: deque[Job[Any]] = deque()
-        self._wake: Callable[[], object] = lambda: None
+        self._finished: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
 
     def begin(
         self,
         pool: "Pool",
         spent: Mapping[str, float],
         jobs: "deque[Job[Any]]",
-        wake: "Callable[[], object]",
+        finished: "queue.SimpleQueue[Future[Any] | None]",
     ) -> None:
         """The batch begins, whose earlier runs have spent so much.
 
@@ -140,11 +140,12 @@ class Stopping:
             pool: Runs the jobs.
             spent: By the names of meters.
             jobs: Those that are open now.
-            wake: Called, in a thread of the pool's, when a meter has reached its bound.
+            finished: Where `_next_is_first` learns of ends; a None, once a meter has reached its
+                bound.
         """
         self._halting = Halting(self._halt, self._budget, spent)
         self._halting.total = self._share
-        self._pool, self._open, self._wake = pool, jobs, wake
+        self._pool, self._open, self._finished = pool, jobs, finished
 
     def stops(self) -> bool:
         """Whether the batch is to stop."""
@@ -160,10 +161,11 @@ class Stopping:
         with self._lock:
             before, stops = self._halting.reason, self._halting.spend(meters)
         if stops and not before:
-            self._wake()
+            self._finished.put(None)
 
     def ended(self, job: "Job[Any]") -> None:
         """A job has ended that is yielded next."""
+        self.done += 1
         if job.resumed or job.cancelled():
             return  # of an earlier run, or nothing has run
         error = job.exception()
@@ -174,8 +176,8 @@ class Stopping:
         """There are so many inputs: the last one was taken."""
         self._halting.total = count
 
-    def drain(self) -> "Iterator[Job[Any]]":
-        """Yield what ends by itself of the open jobs; the others are ended."""
+    def drain(self, *, ordered: bool) -> "Iterator[Job[Any]]":
+        """Yield what ends by itself of the open jobs, as it ends or in order; end the others."""
         assert self._pool is not None
         jobs, pool = self._open, self._pool
         waiting = [job for job in jobs if not job.cancel()]
@@ -186,24 +188,30 @@ class Stopping:
         else:
             pool.drop(ended_by_us)
             pool.cancel(waiting)
+        del waiting  # they are not to be held until the last one is over
         while jobs:
-            _settled(jobs[0])
-            job = jobs.popleft()
-            if job.cancelled() or _was_dropped(job, ended_by_us):
+            if not _next_is_first(jobs, self._finished, ordered=ordered):
+                continue
+            if jobs[0].cancelled() or _was_dropped(jobs[0], ended_by_us):
                 self.left += 1
+                jobs.popleft()
             else:
-                yield job
+                self.done += 1
+                yield jobs.popleft()
+
+    done = 0
+    """How many jobs have been yielded."""
 
     left = 0
     """How many of the jobs that were submitted have not ended by themselves."""
 
-    def error(self, done: int, submits: Submits[Any]) -> BatchHaltedError:
+    def error(self, submits: Submits[Any]) -> BatchHaltedError:
         """Return what the `collect` ends with."""
         left = f"{self.left} of the jobs that were submitted have not been run to their end"
         if self._total is not None:
-            left = f"{max(0, self._total - done - submits.has())} of {self._total} are left"
+            left = f"{max(0, self._total - self.done - submits.has())} of {self._total} are left"
         message = f"the batch has stopped: {self._halting.reason}; {left}; {submits.continued_by()}"
-        return BatchHaltedError(message, self._halting.reason, done, self.left)
+        return BatchHaltedError(message, self._halting.reason, self.done, self.left)
 
 
 def collected(  # noqa: PLR0913 - the parts of a `collect`
@@ -263,12 +271,13 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
 ) -> "Iterator[Job[Any]]":
     """Do as `collected`, until it is time to stop; then raise why."""
     open_jobs: deque[Job[Any]] = deque()
-    taken = done = 0
+    taken = 0
     failure: BaseException | None = None
     over = False
     try:
-        stopping.begin(pool, submits.spent(), open_jobs, lambda: finished.put(None))
-        coming = _submitted(submits, items, finished.put)
+        stopping.begin(pool, submits.spent(), open_jobs, finished)
+        at_end = (lambda _job: finished.put(None)) if ordered else finished.put
+        coming = _submitted(submits, items, at_end)
         while not stopping.stops():
             while len(open_jobs) < ahead and not (over or stopping.stops()):
                 count = len(open_jobs)
@@ -286,17 +295,11 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
                     batch.complete()
                     submits.complete()
                     return
-            elif not stopping.stops() and finished.get() is not None:
-                for job in _ripe(open_jobs, ordered=ordered):
-                    stopping.ended(job)
-                    done += 1
-                    yield job
-                    if stopping.stops():
-                        break
-        for job in stopping.drain():
-            done += 1
-            yield job
-        raise stopping.error(done, submits)
+            elif not stopping.stops() and _next_is_first(open_jobs, finished, ordered=ordered):
+                stopping.ended(open_jobs[0])
+                yield open_jobs.popleft()
+        yield from stopping.drain(ordered=ordered)
+        raise stopping.error(submits)
     finally:
         del failure
         pool.cancel(open_jobs)
@@ -304,15 +307,28 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
         batch.leave()
 
 
-def _ripe(jobs: "deque[Job[Any]]", *, ordered: bool) -> "Iterator[Job[Any]]":
-    """Take out and yield the jobs that are over, as many as may be yielded now."""
+def _next_is_first(
+    jobs: "deque[Job[Any]]",
+    finished: "queue.SimpleQueue[Future[Any] | None]",
+    *,
+    ordered: bool,
+) -> bool:
+    """Wait for news; returns whether the first of the jobs is the one to be yielded next.
+
+    Args:
+        jobs: The open ones. One that is over comes first, unless their order is to be kept.
+        finished: Each job once it is over, or a None if their order is to be kept.
+        ordered: Whether it is.
+    """
     if ordered:
-        while jobs and jobs[0].done():
-            yield jobs.popleft()
-        return
-    for job in [job for job in jobs if job.done()]:
+        if not jobs[0].done():
+            finished.get()
+        return jobs[0].done()
+    job: Any = finished.get()
+    if job is not None:
         jobs.remove(job)
-        yield job
+        jobs.appendleft(job)
+    return job is not None
 
 
 def _names_of(job: "Job[Any]") -> list[str]:
