@@ -137,7 +137,7 @@ class Core:
             raise
         # No lock is held, for a callback or a signal handler may shut down meanwhile. Who did so
         # before the pool had this job may have ended it; who did so after that, not without it.
-        if self.closed and job.cancel():
+        if (self.closed or self.pool.broken) and job.cancel():
             self._check()
         return job
 

@@ -232,6 +232,27 @@ def test_a_loop_that_fails_leaves_no_process_and_no_job_without_an_end(
     assert "the supervising thread failed" in str(waiting.error)
 
 
+def test_no_job_is_without_an_end_where_a_loop_that_fails_cannot_end_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor one that has just been submitted. A program may have closed our descriptors."""
+    desk, running, waiting = with_a_running_and_a_waiting_job()
+    submitted, work = desk.work()
+
+    def fail() -> None:
+        raise TypeError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.engine.workers[1], "kill", fail)
+        desk.supervisor.note(fail)
+        desk.supervisor.note(work)
+        with pytest.raises(TypeError, match="a bug"):
+            desk.supervisor.run()
+    desk.close()
+    for job in (running, waiting, submitted):
+        assert "the supervising thread failed" in str(job.error)
+
+
 def test_what_is_known_of_an_end_is_not_lost_when_a_decision_before_it_brings_another() -> None:
     desk = Desk(2)
     job = desk.submit()

@@ -144,7 +144,11 @@ class Supervisor:
             while not self._over():
                 self._round()
         except BaseException as error:  # a bug: every job is told, none waits for ever
-            self._give_up(f"the supervising thread failed: {error!r}")
+            self.broken = f"the supervising thread failed: {error!r}"
+            for note in self._mailbox.notes():
+                if isinstance(note, Work):  # who submits one later sees what has happened
+                    self._do(self.take(note))
+            self._give_up(self.broken)
             raise
         finally:
             self.close()

@@ -447,12 +447,12 @@ class Scheduler:
         self._dispatched.clear()
         self._waiting.clear()
         self._unwanted.clear()
+        for entry in entries:  # first: no job is to wait for ever, whatever becomes of the rest
+            yield settle(entry, End(entry.sentence or Outcome.UNABLE, reason=reason))
         for seat in self._seats.values():
             seat.entries.clear()
             seat.hear(Event.LET_GO)
             yield KillWorker(seat.worker)
-        for entry in entries:
-            yield settle(entry, End(entry.sentence or Outcome.UNABLE, reason=reason))
 
     def _leave_if_done(self) -> list[Action]:
         if not self._stopping or self.unsettled:
