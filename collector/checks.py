@@ -8,14 +8,15 @@ from numbers import Real
 from typing import SupportsIndex
 
 
-def text(name: str, value: object) -> None:
-    """Check that an argument is a str.
+def text(name: str, value: object) -> str:
+    """Return a str, of a subclass as what it holds: other processes have no enum of the script's.
 
     Raises:
         TypeError: It is none.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {value!r}")
+    return str.__str__(value)  # a subclass may have a __str__ of its own
 
 
 def whole(name: str, value: object, *, least: int) -> int:

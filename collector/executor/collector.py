@@ -326,8 +326,7 @@ class Collector(Executor):
         ahead = whole("buffersize", given, least=1)
         if not callable(fn):
             raise TypeError(f"collect needs a function to run, not {fn!r}")
-        if desc is not None:
-            text("desc", desc)
+        desc = "" if desc is None else text("desc", desc)
         if total is not None:
             total = whole("total", total, least=0)
         elif isinstance(iterable, Sized):
@@ -340,8 +339,8 @@ class Collector(Executor):
         limits = checked_budget({} if budget is None else budget)
         parts = 1 if keeping.shard is None else keeping.shard[1]
         known = total if parts == 1 else None  # how many are of a part is not known before the end
-        open_batch = functools.partial(self._core.board.open, desc or "", known)
-        label = desc or "" if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))
+        open_batch = functools.partial(self._core.board.open, desc, known)
+        label = desc if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))
         coming = self._core.coming(label, known)
         submitting: Submitting[T] = functools.partial(
             JustRun, self._core, self._options, fn, coming.numbers

@@ -52,7 +52,7 @@ class PoolOptions(NamedTuple):
         if tasks is not None:
             tasks = whole("max_tasks_per_child", tasks, least=1)
         budget = whole("memory_budget", self.memory_budget, least=0)
-        text("temp_file_base_name", self.temp_file_base_name)
+        base_name = text("temp_file_base_name", self.temp_file_base_name)
         self._check_engine()
         if not isinstance(self.ask, bool):
             raise TypeError(f"ask must be True or False, not {self.ask!r}")
@@ -65,7 +65,11 @@ class PoolOptions(NamedTuple):
                 f"{self.progress!r}"
             )
         return self._replace(
-            max_workers=workers, max_tasks_per_child=tasks, memory_budget=budget, resources=limits
+            max_workers=workers,
+            max_tasks_per_child=tasks,
+            memory_budget=budget,
+            temp_file_base_name=base_name,
+            resources=limits,
         )
 
     def _check_engine(self) -> None:
@@ -100,22 +104,24 @@ class Options(NamedTuple):
             ValueError: A number that makes none.
             TypeError: One of a wrong type.
         """
-        if self.name is not None:
-            text("name", self.name)
+        name = None if self.name is None else text("name", self.name)
         retries = self.retries
         if not isinstance(retries, Retry):
             if not isinstance(retries, SupportsIndex):
                 raise TypeError(f"retries must be a whole number or a Retry, not {retries!r}")
             retries = whole("retries", retries, least=0)
-        if self.resource is not None:
-            _resource(self.resource)
+        resource = None if self.resource is None else _resource(self.resource)
         threshold = whole("memory_threshold", self.memory_threshold, least=0)
         if self.on_progress is not None and not callable(self.on_progress):
             raise TypeError(f"on_progress must be callable, not {self.on_progress!r}")
         if not isinstance(self.capture, bool | Capture):
             raise TypeError(f"capture must be True or False, not {self.capture!r}")
         return self._replace(
-            timeout=_time_limit(self.timeout), retries=retries, memory_threshold=threshold
+            name=name,
+            timeout=_time_limit(self.timeout),
+            retries=retries,
+            memory_threshold=threshold,
+            resource=resource,
         )
 
 
@@ -182,10 +188,10 @@ def _time_limit(value: object) -> float | None:
 
 
 def _resource(name: object) -> str:
-    text("the name of a resource", name)
-    if not name:
+    found = text("the name of a resource", name)
+    if not found:
         raise ValueError("the name of a resource must not be empty")
-    return str(name)
+    return found
 
 
 def _limit(name: str, limit: object) -> int:

@@ -20,8 +20,10 @@ _PLAIN: Final = (str, int, float, bool, type(None))
 
 def levels() -> dict[str, int]:
     """Return the levels that are set in this process, by logger; the root's under ""."""
-    found = {name: logger.level for name, logger in _loggers().items()}
-    return {"": logging.root.level} | {name: level for name, level in found.items() if level}
+    found = {str.__str__(name): logger.level for name, logger in _loggers().items()}
+    set_here = {"": logging.root.level} | {name: level for name, level in found.items() if level}
+    # A level or a name may be a member of an enum of the script, which no worker has yet.
+    return {name: int(level) for name, level in set_here.items()}
 
 
 def _loggers() -> dict[str, logging.Logger]:
@@ -68,6 +70,10 @@ def _packed(record: logging.LogRecord) -> bytes:
     if record.exc_info and not trace:
         trace = logging.Formatter().formatException(record.exc_info)
     fields = {k: _plain(v) for k, v in vars(record).items() if k not in _NOT_FOR_PARENT}
+    # By these the parent finds the logger: they are what they hold, also as members of an enum.
+    name: object = record.name or "root"
+    fields["name"] = str.__str__(name) if isinstance(name, str) else str(name)
+    fields["levelno"] = int(record.levelno)
     packed = pickle.dumps(fields | {"msg": text[:most], "exc_text": trace and trace[-most:]})
     if len(packed) <= settings.PIPE_PAYLOAD_BYTES:
         return packed

@@ -108,7 +108,13 @@ def hold_standard_descriptors() -> None:
 
 def surroundings() -> bytes:
     """Return what a child of a forkserver must be told about this process."""
-    return pickle.dumps((working_directory(), sys.path, sys.argv, dict(os.environ)))
+    path, argv = map(_plain, sys.path), map(_plain, sys.argv)
+    return pickle.dumps((working_directory(), list(path), list(argv), dict(os.environ)))
+
+
+def _plain(entry: object) -> object:
+    """Return a text as a str and no subclass, such as an enum of the script, which has no child."""
+    return str.__str__(entry) if isinstance(entry, str) else entry
 
 
 def working_directory() -> str:
