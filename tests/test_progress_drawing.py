@@ -5,9 +5,10 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyte
 import pytest
@@ -410,6 +411,32 @@ def test_jobs_run_where_stderr_is_closed_or_missing(
         with Collector(1, method, progress=progress) as collector:
             assert [job.result() for job in collector.collect(abs, [1])] == [1]
             assert collector.submit(abs, -2).result() == 2
+
+
+def no_number() -> int:
+    raise NotImplementedError("a stream without a number")
+
+
+def not_open() -> int:
+    return 2**30
+
+
+def negative() -> int:
+    return -1
+
+
+@pytest.mark.parametrize("fileno", [no_number, not_open, negative, mock.Mock()])
+@pytest.mark.parametrize("progress", [None, True])
+def test_what_stands_for_stderr_may_say_anything_of_its_descriptor(
+    progress: bool | None, fileno: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "fileno", fileno, raising=False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Collector(1, progress=progress) as collector:
+        assert [job.result() for job in collector.collect(abs, [1])] == [1]
+    drawn = "1/1" in stream.getvalue()
+    assert drawn == (progress is True and fileno is not not_open)
 
 
 def test_a_forked_child_draws_nothing_and_waits_for_nothing(

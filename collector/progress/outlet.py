@@ -43,7 +43,10 @@ class Outlet:
             with contextlib.suppress(OSError):  # none is to be had
                 self._fd = os.dup(self._fd)
                 weakref.finalize(self, os.close, self._fd).atexit = False
-        self._file = None if self._fd is None else _identity(self._fd)
+        self._file: tuple[int, int] | None = None
+        if self._fd is not None:
+            with contextlib.suppress(OSError):  # it is closed, which the first text finds out
+                self._file = _identity(self._fd)
         self.is_terminal: Final = self._fd is not None and os.isatty(self._fd)
         self.coloured: Final = self.is_terminal and not os.environ.get("NO_COLOR")
         self._most = None if self._fd is None else _most_at_once(self._fd)
@@ -115,11 +118,12 @@ def reader_folds() -> bool:
 
 
 def descriptor_of(stream: TextIO) -> int | None:
-    """Return the descriptor of a stream, if it has one."""
+    """Return the descriptor of a stream, if it has one; what stands for one may say anything."""
     try:
-        return stream.fileno()
-    except (AttributeError, OSError, ValueError):
+        fd: object = stream.fileno()
+    except Exception:  # noqa: BLE001 - code of whoever has replaced stderr
         return None
+    return fd if isinstance(fd, int) and fd >= 0 else None
 
 
 def _write_some(fd: int, data: bytes) -> int:
@@ -133,7 +137,7 @@ def _most_at_once(fd: int) -> int | None:
     """Return how many bytes a pipe that has room takes at once; None for what is no pipe."""
     try:
         return select.PIPE_BUF if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
-    except OSError:  # it is closed, which the first text finds out
+    except OSError:  # as above
         return None
 
 
