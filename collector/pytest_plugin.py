@@ -6,7 +6,6 @@ Runs in:    the process of pytest, which loads this module in each of its runs w
 
 import gc
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,15 @@ if TYPE_CHECKING:
 
 _THRESHOLD_BYTES: Final = 64 * 1024
 _BUDGET_BYTES: Final = 1024 * 1024
+_returned: Final = pytest.StashKey[bool]()
+"""Of a test: whether its function has returned, where it raised, was skipped or never called."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Remember how the function of a test has ended."""
+    if call.when == "call":
+        item.stash[_returned] = call.excinfo is None
 
 
 @pytest.fixture
@@ -28,10 +36,10 @@ def collector(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator["Colle
     something still holds, or a callback that has not returned. Other settings: `with_options`.
     """
     from collector import Collector  # noqa: PLC0415 - see above
+    from collector.executor.inner import has_left_behind  # noqa: PLC0415 - as above
 
     root = tmp_path / "collector"
     root.mkdir(mode=0o700)
-    before = frozenset(threading.enumerate())
     failures = request.session.testsfailed
     with Collector(
         max_workers=2,
@@ -41,23 +49,24 @@ def collector(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator["Colle
         temp_root=root,
     ) as made:
         yield made
+    left = []
+    if has_left_behind(made):
+        left.append("thread collector-report: a callback that does not return")
     del made
-    left = _left_behind(root, before)
-    if left and request.session.testsfailed == failures:
+    if not request.node.stash.get(_returned, False) or request.session.testsfailed != failures:
+        return
+    if _held(root):  # by fixtures that have ended, whose values pytest drops with the test
+        getattr(request.node, "funcargs", {}).clear()
+    left += [f"{path}: an output that was neither closed nor dropped" for path in _held(root)]
+    if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
 
 
-def _left_behind(root: Path, before: frozenset[threading.Thread]) -> list[str]:
+def _held(root: Path) -> list[str]:
     gc.collect()
-    found = [
-        f"{os.path.join(parent, name)}: an output that was neither closed nor dropped"
+    return [
+        os.path.join(parent, name)
         for parent, _, names in os.walk(root)
         for name in names
         if name.endswith(".spill")
     ]
-    found += [
-        f"thread {thread.name}: a callback that does not return"
-        for thread in threading.enumerate()
-        if thread not in before and thread.name.startswith("collector-") and thread.is_alive()
-    ]
-    return found

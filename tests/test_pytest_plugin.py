@@ -60,6 +60,49 @@ def test_blocks(collector):
 """
 
 
+BLAMELESS = """
+import pytest
+from collector import Collector
+
+def write(size):
+    yield b"x" * size
+
+@pytest.fixture
+def output(collector):
+    return collector.submit(write, 100_000).output()
+
+@pytest.fixture
+def job(collector):
+    job = collector.submit(write, 100_000)
+    yield job
+
+@pytest.fixture(scope="module")
+def shared():
+    with Collector(1, on_progress=lambda job, progress: None) as collector:
+        yield collector
+
+def test_that_has_an_output_from_a_fixture(output, job):
+    assert output.size == job.output().size
+
+def test_that_uses_two(shared, collector):
+    assert collector.submit(abs, -1).result() == shared.submit(abs, -1).result()
+
+@pytest.mark.xfail(raises=AssertionError, strict=True)
+def test_that_is_expected_to_fail(collector):
+    job = collector.submit(write, 100_000)
+    assert job.output().size == 1
+
+@pytest.fixture
+def skips(collector):
+    job = collector.submit(write, 100_000)
+    job.output()
+    pytest.skip("in the midst of it")
+
+def test_that_is_skipped(skips):
+    pass
+"""
+
+
 def run(test: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a file of tests in a pytest of its own."""
     (directory / "test_it.py").write_text(test)
@@ -95,6 +138,12 @@ def test_an_output_that_is_still_held_fails_its_test(ci: str, tmp_path: Path) ->
     assert summary.count("ERROR test_it.py::") == 1
     assert "ERROR test_it.py::test_holds" in summary
     assert "FAILED test_it.py::test_fails_for_another_reason" in summary
+
+
+def test_what_pytest_itself_holds_or_another_collector_has_fails_no_test(tmp_path: Path) -> None:
+    done = run(BLAMELESS, tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed, 1 skipped, 1 xfailed in" in done.stdout
 
 
 def test_a_callback_that_does_not_return_fails_its_test(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a command of this package needs of a Collector beyond what a program can have.
+"""What this package needs itself of a Collector beyond what a program can have.
 
 Runs in:    the parent.
 """
@@ -69,7 +69,7 @@ class Inner:
 
     def __init__(self, collector: Collector, capture: Capture, watching: Watching) -> None:
         self._collector: Final = collector
-        self._core: Final = collector._core  # noqa: SLF001 - here alone: a part of the Collector
+        self._core: Final = collector._core  # noqa: SLF001 - in this module alone: a part of the Collector
         self._options: Final = collector._options._replace(capture=capture)  # noqa: SLF001 - as above
         self._watching: Final = watching
 
@@ -116,3 +116,8 @@ class Inner:
     def kill(self) -> None:
         """Kill what runs, and run nothing more."""
         self._collector.kill_workers()
+
+
+def has_left_behind(collector: Collector) -> bool:
+    """Tell whether `shutdown` has left behind a callback that does not return."""
+    return collector._core.board.left_behind  # noqa: SLF001 - as above

@@ -121,6 +121,11 @@ class Board:
         """Wait until the user's code has heard everything, unless it does not return."""
         self._reporter.wait()
 
+    @property
+    def left_behind(self) -> bool:
+        """Whether `wait` has left a call of the user's code that does not return."""
+        return self._reporter.left_behind
+
     def _end(self) -> None:
         if self._sink is not None:
             self._reporter.must(Call(self._sink, 0, self._sink.close))

@@ -70,6 +70,8 @@ class Reporter:
         self._dropped = 0
         self._finishing = self._over = self._joining = False
         self._gates: list[threading.Lock] = []
+        self.left_behind = False
+        """Whether a call did not return, and nobody waits for it any more."""
         self._owner_pid: Final = os.getpid()
 
     def latest(self, call: Call) -> None:
@@ -128,6 +130,7 @@ class Reporter:
         dropped = self._dropped + self._forget()
         self._asked.put(_END)
         self._thread = None
+        self.left_behind = True
         _logger.warning(
             "a progress callback has not returned for %g s: it is left behind, and %d more "
             "calls are not made",
