@@ -57,7 +57,7 @@ DEPLOYMENT: Final = {
         "tests/crash/test_disk_full.py::test_a_full_disk_fails_one_job_and_the_others_go_on"
     ),
     "Notebooks": (
-        "tests/test_progress_drawing.py::test_in_a_notebook_each_batch_has_the_bar_of_tqdm"
+        "tests/test_progress_notebook.py::test_in_a_notebook_each_batch_has_the_bar_of_tqdm"
     ),
     "Tests, coverage": "tests/test_deployment_page.py::test_coverage_sees_what_a_worker_runs",
     "**pytest**": (

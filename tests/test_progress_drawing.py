@@ -4,7 +4,6 @@ import io
 import os
 import sys
 import threading
-import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -455,14 +454,3 @@ def test_a_forked_child_draws_nothing_and_waits_for_nothing(
     assert os.waitpid(child, 0)[1] == 0
     stop()
     assert stream.getvalue().count("\n") == 1
-
-
-def test_in_a_notebook_each_batch_has_the_bar_of_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", types.ModuleType("ipykernel.zmqshell"))
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    with Collector(max_workers=1) as collector:
-        assert len(list(collector.collect(abs, range(5), desc="cell"))) == 5
-    assert "cell: 100%" in stream.getvalue()
-    assert "5/5" in stream.getvalue()
-    assert "0 failed]" in stream.getvalue().splitlines()[-1]

@@ -27,10 +27,19 @@ class Notebook:
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""
         for view in views:
-            self._bar.total = view.total
+            self._expect(view.total)
             self._bar.n = view.done
             self._bar.set_postfix_str(", ".join(facts(view)), refresh=False)
             self._bar.refresh()
+
+    def _expect(self, total: int | None) -> None:
+        """Have the bar reach to that many jobs: a widget hears of it by `reset` alone."""
+        bar = self._bar
+        if total != bar.total and not bar.disable:
+            begun_s = bar.start_t
+            bar.reset(total)
+            bar.start_t = begun_s
+        bar.total = total
 
     def finish(self, view: View, *, last: bool) -> None:
         """See `Painter.finish`."""
