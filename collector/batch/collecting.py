@@ -7,7 +7,6 @@ Owns:       the recorder, until it is left.
 """
 
 import errno
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, final
@@ -26,13 +25,14 @@ from collector.executor.core import Core
 from collector.executor.job import Job
 from collector.executor.options import BatchOptions
 from collector.executor.options import Options as JobOptions
+from collector.logger import PackageLogger
 from collector.process.pickling import calls
 from collector.progress.board import OpenBatch
 from collector.store.absolute import absolute_path, working_directory
 
 T = TypeVar("T")
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 _TOLD: Final = 10
 """So many outputs that are not saved are named."""
 

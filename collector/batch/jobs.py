@@ -5,7 +5,6 @@ Invariants: I1  a job is over for its user when everything of it is stored, not 
             I2  a resumed job costs no process, and reads its bytes when they are asked for.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,13 +16,14 @@ from collector.batch.states import State
 from collector.batch.writer import Task
 from collector.errors import JobError
 from collector.executor.job import Job
+from collector.logger import PackageLogger
 from collector.process.pickling import calls
 from collector.process.pool.ending import Ending
 from collector.process.pool.pool import Pool
 from collector.store.output.output import Output
 from collector.store.output.progress import Mode, Progress
 
-_logger = logging.getLogger("concurrent.futures")
+_logger = PackageLogger("concurrent.futures")
 
 
 class Ended(NamedTuple):

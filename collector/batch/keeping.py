@@ -12,7 +12,6 @@ Invariants: I1  lines that count together are one write(2), or all of them are t
 
 import contextlib
 import errno
-import logging
 import os
 import stat
 from typing import TYPE_CHECKING, Final, final
@@ -21,6 +20,7 @@ from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, 
 from collector.batch.lines import Filed, Packed
 from collector.batch.shard import FILES_NAME, JOURNAL_NAME, PLACE, Shard, pack_name
 from collector.errors import BatchError, CollectorError, spill_error
+from collector.logger import PackageLogger
 from collector.settings import PACK_BYTES
 from collector.store.output.output import Output, publish
 from collector.store.output.spill_file import write_all
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LOCK_NAME: Final = "lock"
 WRITER_NAME: Final = "writer.json"
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 _APPEND: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 
 

@@ -11,7 +11,6 @@ Invariants: I1  each job is settled once, also if it cannot be stored: then it f
 """
 
 import contextlib
-import logging
 import os
 import pickle
 import queue
@@ -27,11 +26,12 @@ from collector.batch.lines import Error
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter
 from collector.errors import CollectorError, JobError, OutputLostError, SpillError, spill_error
+from collector.logger import PackageLogger
 from collector.process.pickling import calls
 from collector.store.output.output import Output
 from collector.wire.outcome import Outcome
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 
 _STATUSES: Final = {
     Outcome.RETURNED: "done",

@@ -6,15 +6,15 @@ Invariants: I1  another function or command is refused; all else is said, and no
 """
 
 import errno
-import logging
 import os
 from typing import Any, Final
 
 from collector.batch.directory import BatchDirectory, What
 from collector.batch.history import History
 from collector.errors import BatchError
+from collector.logger import PackageLogger
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 _TOLD: Final = 10
 """So many jobs whose bytes are not all there are named."""
 

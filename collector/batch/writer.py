@@ -16,7 +16,6 @@ Invariants: I1  a result is in its place before the journal says so; what the jo
 
 import contextlib
 import errno
-import logging
 import os
 import sys
 import threading
@@ -38,6 +37,7 @@ from collector.batch.states import Resume, State, runs
 from collector.batch.storing import Attempt, Storing
 from collector.batch.table import Line
 from collector.errors import BatchError, SpillError
+from collector.logger import PackageLogger
 from collector.settings import VERSION
 from collector.store.absolute import absolute_path
 from collector.store.output.digest import has_mark
@@ -45,7 +45,7 @@ from collector.store.output.output import Output, publish
 from collector.store.output.target import refuse_taken
 from collector.store.rundir.owner import write_owner
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 _POSITIONS_BYTES: Final = 64 * 1024
 
 

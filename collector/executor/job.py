@@ -8,7 +8,6 @@ Invariants: I1  nothing of ours holds the job's lock while code of the user's ma
                 runs (`_fate`); whoever has cancelled it tells that to all, and nobody else does.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from collector.executor.condition import SmallCondition
+from collector.logger import PackageLogger
 from collector.process.pool.ending import Ending
 from collector.process.pool.follow import Following, as_bytes, as_text
 from collector.process.pool.pool import Pool
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 _RUNS: Final = "runs"
 _CANCELLED: Final = "CANCELLED_AND_NOTIFIED"
-_logger = logging.getLogger("concurrent.futures")
+_logger = PackageLogger("concurrent.futures")
 
 
 class Job(Future[R], Generic[R]):

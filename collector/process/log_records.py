@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final, final
 
 from collector import settings
+from collector.logger import PackageLogger
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 _NOT_FOR_PARENT: Final = ("exc_info", "exc_text", "args", "msg")
 _PLAIN: Final = (str, int, float, bool, type(None))
 

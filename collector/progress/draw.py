@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, TextIO, final
 
 from collector import interpreter, settings
+from collector.logger import PackageLogger
 from collector.progress import screen
 from collector.progress.lines import BatchLines, Log, Painter, Plain
 from collector.progress.notebook import Notebook
@@ -24,7 +25,7 @@ from collector.progress.outlet import Outlet, descriptor_of
 from collector.progress.tally import Drawn
 from collector.progress.terminal import Terminal
 
-_logger: Final = logging.getLogger("collector")
+_logger: Final = PackageLogger()
 _STDERR: Final = 2
 _DUMB: Final = ("", "dumb", "unknown")
 

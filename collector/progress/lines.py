@@ -3,18 +3,18 @@
 Runs in:    the drawing thread of the parent.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TextIO, final
 
 from collector import settings
+from collector.logger import PackageLogger
 from collector.progress.line_texts import for_workflow, said_text
 from collector.progress.outlet import Outlet, reader_folds
 from collector.progress.tally import Said
 from collector.progress.text import BatchLine, facts
 from collector.progress.view import View
 
-_logger: Final = logging.getLogger("collector")
+_logger: Final = PackageLogger()
 _FIRST_S: Final = 1.0
 
 

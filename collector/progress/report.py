@@ -12,7 +12,6 @@ Invariants: I1  handing over a call never blocks and never raises, whatever the 
 """
 
 import contextlib
-import logging
 import os
 import queue
 import threading
@@ -21,8 +20,9 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
 from collector import settings
+from collector.logger import PackageLogger
 
-_logger: Final = logging.getLogger("collector")
+_logger: Final = PackageLogger()
 
 
 @final

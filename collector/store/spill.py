@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, Self, final
 
+from collector.logger import PackageLogger
 from collector.settings import MEMORY_THRESHOLD_BYTES, TEMP_FILE_BASE_NAME
 from collector.states import move
 from collector.store.output.binary_file import BinaryFile
@@ -31,7 +32,7 @@ from collector.store.output.spill_file import SpillFile
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.root import absolute
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 
 
 @final

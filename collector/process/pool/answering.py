@@ -10,7 +10,6 @@ Invariants: I1  whoever asks can hold up nothing: no act on a connection waits, 
 """
 
 import contextlib
-import logging
 import os
 import socket
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, final
 
 from collector import settings
+from collector.logger import PackageLogger
 from collector.process.pool.followers import Followable, Follower, Followers, News
 from collector.process.pool.mailbox import Mailbox
 from collector.process.queue.poller import Poller
@@ -34,7 +34,7 @@ from collector.wire.questions import (
     read_question,
 )
 
-_logger: Final = logging.getLogger("collector")
+_logger: Final = PackageLogger()
 
 
 class Asked(Protocol):

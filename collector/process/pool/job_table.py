@@ -10,7 +10,6 @@ Invariants: I1  each owner is settled exactly once, in the order in which the jo
 
 import contextlib
 import functools
-import logging
 import os
 import queue
 import sys
@@ -21,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
+from collector.logger import PackageLogger
 from collector.process.log_records import Records
 from collector.process.pickling.script import Parts, numbers_of
 from collector.process.pool.ending import Ending, discard, log_of, outcome_of, output_of
@@ -32,7 +32,7 @@ from collector.wire.capture import Capture
 from collector.wire.messages import JobEnded, JobProgressed, RunJob
 from collector.wire.outcome import Outcome
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 
 
 class JobOwner(Protocol):

@@ -9,18 +9,18 @@ Invariants: I1  where one of them cannot be made, the Collector runs without it.
 """
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from typing import Final, final
 
+from collector.logger import PackageLogger
 from collector.store.rundir.ask_socket import AskSocket
 from collector.store.rundir.current_directory import CurrentDirectory
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.elsewhere import write_elsewhere
 from collector.store.rundir.root import open_default_root, open_root
 
-_logger: Final = logging.getLogger("collector")
+_logger: Final = PackageLogger()
 
 
 @final

@@ -14,7 +14,6 @@ Source:     git's sigchain: do my clean-up, pop the handler, raise again. SIGINT
 """
 
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -24,9 +23,10 @@ from types import FrameType
 from typing import Final
 
 from collector import interpreter
+from collector.logger import PackageLogger
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 
 
 class _Exit:

@@ -14,7 +14,6 @@ Source:     docs/decisions/0003, docs/reference/run-directory.md.
 import contextlib
 import enum
 import errno
-import logging
 import os
 import stat
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 from collector import interpreter
 from collector.errors import RunDirectoryError
+from collector.logger import PackageLogger
 from collector.settings import DISPOSE_PATIENCE_S, DISPOSE_PAUSE_S, RUN_NAME_TRIES
 from collector.states import move
 from collector.store.absolute import absolute_path
@@ -47,7 +47,7 @@ from collector.store.rundir.scratch import remove_scratch_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 
 
 class State(enum.Enum):

@@ -9,7 +9,6 @@ Source:     design of the steps: docs/decisions/0003.
 
 import contextlib
 import dataclasses
-import logging
 import os
 import threading
 import time
@@ -18,12 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from collector.errors import RunDirectoryError
+from collector.logger import PackageLogger
 from collector.store.rundir import kernel
 from collector.store.rundir.claim import RootEntry, RunState, new_trash_name
 from collector.store.rundir.contents import Contents, Tick, nothing
 from collector.store.rundir.root import PathName, Root, on_network, open_known_roots, open_root
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 
 _BRISK_ENTRIES: Final = 200
 _REST_EVERY_ENTRIES: Final = 25

@@ -11,7 +11,6 @@ Source:     tmux, ssh-agent and git's credential cache judge their directories t
 
 import contextlib
 import errno
-import logging
 import os
 import re
 import stat
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from collector.errors import RunDirectoryError
+from collector.logger import PackageLogger
 from collector.store.absolute import absolute_path
 from collector.store.rundir import kernel
 from collector.store.rundir.locks import close_private, loading, open_private
@@ -28,7 +28,7 @@ ROOT_VARIABLE: Final = "COLLECTOR_TMPDIR"
 
 PathName = str | os.PathLike[str]
 
-_logger = logging.getLogger("collector")
+_logger = PackageLogger()
 _MAX_LINKS: Final = 40
 """As many as Linux follows in one path: path_resolution(7)."""
 
