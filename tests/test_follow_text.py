@@ -134,3 +134,10 @@ def test_each_follower_has_its_own_place_in_the_text() -> None:
         assert "".join(second) == text
         assert len("".join(first)) < len(text)
         assert "".join(following) == text
+
+
+def test_the_name_of_an_encoding_is_refused() -> None:
+    with collecting() as collector:
+        job = collector.submit(one_large, "text")
+        with pytest.raises(TypeError, match="text must be True, which is UTF-8, or False"):
+            job.follow(text="latin-1")  # type: ignore[call-overload]

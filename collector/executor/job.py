@@ -179,7 +179,12 @@ class Job(Future[R], Generic[R]):
             text: Give str, decoded as UTF-8, never half a character; not bytes. Where the output is
                 none, also where a job that has not failed ends within a character, that raises
                 `UnicodeDecodeError`.
+
+        Raises:
+            TypeError: `text` is no bool, but the name of an encoding, for example.
         """
+        if not isinstance(text, bool):
+            raise TypeError(f"text must be True, which is UTF-8, or False, not {text!r}")
         self._pool.follow(self.id)
         if text:
             return Following(self, self._pool.directory, as_text)
