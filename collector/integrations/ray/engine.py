@@ -10,7 +10,6 @@ Invariants: I1  a worker is dead when its descriptor says so; when the pump dies
 
 import contextlib
 import json
-import logging
 import os
 import pickle
 import resource
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from collector import settings
 from collector.integrations.ray import installed, own, pump
 from collector.integrations.ray.orders import Beginning, Hello, Job, Order, packed
+from collector.logger import PackageLogger
 from collector.process import log_records
 from collector.process.engine import Exit
 from collector.process.pickling.script import Parts
@@ -341,7 +341,7 @@ class RayEngine:
             where = self._options.address or "a Ray on this machine"
             raise ConnectionError(f"cannot connect with {where}: {hello.refusal}")
         if hello.warning:
-            logging.getLogger("collector").warning("%s", hello.warning)
+            PackageLogger().warning("%s", hello.warning)
         self.room = hello.room
         _have_room(self._options.max_workers or self.room)
         return started
