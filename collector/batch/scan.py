@@ -70,8 +70,7 @@ class Findings:
     """What came of reading, beside the table."""
 
     runs: list[tuple[int, lines.Run]] = field(default_factory=list)
-    """With the number of the shard."""
-    inputs: int | None = None
+    """With the number of the shard, in the order of reading: shard by shard."""
     seconds: float = 0.0
     meters: Counter[str] = field(default_factory=Counter)
     bad: int = 0
@@ -80,6 +79,12 @@ class Findings:
     """Shards whose last process has said that it left."""
     saving: dict[str, lines.Saving] = field(default_factory=dict)
     """Files of the user's that may have been written, and no line says so; by key."""
+
+    @property
+    def inputs(self) -> int | None:
+        """How many inputs the run had that began last, if that is known."""
+        last = dict(self.runs)  # of each shard: there the order is that of the lines, not of times
+        return max(last.values(), key=lambda run: run.time).inputs if last else None
 
     def ended(self, key: str, attempt: int) -> None:
         """A line says how an attempt has ended: what it may have written is no question now."""
@@ -101,6 +106,8 @@ class Scan:
         self._table = table
         self._findings = findings
         self._sizes: dict[bytes, int] = {}
+        self._began_us = 0
+        """When the run began that wrote the lines, or one before it, should the clock say less."""
         self._shard, self._name = 0, ""
         self._stored: Stored
 
@@ -119,6 +126,7 @@ class Scan:
         self._findings.left.add(number)
         self._sizes.clear()
         self._shard, self._name, self._stored = number, name, stored
+        self._began_us = 0
         at, lines_left = 0, iter(journal)
         while chunk := list(itertools.islice(lines_left, _CHUNK)):
             at = self._read(chunk, [_SIMPLE.fullmatch(line) for line in chunk], at)
@@ -162,6 +170,7 @@ class Scan:
             sizes,
             len(findings.runs),
             map(b"done".__eq__, statuses),
+            self._began_us,
         )
         if findings.saving:
             for key, attempt in zip(keys, attempts, strict=True):
@@ -206,16 +215,16 @@ class Scan:
                 self._ended(event, where, stored)
             case lines.Started(key=key, seq=seq):
                 row = table.row(key)
-                table.place(row, seq)
+                table.place(row, seq, self._began_us)
                 table.started(row)
             case lines.Position(key=key, seq=seq):
-                table.place(table.row(key), seq)
+                table.place(table.row(key), seq, self._began_us)
             case lines.Saving(key=key):
                 findings.saving[key] = event
-            case lines.Run(inputs=inputs):
+            case lines.Run():
                 findings.runs.append((where.shard, event))
                 findings.left.discard(where.shard)
-                findings.inputs = inputs
+                self._began_us = max(self._began_us, round(event.time * 1_000_000))
             case lines.Spent():
                 findings.meters.update(event.meters)
             case lines.Left():
@@ -229,7 +238,7 @@ class Scan:
         findings.meters.update(event.meters)
         findings.ended(event.key, event.attempt)
         row = table.row(event.key)
-        table.place(row, event.seq)
+        table.place(row, event.seq, self._began_us)
         table.ended(
             row,
             where,

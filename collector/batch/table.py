@@ -5,6 +5,7 @@ Owns:       numbers only; everything else of a job is read from its line when it
 Invariants: I1  at most 200 bytes a job (`python -m bench --case batch-continue`).
             I2  a row is never removed: its number is good for as long as the table lives.
             I3  of results in several shards one that succeeded counts, whichever is read last.
+            I4  of positions in several shards that of the run counts which began last, likewise.
 Source:     columns of numbers in place of objects: an `array` takes 8 bytes where an object of
             Python takes 100.
 """
@@ -34,8 +35,8 @@ _AFTER_FIRST: Final = (
 )
 """State after the first attempt, by whether it succeeded."""
 
-_COLUMNS: Final = 4
-_LINE, _SEQ, _SIZE, _ATTEMPT = range(_COLUMNS)
+_COLUMNS: Final = 5
+_LINE, _SEQ, _SIZE, _ATTEMPT, _PLACED = range(_COLUMNS)
 
 
 class Line(NamedTuple):
@@ -52,7 +53,7 @@ class Table:
     def __init__(self) -> None:
         self._rows: dict[int, int] = {}
         self._columns: array[int] = array("Q")
-        """Four numbers a row: line, position, bytes, and run and attempt in one."""
+        """Five numbers a row: line, position, bytes, run and attempt in one, and `placed`."""
         self._flags = bytearray()
 
     def __len__(self) -> int:
@@ -66,9 +67,9 @@ class Table:
         """Return the row of a key; a new one of a job that waits if there is none."""
         number = int(key, 16)
         found = self._rows.get(number)
-        return self._add(number, (_NOWHERE, 0, 0, 0), 0) if found is None else found
+        return self._add(number, (_NOWHERE, 0, 0, 0, 0), 0) if found is None else found
 
-    def _add(self, number: int, columns: tuple[int, int, int, int], flags: int) -> int:
+    def _add(self, number: int, columns: tuple[int, int, int, int, int], flags: int) -> int:
         row = self._rows[number] = len(self._flags)
         self._columns.extend(columns)
         self._flags.append(flags)
@@ -88,6 +89,7 @@ class Table:
         sizes: Iterable[int],
         run: int,
         succeeded: Iterable[bool],
+        placed: int,
     ) -> None:
         """Do what `row`, `place` and `ended` do, at once, for keys that have no row.
 
@@ -100,11 +102,13 @@ class Table:
             sizes: Bytes of their outputs.
             run: Number of the run.
             succeeded: As for `ended`; all of their bytes are there.
+            placed: As for `place`.
         """
         row, where, told = len(self._flags), shard << _SHARD_BITS, run << _ATTEMPT_BITS
         self._rows.update(zip(numbers, range(row, row + len(numbers)), strict=True))
-        columns = map(where.__or__, offsets), seqs, sizes, map(told.__or__, attempts)
-        self._columns.extend(itertools.chain.from_iterable(zip(*columns, strict=True)))
+        lines, tries = map(where.__or__, offsets), map(told.__or__, attempts)
+        columns = zip(lines, seqs, sizes, tries, itertools.repeat(placed), strict=False)
+        self._columns.extend(itertools.chain.from_iterable(columns))
         self._flags.extend(map(_AFTER_FIRST.__getitem__, succeeded))
 
     def state(self, row: int) -> State:
@@ -137,7 +141,7 @@ class Table:
         """
         row = self._rows.get(number)
         if row is None:
-            row = self._add(number, (_NOWHERE, seq, 0, 0), _MET)
+            row = self._add(number, (_NOWHERE, seq, 0, 0, 0), _MET)
             return row, State.WAITING, True
         flags = self._flags[row]
         if flags & _MET:
@@ -149,9 +153,18 @@ class Table:
             self._columns[at] = seq
         return row, _STATES[flags & _STATE_BITS], moved_on
 
-    def place(self, row: int, seq: int) -> None:
-        """Its input stands there by now."""
-        self._columns[row * _COLUMNS + _SEQ] = seq
+    def place(self, row: int, seq: int, placed: int) -> None:
+        """Its input stood there in a run, which counts if no later one has placed it.
+
+        Args:
+            row: Of its job.
+            seq: Position of the input.
+            placed: When that run began, in microseconds since the epoch.
+        """
+        column = row * _COLUMNS
+        if placed >= self._columns[column + _PLACED]:
+            self._columns[column + _SEQ] = seq
+            self._columns[column + _PLACED] = placed
 
     def started(self, row: int) -> None:
         """An attempt has started."""

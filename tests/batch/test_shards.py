@@ -11,6 +11,10 @@ import pytest
 
 from collector import Batch, BatchHaltedError, Collector, Job
 from collector.batch.keys import Keys, key_text, part_of
+from collector.batch.report.source import Source
+from collector.batch.writer import Options
+from collector.cli.program import main
+from tests.support.batchdir import ended, journal, writer
 from tests.support.leaks import wait_until
 from tests.support.tree import Script, kill_at_once, script
 
@@ -130,3 +134,47 @@ def test_two_processes_with_one_part_are_not_let_in_together(tmp_path: Path) -> 
         assert "BatchError" in second.stderr
         first.process.send_signal(signal.SIGCONT)
         assert first.process.wait() == 0
+
+
+def runs_shard(path: Path, shard: str, inputs: str, *, total: int) -> None:
+    """Run a shard that has these inputs, of so many."""
+    with writer(path, options=Options(shard=shard), inputs=total) as batch:
+        for text in inputs:
+            task = batch.task(text)
+            if task.runs:
+                batch.store(task, ended(text.encode()))
+        batch.flush()
+
+
+def test_the_run_that_began_last_tells_how_many_inputs_wait_in_whatever_shard(
+    tmp_path: Path,
+) -> None:
+    runs_shard(tmp_path / "b", "2of2", "ab", total=4)
+    runs_shard(tmp_path / "b", "1of2", "cd", total=4)
+    with Batch.open(tmp_path / "b") as batch:
+        assert batch.status()["waiting"] == 0
+    runs_shard(tmp_path / "b", "1of2", "cdef", total=9)
+    with Batch.open(tmp_path / "b") as batch:
+        assert batch.status()["waiting"] == 3
+    assert main(["status", str(tmp_path / "b")]) == 1
+
+
+def test_the_run_that_began_last_tells_the_order_of_the_inputs_in_whatever_shard(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    runs_shard(tmp_path / "b", "1of2", "abc", total=3)
+    runs_shard(tmp_path / "b", "0", "cdba", total=4)
+    assert main(["cat", str(tmp_path / "b")]) == 0
+    assert capfdbinary.readouterr().out == b"cdba"
+    before = journal(tmp_path / "b").read_bytes()
+    runs_shard(tmp_path / "b", "0", "cdba", total=4)
+    assert b'"input"' not in journal(tmp_path / "b").read_bytes()[len(before) :]
+
+
+def test_a_report_tells_of_runs_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    for shard in ("2of2", "1of2", "2of2", "0"):
+        runs_shard(tmp_path / "b", shard, "", total=0)
+    with Source(tmp_path / "b") as source:
+        times = [session.time for session in source.batch.sessions]
+    assert len(times) == 4
+    assert times == sorted(times)

@@ -72,7 +72,8 @@ class Source(Closable):
             inputs=findings.inputs,
             is_running=bool(held),
             sessions=tuple(
-                Session(run.time, run.host, run.version, run.python) for _, run in findings.runs
+                Session(run.time, run.host, run.version, run.python)
+                for _, run in sorted(findings.runs, key=lambda of: of[1].time)
             ),
             meters=tuple(sorted(findings.meters)),
             unreadable=findings.bad,
