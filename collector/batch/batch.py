@@ -234,11 +234,12 @@ class Batch(Closable):
     def _texts(self) -> dict[int, tuple[str, str, str]]:
         """Return key, name and input of the jobs of which no attempt has ended."""
         if self._known_texts is None:
-            self._known_texts = {}
+            found: dict[int, tuple[str, str, str]] = {}
             for shard in self._history.shards:
                 for event in self._history.events(shard):
                     if isinstance(event, lines.Started | lines.Position):
-                        self._learn(self._known_texts, event)
+                        self._learn(found, event)
+            self._known_texts = found  # whole: another thread may wait for it
         return self._known_texts
 
     def _learn(

@@ -35,7 +35,7 @@ class History:
         self.findings = Findings()
         self.shards: list[Shard] = []
         self.ends: dict[str, int] = {}
-        """Where the last whole line of each journal ends."""
+        """Where the last whole line of each journal ended when it was read."""
         try:
             for name in directory.shards():
                 self._read(Shard(directory, name))
@@ -128,20 +128,22 @@ class History:
             return f"its output: {who}"
         return missing_of(ended, shard)
 
-    def events(self, shard: Shard) -> Iterator[lines.Event]:
-        """Read the events of a shard again, without lines that are none."""
-        fd = shard.journal()
-        if fd < 0:
+    def events(self, shard: Shard, end: int | None = None) -> Iterator[lines.Event]:
+        """Read the events of a shard again, without lines that are none.
+
+        Args:
+            shard: One of this batch.
+            end: Where to stop; None for the end of its journal of now.
+        """
+        if shard.journal() < 0:
             return
-        with open(os.dup(fd), "rb", buffering=1 << 20) as journal:
-            journal.seek(0)
-            for line in journal:
-                try:
-                    event = lines.decode(line)
-                except ValueError:
-                    continue  # it was told of when the journal was read first
-                if event is not None:
-                    yield event
+        for line in shard.lines(end):
+            try:
+                event = lines.decode(line)
+            except ValueError:
+                continue  # it was told of when the journal was read first
+            if event is not None:
+                yield event
 
     def _at(self, where: Line, key: str | None) -> tuple[Shard, Ended] | None:
         shard = self.shards[where.shard]

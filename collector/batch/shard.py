@@ -14,12 +14,14 @@ import re
 import stat
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Final, final
 
 from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, refused
 from collector.batch.lines import Filed, Packed, Place, Saved
 from collector.batch.scan import missing
 from collector.errors import BatchError, ClosedError, OutputLostError
+from collector.settings import READ_BLOCK_BYTES
 from collector.store.absolute import absolute_path
 from collector.store.output.output import Output, saved_output
 from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
@@ -86,6 +88,25 @@ class Shard:
             if end or len(data) < size:
                 return line + end
             size *= 4
+
+    def lines(self, end: int | None = None) -> Iterator[bytes]:
+        """Yield the lines of the journal with their ends; several may read at once.
+
+        Args:
+            end: Where to stop; None for the end of the journal.
+        """
+        at, rest = 0, b""
+        while end is None or at < end:
+            size = READ_BLOCK_BYTES if end is None else min(READ_BLOCK_BYTES, end - at)
+            data = os.pread(self.journal(), size, at)
+            if not data:
+                break
+            at += len(data)
+            *whole, rest = (rest + data).split(b"\n")
+            for line in whole:
+                yield line + b"\n"
+        if rest:
+            yield rest
 
     def packs(self) -> list[int]:
         """Return the numbers of all packs."""

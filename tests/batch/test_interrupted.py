@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,23 @@ def test_what_is_made_known_before_it_runs_waits(tmp_path: Path) -> None:
         ]
         assert batch.status()["waiting"] == 3
     assert run(tmp_path / "b", ["x", "y"]) == ["x", "y"]
+
+
+def test_threads_that_read_one_batch_know_of_each_job_what_it_is(tmp_path: Path) -> None:
+    texts = [f"{number} " + "x" * 500 for number in range(4000)]  # more than is read at once
+    with writer(tmp_path / "b") as writing:
+        for text in texts:
+            writing.read(writing.task(text, name=f"job of {text}"))
+    threads = 4
+    together = threading.Barrier(threads)
+
+    def read(batch: Batch) -> list[str]:
+        together.wait(60)
+        return [record.input for record in batch]
+
+    with Batch.open(tmp_path / "b") as batch, ThreadPoolExecutor(threads) as executor:
+        for found in executor.map(read, [batch] * threads):
+            assert found == texts
 
 
 def test_a_child_that_the_user_forks_writes_and_closes_nothing(tmp_path: Path) -> None:
