@@ -20,7 +20,7 @@ from collector.batch.history import History
 from collector.batch.keeping import is_held
 from collector.batch.keys import Keys, key_text
 from collector.batch.names import Template
-from collector.batch.record import AttemptRecord, Record, record_of, why_of
+from collector.batch.record import AttemptRecord, Record, record_of, record_with, why_of
 from collector.batch.states import State, resume_of
 from collector.closable import Closable
 from collector.errors import BatchError
@@ -228,8 +228,8 @@ class Batch(Closable):
         table = self._history.table
         if table.line(row) is not None:
             return record_of(self._history, row, trusted=self._trusted)
-        key, name, text = self._texts().get(row, ("", "", ""))
-        return Record(key, name, text, table.seq(row), table.state(row), (), trusted=self._trusted)
+        known = self._texts().get(row, ("", "", ""))
+        return record_with(self._history, row, known, (), trusted=self._trusted)
 
     def _texts(self) -> dict[int, tuple[str, str, str]]:
         """Return key, name and input of the jobs of which no attempt has ended."""

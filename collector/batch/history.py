@@ -7,7 +7,8 @@ Invariants: I1  an attempt is read from its line, and no line is believed that b
 """
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import final
 
 from collector.batch import lines
@@ -36,6 +37,7 @@ class History:
         self.shards: list[Shard] = []
         self.ends: dict[str, int] = {}
         """Where the last whole line of each journal ended when it was read."""
+        self._spent: Mapping[str, Mapping[str, float]] | None = None
         try:
             for name in directory.shards():
                 self._read(Shard(directory, name))
@@ -144,6 +146,17 @@ class History:
                 continue  # it was told of when the journal was read first
             if event is not None:
                 yield event
+
+    def spent(self, key: str) -> Mapping[str, float]:
+        """Return what attempts of a job have counted whose end no line tells, in earlier runs."""
+        if self._spent is None:
+            found: dict[str, Counter[str]] = {}
+            for shard in self.shards if self.findings.has_spent else []:
+                for event in self.events(shard, self.ends[shard.name]):
+                    if isinstance(event, lines.Spent):
+                        found.setdefault(event.key, Counter()).update(event.meters)
+            self._spent = found
+        return self._spent.get(key, {})
 
     def _at(self, where: Line, key: str | None) -> tuple[Shard, Ended] | None:
         shard = self.shards[where.shard]

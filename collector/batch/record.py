@@ -126,7 +126,7 @@ class Record:
         attempts: Those that have ended, the first one first.
     """
 
-    __slots__ = ("_trusted", "attempts", "input", "key", "name", "seq", "status")
+    __slots__ = ("_spent", "_trusted", "attempts", "input", "key", "name", "seq", "status")
 
     def __init__(  # noqa: PLR0913 - what a job is
         self,
@@ -138,6 +138,7 @@ class Record:
         attempts: tuple[AttemptRecord, ...],
         *,
         trusted: bool,
+        spent: Mapping[str, float],
     ) -> None:
         self.key: Final = key
         self.name: Final = name
@@ -146,6 +147,7 @@ class Record:
         self.status: Final = state.value
         self.attempts: Final = attempts
         self._trusted = trusted
+        self._spent = spent
 
     @property
     def last(self) -> AttemptRecord | None:
@@ -184,8 +186,11 @@ class Record:
 
     @property
     def meters(self) -> Mapping[str, float]:
-        """What all its attempts have counted together."""
-        return meters_of(attempt.details for attempt in self.attempts)
+        """What all its attempts have counted together, also those that are not listed.
+
+        These have asked to be made later, were ended with the run, or could not be stored.
+        """
+        return meters_of((self._spent, *(attempt.meters for attempt in self.attempts)))
 
     def output(self) -> Output:
         """Return what its last attempt wrote; empty if none has ended.
@@ -259,8 +264,21 @@ def record_of(history: History, row: int, *, trusted: bool) -> Record:
     if attempts:
         ended = attempts[-1].details
         key, name, text = ended.key, ended.name, ended.input
-    table = history.table
-    return Record(key, name, text, table.seq(row), table.state(row), attempts, trusted=trusted)
+    return record_with(history, row, (key, name, text), attempts, trusted=trusted)
+
+
+def record_with(
+    history: History,
+    row: int,
+    known: tuple[str, str, str],
+    attempts: tuple[AttemptRecord, ...],
+    *,
+    trusted: bool,
+) -> Record:
+    """Return the record of a job of which key, name and input are known."""
+    table, spent = history.table, history.spent(known[0])
+    state = table.state(row)
+    return Record(*known, table.seq(row), state, attempts, trusted=trusted, spent=spent)
 
 
 def why_of(history: History, key: str, resume: Resume) -> str:

@@ -73,6 +73,8 @@ class Findings:
     """With the number of the shard, in the order of reading: shard by shard."""
     seconds: float = 0.0
     meters: Counter[str] = field(default_factory=Counter)
+    has_spent: bool = False
+    """Whether some of them are of attempts that no line tells the end of."""
     bad: int = 0
     bad_lines: list[str] = field(default_factory=list)
     left: set[int] = field(default_factory=set)
@@ -227,6 +229,7 @@ class Scan:
                 self._began_us = max(self._began_us, round(event.time * 1_000_000))
             case lines.Spent():
                 findings.meters.update(event.meters)
+                findings.has_spent = True
             case lines.Left():
                 findings.left.add(where.shard)
             case None:
@@ -278,9 +281,9 @@ def missing(place: Place, stored: Stored) -> str:
     return stored.missing(place)
 
 
-def meters_of(events: Iterable[Ended]) -> Mapping[str, float]:
+def meters_of(counted: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
     """Sum up the meters of several attempts."""
     total: Counter[str] = Counter()
-    for event in events:
-        total.update(event.meters)
+    for meters in counted:
+        total.update(meters)
     return dict(total)

@@ -20,7 +20,7 @@ def read(jobs: Jobs, of: ReportedBatch | None = None) -> list[dict[str, str]]:
 
 
 def test_each_job_is_a_row() -> None:
-    rows = read(one_of_each(), batch(meters=("tokens", "usd")))
+    rows = read(one_of_each(), batch(meters={"tokens": 7, "usd": 0.5}))
     assert list(rows[0]) == [*HEAD, "meter tokens", "meter usd"]
     assert [row["status"] for row in rows[-4:]] == ["running", "interrupted", "waiting", "done"]
     assert rows[1] | {"key": ""} == {

@@ -1,5 +1,6 @@
 """What a batch has spent on attempts that leave no result: no later run forgets it."""
 
+import csv
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from collector import Batch, BatchHaltedError, Collector, RetryLater, SpillError, current_job
 from collector.batch.jobs import Spent
+from collector.cli.program import main
 from tests.support.disks import fill, small_disk
 from tests.support.jobs import wait_for
 
@@ -73,6 +75,41 @@ def test_what_a_job_has_spent_whose_output_the_disk_refuses_counts(
         assert isinstance(job.exception(), SpillError)
         assert spent(disk / "b") == {"usd": 5}
         del job
+
+
+def asks_once_for_later(item: tuple[str, str]) -> None:
+    """Count, and ask for later in the first attempt of each but the last."""
+    name, marks = item
+    current_job().count(usd=7)
+    mark = Path(marks, f"{name}-has-run")
+    if name != "c" and not mark.exists():
+        mark.touch()
+        raise RetryLater(0)
+    if name == "b":
+        raise ValueError(name)
+
+
+def test_records_and_reports_tell_all_that_was_spent_as_status_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    items, path = [(name, str(tmp_path)) for name in "abc"], tmp_path / "b"
+    with Collector(1) as collector:
+        jobs = list(collector.collect(asks_once_for_later, items, batch=path))
+    fresh = {job.args[0]: job for job in jobs}
+    assert [fresh[item].meters for item in items] == [{"usd": 14}, {"usd": 14}, {"usd": 7}]
+    assert spent(path) == {"usd": 35}
+    with Batch.open(path) as batch:
+        assert [record.meters for record in batch] == [{"usd": 14}, {"usd": 14}, {"usd": 7}]
+    with Collector(1) as collector:
+        again = list(collector.collect(asks_once_for_later, items, batch=path, resume="new"))
+        assert sorted(job.meters["usd"] for job in again) == [7, 14, 14]
+    assert main(["report", str(path), "--csv", "-"]) == 1
+    table = csv.DictReader(capfd.readouterr().out.splitlines())
+    assert [float(row["meter usd"]) for row in table] == [14, 14, 7]
+    main(["report", str(path), "--junit", "-"])
+    assert 'name="meter usd" value="35"' in capfd.readouterr().out
+    main(["report", str(path), "--html", "-"])
+    assert "<dt>usd</dt><dd>35</dd>" in capfd.readouterr().out
 
 
 METERS = st.fixed_dictionaries({name: st.integers(-3, 9) for name in "ab"})

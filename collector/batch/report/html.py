@@ -161,7 +161,7 @@ def _facts(batch: ReportedBatch, sums: Sums) -> Iterator[tuple[str, str]]:
         yield "Tried again", f"{sums.retried:,}"
     if len(batch.sessions) > 1:
         yield "Runs", f"{len(batch.sessions):,}"
-    for name, value in sorted(sums.meters.items()):
+    for name, value in sorted(batch.meters.items()):
         yield name, f"{value:,.10g}"
 
 

@@ -66,7 +66,6 @@ class _Counts:
     def __init__(self, jobs: Jobs) -> None:
         self.tests = self.failures = self.errors = self.skipped = 0
         self.seconds = 0.0
-        self.meters: dict[str, float] = {}
         for job in jobs:
             self.tests += 1
             self.skipped += job.status in {RUNNING, WAITING}
@@ -74,8 +73,6 @@ class _Counts:
             self.failures += is_failure
             self.errors += job.status in {FAILED, INTERRUPTED} and not is_failure
             self.seconds += sum(each.seconds for each in job.attempts)
-            for name, value in job.meters.items():
-                self.meters[name] = self.meters.get(name, 0) + value
 
 
 def _properties(batch: ReportedBatch, counts: _Counts) -> Iterator[str]:
@@ -84,7 +81,7 @@ def _properties(batch: ReportedBatch, counts: _Counts) -> Iterator[str]:
         found["inputs that are not listed, since nothing has begun with them"] = str(
             batch.inputs - counts.tests
         )
-    found |= {f"meter {name}": f"{value:.15g}" for name, value in sorted(counts.meters.items())}
+    found |= {f"meter {name}": f"{value:.15g}" for name, value in sorted(batch.meters.items())}
     yield "<properties>\n"
     for name, value in found.items():
         yield f"<property name={_quoted(name)} value={_quoted(value)}/>\n"

@@ -91,7 +91,7 @@ class ReportedJob(NamedTuple):
         input: Its input, as text.
         status: One of `STATUSES`.
         attempts: Those that have ended, the last one last.
-        meters: Sum over its attempts.
+        meters: Sum over its attempts, also those of which nothing else is known.
         since: When the attempt began that has not ended, if one is known.
         log_tail: Reads the last bytes of its last attempt's log.
     """
@@ -142,7 +142,7 @@ class ReportedBatch(NamedTuple):
         inputs: How many inputs there are, if that is known.
         is_running: Whether a process is writing to it.
         sessions: The processes that have run jobs, the first one first.
-        meters: Names of what its jobs have counted.
+        meters: What its jobs have counted together, by name; also those that are not listed.
         unreadable: How many lines of the journal count as not there.
     """
 
@@ -152,7 +152,7 @@ class ReportedBatch(NamedTuple):
     inputs: int | None = None
     is_running: bool = False
     sessions: tuple[Session, ...] = ()
-    meters: tuple[str, ...] = ()
+    meters: Mapping[str, float] = {}
     unreadable: int = 0
 
 

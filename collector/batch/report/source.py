@@ -75,7 +75,7 @@ class Source(Closable):
                 Session(run.time, run.host, run.version, run.python)
                 for _, run in sorted(findings.runs, key=lambda of: of[1].time)
             ),
-            meters=tuple(sorted(findings.meters)),
+            meters=dict(sorted(findings.meters.items())),
             unreadable=findings.bad,
         )
 

@@ -83,7 +83,6 @@ class Sums:
         busy_s: Seconds of all attempts.
         begin_s, end_s: When the first attempt began and the last one ended; the time of the report
             if none has.
-        meters: Sums.
         seconds, sizes: How the last attempts are spread.
         failures: The first jobs that failed.
     """
@@ -93,7 +92,6 @@ class Sums:
         self.flaky = self.retried = self.size = 0
         self.busy_s = 0.0
         self.begin_s, self.end_s = math.inf, -math.inf
-        self.meters: dict[str, float] = {}
         self.seconds, self.sizes = Spread(), Spread()
         self.failures: list[ReportedJob] = []
         for job in jobs:
@@ -109,8 +107,6 @@ class Sums:
         self.statuses[job.status] += 1
         self.flaky += job.is_flaky
         self.retried += len(job.attempts) > 1
-        for name, value in job.meters.items():
-            self.meters[name] = self.meters.get(name, 0) + value
         if job.status == FAILED and len(self.failures) < FAILURES_SHOWN:
             self.failures.append(job)
         if job.since is not None:
