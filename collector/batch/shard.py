@@ -79,6 +79,11 @@ class Shard:
             return self._open(JOURNAL_NAME)
         return -1
 
+    def journal_size(self) -> int:
+        """Return how long the journal is by now; 0 if there is none."""
+        fd = self.journal()
+        return 0 if fd < 0 else os.fstat(fd).st_size
+
     def line(self, at: int) -> bytes:
         """Return the line that begins there; b"" if there is none."""
         size = 4096

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from collector.batch.keeping import is_held
+from collector.batch.report import source
 from collector.batch.report.source import Source
+from collector.batch.shard import Shard
 from collector.batch.writer import Options
 from collector.cli.program import main
 from tests.support.batchdir import ended, failed, journal, run, writer
@@ -35,13 +38,19 @@ with writer(sys.argv[1], inputs=10) as batch:
         batch.started(task, time.time())
     batch.flush()
     print("ready", flush=True)
-    sys.stdin.read()
+    for _ in sys.stdin:
+        batch.store(tasks[3], ended(b"out"))
+        batch.flush()
+        print("ended", flush=True)
 """
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that writes to a batch and waits: one done, two failed, one of these again, ..."""
+    """A process that writes to a batch and waits: one done, two failed, one of these again, ...
+
+    For a line one of the two that run is done.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", RUNNING, str(tmp_path / "b")],
         stdin=subprocess.PIPE,
@@ -137,6 +146,50 @@ def test_only_what_a_living_process_has_started_is_running(
     with writer(tmp_path / "b", options=Options(shard=shard)) as batch:
         batch.started(batch.task("4"), time.time())
         assert statuses(tmp_path / "b") == {"done": 1, "failed": 2, "interrupted": 1, "running": 1}
+
+
+@pytest.mark.parametrize(
+    ("leaves", "expected"),
+    [
+        (False, {"done": 1, "failed": 1, "running": 2}),
+        (True, {"done": 2, "failed": 2}),
+    ],
+)
+def test_what_ends_while_the_journals_are_read_is_not_interrupted(
+    tmp_path: Path,
+    running: "subprocess.Popen[str]",
+    monkeypatch: pytest.MonkeyPatch,
+    leaves: bool,
+    expected: dict[str, int],
+) -> None:
+    asked: list[Shard] = []
+
+    def ends_first(shard: Shard) -> bool:
+        if not asked:
+            assert running.stdin is not None
+            assert running.stdout is not None
+            running.stdin.write("\n")
+            running.stdin.flush()
+            assert running.stdout.readline() == "ended\n"
+            if leaves:
+                running.stdin.close()
+                running.wait()
+        asked.append(shard)
+        return is_held(shard)
+
+    monkeypatch.setattr(source, "is_held", ends_first)
+    assert statuses(tmp_path / "b") == expected
+    assert asked
+
+
+def test_a_torn_line_at_the_end_is_no_reason_to_read_again_and_again(
+    tmp_path: Path, running: "subprocess.Popen[str]"
+) -> None:
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    with open(journal(tmp_path / "b"), "ab") as file:
+        file.write(b'{"event": "ended"')
+    assert statuses(tmp_path / "b") == {"done": 1, "failed": 2, "interrupted": 1}
 
 
 def test_workers_of_two_processes_are_two(tmp_path: Path) -> None:

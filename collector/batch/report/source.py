@@ -2,7 +2,7 @@
 
 Runs in:    any process that may read the batch, also while another one writes to it.
 Owns:       the descriptors of the directory.
-Invariants: I1  all that is told is of one moment: the journals are read once, when it is opened.
+Invariants: I1  all that is told is of one moment: what is written later is not looked at.
             I2  nothing is changed, and no lock kept. Only where the last process has not said that
                 it left is a shared lock tried, to tell a running one from one that was killed.
 """
@@ -31,6 +31,7 @@ from collector.batch.report.record import (
     Worker,
 )
 from collector.batch.report.text import TAIL_BYTES
+from collector.batch.shard import Shard
 from collector.batch.states import State
 from collector.closable import Closable
 from collector.errors import BatchError, OutputLostError
@@ -56,15 +57,14 @@ class Source(Closable):
             if facts is None:
                 message = "this is no batch directory: it is empty"
                 raise BatchError(errno.ENOENT, message, directory.path)  # noqa: TRY301
-            history = History(directory)
+            history, held = _read(directory)
         except BaseException:
             directory.close()
             raise
         self._batch: Final = Batch(directory, facts, history)
         findings = history.findings
-        not_left = [s for number, s in enumerate(history.shards) if number not in findings.left]
-        held = {shard.name for shard in not_left if is_held(shard)}
-        self._unended = _unended(history, held) if not_left or _some_interrupted(history) else {}
+        some_began = bool(_not_left(history)) or _some_interrupted(history)
+        self._unended = _unended(history, held) if some_began else {}
         self.batch: Final = ReportedBatch(
             name=os.path.basename(directory.path) or directory.path,
             what=facts.what.name,
@@ -140,6 +140,31 @@ def _tail(record: AttemptRecord | None) -> bytes:
         return f"(its log cannot be read: {error})".encode("utf-8", "surrogateescape")
 
 
+def _read(directory: BatchDirectory) -> tuple[History, set[str]]:
+    """Read the journals, and tell in which shards a process writes that they tell of.
+
+    One that has ended since they were read may have said how its jobs ended: they are read again.
+    """
+    known: dict[str, int] = {}
+    while True:
+        history = History(directory)
+        held = {shard.name for shard in _not_left(history) if is_held(shard)}
+        gone = [shard for shard in _not_left(history) if shard.name not in held]
+        # What stays behind the last whole line is a torn one, of a process that was killed.
+        ends = history.ends
+        grown = {s.name: ends[s.name] for s in gone if s.journal_size() > ends[s.name]}
+        if not grown or grown == known:
+            return history, held
+        known = grown
+        history.close()
+
+
+def _not_left(history: History) -> list[Shard]:
+    """Return the shards whose last process has not said that it left."""
+    left = history.findings.left
+    return [shard for number, shard in enumerate(history.shards) if number not in left]
+
+
 def _some_interrupted(history: History) -> bool:
     return history.table.counts()[State.INTERRUPTED] > 0
 
@@ -162,7 +187,7 @@ def _unended(history: History, held: Collection[str]) -> dict[str, _Begun]:
     found: dict[str, _Begun] = {}
     for shard in history.shards:
         here: dict[str, float] = {}
-        for event in history.events(shard):
+        for event in history.events(shard, history.ends[shard.name]):
             if isinstance(event, lines.Started):
                 here[event.key] = event.time
             elif isinstance(event, lines.Run):
