@@ -9,6 +9,7 @@ Invariants: I1  nothing is changed.
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -20,10 +21,18 @@ from collector.batch.history import History
 from collector.batch.keeping import is_held
 from collector.batch.keys import Keys, key_text
 from collector.batch.names import Template
-from collector.batch.record import AttemptRecord, Record, record_of, record_with, why_of
+from collector.batch.record import (
+    AttemptRecord,
+    Record,
+    record_of,
+    record_with,
+    why_of,
+    with_output,
+)
 from collector.batch.states import State, resume_of
 from collector.closable import Closable
 from collector.errors import BatchError
+from collector.store.output.output import Output
 
 _FIRST_FAILURES = 10
 _LOOKS = 3
@@ -208,7 +217,8 @@ class Batch(Closable):
                 key, other = first.setdefault(path, (record.key, record.input))
                 if key != record.key:
                     raise FileExistsError(errno.EEXIST, f"{other!r} has that name already", name)
-                yield record, record.output().save(path, overwrite=overwrite)
+                save = functools.partial(Output.save, path=path, overwrite=overwrite)
+                yield record, with_output(record, save)
             except (OSError, ValueError) as error:
                 yield record, error
 

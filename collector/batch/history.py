@@ -6,7 +6,9 @@ Invariants: I1  an attempt is read from its line, and no line is believed that b
                 job.
 """
 
+import contextlib
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import final
@@ -37,6 +39,11 @@ class History:
         self.shards: list[Shard] = []
         self.ends: dict[str, int] = {}
         """Where the last whole line of each journal ended when it was read."""
+        self._looking = threading.Lock()
+        self._looked: dict[str, int] = {}
+        """How far each journal was looked through since."""
+        self._later: dict[str, Line] = {}
+        """Attempts that were found there, of those that have succeeded."""
         self._spent: Mapping[str, Mapping[str, float]] | None = None
         try:
             for name in directory.shards():
@@ -139,7 +146,7 @@ class History:
         """
         if shard.journal() < 0:
             return
-        for line in shard.lines(end):
+        for line in shard.lines(0, end):
             try:
                 event = lines.decode(line)
             except ValueError:
@@ -157,6 +164,29 @@ class History:
                         found.setdefault(event.key, Counter()).update(event.meters)
             self._spent = found
         return self._spent.get(key, {})
+
+    def replaced_by(self, key: str, attempt: int) -> tuple[Shard, Ended] | None:
+        """Return a later attempt that has succeeded since the journals were read, if there is one.
+
+        Args:
+            key: Of the job.
+            attempt: The last one that was known then.
+        """
+        with self._looking:
+            for number, shard in enumerate(self.shards):
+                at = self._looked.setdefault(shard.name, self.ends[shard.name])
+                for line in shard.lines(at) if shard.journal() >= 0 else ():
+                    if not line.endswith(b"\n"):
+                        break
+                    with contextlib.suppress(ValueError):
+                        event = lines.decode(line)
+                        if isinstance(event, Ended) and event.status == "done":
+                            self._later[event.key] = Line(number, at)
+                    at += len(line)
+                self._looked[shard.name] = at
+            where = self._later.get(key)
+        found = None if where is None else self._at(where, key)
+        return found if found is not None and found[1].attempt > attempt else None
 
     def _at(self, where: Line, key: str | None) -> tuple[Shard, Ended] | None:
         shard = self.shards[where.shard]

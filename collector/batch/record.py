@@ -6,10 +6,11 @@ Invariants: I1  bytes are read when they are asked for, and are exact or an `Out
             I2  nothing is unpickled from a directory in which others may have written.
 """
 
+import contextlib
 import errno
 import pickle
-from collections.abc import Mapping
-from typing import Any, Final, final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, final
 
 from collector.batch.history import History
 from collector.batch.lines import Ended, Place, Saved
@@ -19,6 +20,11 @@ from collector.batch.states import Resume, State, why
 from collector.errors import BatchError, JobError, OutputLostError
 from collector.process.pickling.calls import load_exception
 from collector.store.output.output import Output
+
+T = TypeVar("T")
+
+_LOOKS: Final = 3
+"""So often what is lost is looked for, which a running process may be replacing."""
 
 _STATUS_TEXT: Final = {
     "error": "it failed",
@@ -126,7 +132,17 @@ class Record:
         attempts: Those that have ended, the first one first.
     """
 
-    __slots__ = ("_spent", "_trusted", "attempts", "input", "key", "name", "seq", "status")
+    __slots__ = (
+        "_history",
+        "_spent",
+        "_trusted",
+        "attempts",
+        "input",
+        "key",
+        "name",
+        "seq",
+        "status",
+    )
 
     def __init__(  # noqa: PLR0913 - what a job is
         self,
@@ -138,7 +154,7 @@ class Record:
         attempts: tuple[AttemptRecord, ...],
         *,
         trusted: bool,
-        spent: Mapping[str, float],
+        history: History,
     ) -> None:
         self.key: Final = key
         self.name: Final = name
@@ -147,7 +163,8 @@ class Record:
         self.status: Final = state.value
         self.attempts: Final = attempts
         self._trusted = trusted
-        self._spent = spent
+        self._history = history
+        self._spent = history.spent(key)
 
     @property
     def last(self) -> AttemptRecord | None:
@@ -195,14 +212,17 @@ class Record:
     def output(self) -> Output:
         """Return what its last attempt wrote; empty if none has ended.
 
+        Where a running process has replaced that since the batch was opened, it is what the later
+        attempt wrote; likewise for `log` and `value`.
+
         Raises:
             OutputLostError: It is not all there.
         """
-        return self.last.output() if self.last else _nothing()
+        return self._of(self.last, AttemptRecord.output) if self.last else _nothing()
 
     def log(self) -> Output:
         """Return what its last attempt printed; raises as `output`."""
-        return self.last.log() if self.last else _nothing()
+        return self._of(self.last, AttemptRecord.log) if self.last else _nothing()
 
     def value(self) -> Any:
         """Return what its function returned, or raise what it raised.
@@ -249,10 +269,34 @@ class Record:
                 "yours alone (chown, chmod go-w), or read output() and error"
             )
             raise BatchError(errno.EPERM, message)
-        return last.pickled()
+        return self._of(last, AttemptRecord.pickled)
+
+    def _of(self, last: AttemptRecord, read: Callable[[AttemptRecord], T]) -> T:
+        """Read something of the last attempt, or of a later one that has replaced it."""
+        while True:
+            try:
+                return read(last)
+            except OutputLostError:
+                done = self.status == State.DONE.value
+                later = self._history.replaced_by(self.key, last.number) if done else None
+                if later is None:
+                    raise
+                last = AttemptRecord(*later, kept=True)
 
     def __repr__(self) -> str:
         return f"<Record of {self.name or self.key}, {self.status}>"
+
+
+def with_output(record: Record, use: Callable[[Output], T], *, log: bool = False) -> T:
+    """Use the output of a job, or its log; again if that was replaced in the meantime.
+
+    Raises:
+        OutputLostError: It is not all there; and what `use` raises.
+    """
+    for _ in range(_LOOKS - 1):
+        with contextlib.suppress(OutputLostError):
+            return use(record.log() if log else record.output())
+    return use(record.log() if log else record.output())
 
 
 def record_of(history: History, row: int, *, trusted: bool) -> Record:
@@ -276,9 +320,8 @@ def record_with(
     trusted: bool,
 ) -> Record:
     """Return the record of a job of which key, name and input are known."""
-    table, spent = history.table, history.spent(known[0])
-    state = table.state(row)
-    return Record(*known, table.seq(row), state, attempts, trusted=trusted, spent=spent)
+    seq, state = history.table.seq(row), history.table.state(row)
+    return Record(*known, seq, state, attempts, trusted=trusted, history=history)
 
 
 def why_of(history: History, key: str, resume: Resume) -> str:

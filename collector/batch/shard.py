@@ -94,13 +94,14 @@ class Shard:
                 return line + end
             size *= 4
 
-    def lines(self, end: int | None = None) -> Iterator[bytes]:
+    def lines(self, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Yield the lines of the journal with their ends; several may read at once.
 
         Args:
+            begin: Where the first one begins.
             end: Where to stop; None for the end of the journal.
         """
-        at, rest = 0, b""
+        at, rest = begin, b""
         while end is None or at < end:
             size = READ_BLOCK_BYTES if end is None else min(READ_BLOCK_BYTES, end - at)
             data = os.pread(self.journal(), size, at)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from collector.batch.batch import Batch
 from collector.batch.keys import Keys, key_text
-from collector.batch.record import Record
+from collector.batch.record import Record, with_output
 from collector.cli.batches import add_directory_to, opened
 from collector.cli.printing import (
     DONE,
@@ -18,6 +18,7 @@ from collector.cli.printing import (
     printing,
     stdout_bytes,
 )
+from collector.store.output.output import Output
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -86,7 +87,7 @@ def _of_text(batch: Batch, text: str) -> Iterator[Record]:
 
 
 def _blocks(record: Record, *, log: bool) -> Iterator[bytes]:
-    with record.log() if log else record.output() as output, output.open() as file:
+    with with_output(record, Output.open, log=log) as file:
         while block := file.read(1 << 20):
             yield block
 
