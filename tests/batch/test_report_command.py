@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from collector import Batch
 from collector.batch.keeping import is_held
 from collector.batch.report import source
 from collector.batch.report.source import Source
@@ -190,6 +191,40 @@ def test_a_torn_line_at_the_end_is_no_reason_to_read_again_and_again(
     with open(journal(tmp_path / "b"), "ab") as file:
         file.write(b'{"event": "ended"')
     assert statuses(tmp_path / "b") == {"done": 1, "failed": 2, "interrupted": 1}
+
+
+def test_what_another_shard_has_done_since_has_one_bar(
+    tmp_path: Path, running: "subprocess.Popen[str]"
+) -> None:
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    with writer(tmp_path / "b", options=Options(shard="-")) as batch:  # is read before "0"
+        for number in range(6):
+            task = batch.task(str(number))
+            if task.runs:
+                batch.store(task, ended(b"out"))
+        batch.flush()
+    with Source(tmp_path / "b") as found:
+        assert [job.since for job in found] == [None] * 6
+    assert main(["report", str(tmp_path / "b"), "--trace", str(tmp_path / "t")]) == 0
+    events = json.loads((tmp_path / "t").read_text())["traceEvents"]
+    assert Counter(e["cat"] for e in events if e["ph"] == "X") == {
+        "done": 6,
+        "error": 1,
+        "crash": 1,
+    }
+
+
+def test_the_page_and_status_count_the_same_bytes(tmp_path: Path) -> None:
+    with writer(tmp_path / "b") as batch:
+        for text in ("a", "b"):
+            batch.store(batch.task(text), ended(text.encode() * 102_400))
+        batch.flush()
+    next((tmp_path / "b" / "shard-0" / "files").rglob("*.out")).unlink()
+    assert main(["report", str(tmp_path / "b"), "--html", str(tmp_path / "h")]) == 1
+    assert "<dt>Output</dt><dd>100 KiB</dd>" in (tmp_path / "h").read_text()
+    with Batch.open(tmp_path / "b") as read:
+        assert read.status()["bytes"] == 102_400
 
 
 def test_workers_of_two_processes_are_two(tmp_path: Path) -> None:

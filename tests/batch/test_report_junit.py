@@ -108,6 +108,12 @@ def test_each_end_of_a_job_has_its_element() -> None:
     }
 
 
+@pytest.mark.parametrize("status", ["running", "waiting"])
+def test_a_job_that_is_to_run_again_has_each_attempt_that_failed(status: str) -> None:
+    again = job(1, failed(), attempt(2, number=2, status="crash"), status=status)
+    assert results(read([again])) == {"job 1": ["skipped", "rerunFailure", "rerunError"]}
+
+
 def test_a_failure_says_why_and_has_the_end_of_its_log() -> None:
     one = job(1, failed(text="a < b"), log_tail=lambda: b"one\ntwo\n")
     (case,) = read([one]).findall("testcase")

@@ -67,6 +67,11 @@ def test_what_has_not_ended_is_a_bar_till_now_or_till_the_last_end() -> None:
     assert found["done"]["args"]["status"] == "done"
 
 
+def test_an_attempt_after_one_that_failed_was_interrupted_and_has_not_failed() -> None:
+    again = job(1, attempt(0, 1, status="crash"), since=BEGIN + 2)
+    assert [bar["cat"] for bar in bars(read([again]))] == ["crash", "interrupted"]
+
+
 def test_bars_of_one_track_do_not_overlap() -> None:
     overlapping = [job(n, attempt(n * 0.25, 1, worker=n % 2)) for n in range(40)]
     events = read([*many(500), *overlapping])

@@ -10,7 +10,7 @@ States:     done                a case that passed; one that had failed before i
                                 crashed, took too long or was killed; `rerunFailure` or
                                 `rerunError` for each attempt before
             interrupted         `error`
-            running, waiting    `skipped`
+            running, waiting    `skipped`; `rerunFailure` or `rerunError` for each attempt before
 Source:     Maven Surefire's elements for reruns.
 """
 
@@ -104,7 +104,7 @@ def _inside(job: ReportedJob) -> Iterator[str]:
         yield _result(_kind(last), last, plain(last.traceback))
     failed = [each for each in job.attempts if each.status != DONE]
     prefix = "flaky" if job.status == DONE else "rerun"
-    for each in failed if job.status == DONE else failed[:-1]:
+    for each in failed[:-1] if job.status == FAILED else failed:
         stack = (
             f"<stackTrace>{escape(plain(each.traceback))}</stackTrace>" if each.traceback else ""
         )

@@ -94,7 +94,9 @@ class Source(Closable):
         self._batch.close()
 
     def _job(self, record: Record) -> ReportedJob:
-        begun = self._unended.get(record.key)
+        begun, last = self._unended.get(record.key), record.last
+        if begun is not None and not begun.runs and last is not None and begun.time < last.start:
+            begun = None  # another shard has run it since
         status = record.status
         if begun is not None and begun.runs and status in {FAILED, INTERRUPTED}:
             status = RUNNING
@@ -106,7 +108,7 @@ class Source(Closable):
             attempts=tuple(map(_attempt, record.attempts)),
             meters=record.meters,
             since=None if begun is None else begun.time,
-            log_tail=lambda: _tail(record.last),
+            log_tail=lambda: _tail(last),
         )
 
 

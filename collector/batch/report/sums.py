@@ -119,4 +119,4 @@ class Sums:
             failed = last.status != DONE
             self.seconds.add(last.seconds, failed=failed)
             self.sizes.add(last.size, failed=failed)
-            self.size += 0 if failed else last.size
+            self.size += last.size if job.status == DONE else 0

@@ -13,7 +13,14 @@ from array import array
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, final
 
-from collector.batch.report.record import RUNNING, Jobs, ReportedBatch, ReportedJob, Worker
+from collector.batch.report.record import (
+    INTERRUPTED,
+    RUNNING,
+    Jobs,
+    ReportedBatch,
+    ReportedJob,
+    Worker,
+)
 from collector.batch.report.text import visible
 
 _PROCESS: Final = 1
@@ -70,8 +77,8 @@ def _bars(batch: ReportedBatch, job: ReportedJob, end_s: float) -> Iterator[_Bar
             args["error"] = visible(f"{each.kind}: {each.error}")
         yield _Bar(each.start, max(each.start, each.end), each.worker, args)
     if job.since is not None:
-        end = batch.time if job.status == RUNNING else end_s
-        yield _Bar(job.since, max(job.since, end), None, {"status": job.status})
+        status, end = (RUNNING, batch.time) if job.status == RUNNING else (INTERRUPTED, end_s)
+        yield _Bar(job.since, max(job.since, end), None, {"status": status})
 
 
 def _event(job: ReportedJob, bar: _Bar, track: int, begin_s: float) -> dict[str, Any]:
