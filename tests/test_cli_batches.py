@@ -145,6 +145,12 @@ def test_a_stdout_that_takes_nothing_is_said_once(
     assert why in line
 
 
+def test_cat_says_of_a_named_job_that_it_has_not_failed(batch: Path, called: Called) -> None:
+    status, out, error = called("cat", batch, "--failed", "x/a.mp4", "bad\n")
+    assert (status, out) == (1, b"so far")
+    assert error == "collector: the job of x/a.mp4 has not failed: it is done\n"
+
+
 def test_export_copies_each_output_to_a_name(
     batch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

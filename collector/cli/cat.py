@@ -46,7 +46,11 @@ def _cat(arguments: argparse.Namespace) -> int:
                 complain(f"no job has the input or key {printable(wanted)}")
                 status = NOT_DONE
             for record in records:
-                if not _print(record, log=arguments.log):
+                if arguments.failed and record.status != "failed":
+                    who = printable(record.input)
+                    complain(f"the job of {who} has not failed: it is {record.status}")
+                    status = NOT_DONE
+                elif not _print(record, log=arguments.log):
                     status = NOT_DONE
         if not arguments.wanted and not arguments.failed:
             counts = batch.status(0)
@@ -73,7 +77,7 @@ def _chosen(
         by_key = batch.find(text)
         if by_key is not None:
             found = [*found, by_key]
-        yield text, [record for record in found if record.status == state or not failed]
+        yield text, found
 
 
 def _of_text(batch: Batch, text: str) -> Iterator[Record]:
