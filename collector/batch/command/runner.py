@@ -252,6 +252,8 @@ class Runner:
                 return None
             if item.task is not None and not item.task.runs:
                 self._resumed(item, item.task)
+                if not self._events.empty():  # there may be a million of them: hear it first
+                    return 0.0
             else:
                 self._start(item)
         return None
