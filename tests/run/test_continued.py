@@ -31,3 +31,24 @@ def test_a_signal_ends_it_while_it_prints_what_was_done(tmp_path: Path) -> None:
         timeout=PATIENCE_S,
     )
     assert (ended.returncode, ended.stdout) == (130, b"a\n")
+
+
+def test_retry_with_a_bound_of_nothing_keeps_nothing(tmp_path: Path) -> None:
+    run("-o", "B", "--max-output", "3", "printf 12345; : {}", ":::", "a", where=tmp_path)
+    ended = run("--retry", "B", "--max-output", "0", where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, b"")
+
+
+def test_retry_of_a_function_knows_the_names_of_its_inputs(tmp_path: Path) -> None:
+    (tmp_path / "jobs.py").write_text(
+        "import os\ndef job(x):\n    print(x)\n    assert os.path.exists('ok')\n"
+    )
+    line = ["--header", ":", "-o", "B", "--save", "out/{x}", "--python", "jobs:job"]
+    assert run(*line, ":::", "x", "1", "2", where=tmp_path).returncode == 2
+    (tmp_path / "ok").touch()
+    ended = run("--retry", "B", where=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert {file.name: file.read_text() for file in (tmp_path / "out").iterdir()} == {
+        "1": "1\n",
+        "2": "2\n",
+    }

@@ -14,6 +14,13 @@ from tests.support.leaks import wait_until
 from tests.support.running import QUIET, RUN, run
 
 
+OF_THE_BATCH = [
+    ["-0"], ["--colsep", ","], ["--header", ":"], ["-n", "2"], ["--shuf"], ["--shell", "bash"],
+    ["--no-shell"],
+]  # fmt: skip
+"""What a batch directory knows already."""
+
+
 def refusal(*words: str) -> tuple[int, str]:
     """Return the status and the message of what is refused before anything runs."""
     said = io.StringIO()
@@ -49,6 +56,7 @@ def refusal(*words: str) -> tuple[int, str]:
         (["--python", "os:stat", "echo", ":::", "a"], "would be a command"),
         (["--python", "os:stat", "--max-output", "1k", ":::", "a"], "for commands"),
         (["--retry", "D", "echo", ":::", "a"], "leave out"),
+        *((["--retry", "D", *words], f"leave out {words[0]}") for words in OF_THE_BATCH),
         (["--header", "x", "echo", ":::", "a"], "invalid choice"),
         *(
             ([option, "", "echo", ":::", "a"], "not an empty one")

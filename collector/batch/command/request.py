@@ -146,6 +146,17 @@ def of_directory(
         raise RequestError(
             "--retry DIR runs a batch as it was: leave out the command, its inputs and -o"
         )
+    for option, value in (
+        ("-0", request.null),
+        ("--colsep", request.colsep),
+        ("--header", request.header),
+        ("-n", request.max_args),
+        ("--shuf", request.shuf),
+        ("--shell", request.shell),
+        ("--no-shell", request.no_shell),
+    ):
+        if value:
+            raise RequestError(f"--retry DIR runs a batch as it was: leave out {option}")
     from collector.batch.batch import Batch  # noqa: PLC0415 - only --retry needs it
     from collector.batch.command.stored import StoredCommand, inputs_of  # noqa: PLC0415 - as above
     from collector.batch.states import State  # noqa: PLC0415 - as above
@@ -167,7 +178,7 @@ def of_directory(
             shell=stored.shell,
             no_shell=stored.no_shell,
             save=request.save or stored.save,
-            max_output=request.max_output or stored.max_output,
+            max_output=stored.max_output if request.max_output is None else request.max_output,
             only_new=True,
         ),
         stored,
@@ -224,7 +235,7 @@ def command_of(request: Request, words: list[str], names: list[str]) -> Command:
     """
     finder = Finder(names)
     if request.python is not None:
-        return _function(request, words, finder)
+        return _function(request, words, names, finder)
     if not words:
         raise RequestError("there is no COMMAND: write for example collector run wc -l ::: *.txt")
     shell = request.shell or "/bin/sh"
@@ -251,7 +262,7 @@ def _is_program(word: str) -> bool:
     return set(word) <= _PLAIN_WORD and shutil.which(word) is not None
 
 
-def _function(request: Request, words: list[str], finder: Finder) -> Command:
+def _function(request: Request, words: list[str], names: list[str], finder: Finder) -> Command:
     assert request.python is not None
     if words:
         raise RequestError(
@@ -266,7 +277,7 @@ def _function(request: Request, words: list[str], finder: Finder) -> Command:
     except ValueError as error:
         raise RequestError(str(error)) from None
     name = request.python
-    options: dict[str, Any] = {"python": name, "names": [], "save": request.save}
+    options: dict[str, Any] = {"python": name, "names": names, "save": request.save}
     return Command(
         "function",
         name,
