@@ -122,6 +122,20 @@ def test_a_job_has_an_empty_stdin_its_own_group_and_is_told_which_it_is() -> Non
     assert ended.stdout == b"1 1 1 1 1\nleads\n2 1 1 2 1\nleads\n"
 
 
+@pytest.mark.parametrize("what", [["env; : {}"], ["--python", "jobs:print_them"]])
+def test_a_job_is_told_of_no_batch_that_it_is_not_of(
+    what: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os\ndef print_them(_):\n    for name in os.environ: print(name, end='=\\n')\n"
+    (tmp_path / "jobs.py").write_text(code)
+    monkeypatch.setenv("COLLECTOR_BATCH", "of the job that starts this run")
+    alone = run(*what, ":::", "a", where=tmp_path)
+    assert b"COLLECTOR_SEQ=" in alone.stdout
+    assert b"COLLECTOR_BATCH=" not in alone.stdout
+    kept = run("-o", "B", *what, ":::", "a", where=tmp_path)
+    assert b"COLLECTOR_BATCH=" in kept.stdout
+
+
 def test_what_cannot_be_started_fails_its_job_alone() -> None:
     big = b"x" * 200_000
     ended = run("-k", "-0", "echo", stdin=big + b"\0fine\0", quiet=False)

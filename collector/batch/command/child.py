@@ -107,6 +107,8 @@ def prepare(plan: Plan) -> None:
     _prepared.environment[b"COLLECTOR_SLOT"] = b"%d" % _prepared.slot
     if plan.batch:
         _prepared.environment[b"COLLECTOR_BATCH"] = os.fsencode(plan.batch)
+    else:  # that of a batch of which this run is a job
+        _prepared.environment.pop(b"COLLECTOR_BATCH", None)
     if plan.nice:
         os.nice(plan.nice)
 

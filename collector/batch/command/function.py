@@ -101,6 +101,8 @@ def prepare(plan: FunctionPlan) -> None:
     os.environ["COLLECTOR_SLOT"] = str(_prepared.slot)
     if plan.batch:
         os.environ["COLLECTOR_BATCH"] = plan.batch
+    else:  # that of a batch of which this run is a job
+        os.environ.pop("COLLECTOR_BATCH", None)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # inputs are text that was made so
             stream.reconfigure(errors="surrogateescape")
