@@ -46,7 +46,10 @@ def refusal(*words: str) -> tuple[int, str]:
         (["--halt", "now", "true", ":::", "a"], "soon,fail=10%"),
         (["--colsep", "(", "echo", ":::", "a"], "no regular expression"),
         (["-n", "0", "echo", ":::", "a"], "from 1 on"),
-        (["--load", "much", "true", ":::", "a"], "no load"),
+        *(
+            ([f"--load={load}", "true", ":::", "a"], "no load")
+            for load in ("much", "nan", "0", "0%", "-1", "1e9")
+        ),
         (["--save", "one.txt", "echo", ":::", "a"], "one file for all"),
         (["echo `{}`", ":::", "a"], "write $(...)"),
         (["--shell", "/no/sh", "echo {};", ":::", "a"], "no shell '/no/sh'"),

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, final
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)(B?)", re.ASCII)
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
+_LOAD: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(%?)", re.ASCII)
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_S: Final = 36500 * 86400
 """Not much more can be waited for: nanoseconds are counted in 64 bits."""
@@ -124,6 +125,18 @@ def jobs(text: str, cpus: int) -> int:
     if not number:
         raise ValueError("0 jobs at a time run nothing: write 4, 50% or +2")
     return number
+
+
+def load(text: str, cpus: int) -> float:
+    """Return a load average: "4", or "80%" of the CPUs.
+
+    Raises:
+        ValueError: It is none, or one that no machine is below.
+    """
+    found = _LOAD.fullmatch(text)
+    if found is None or not float(found[1]):
+        raise ValueError(f"{text!r} is no load that can be waited for: write 4 or 80%")
+    return Share(float(found[1]), percent=bool(found[2])).of(cpus)
 
 
 def _number(text: str, whole: str) -> float:

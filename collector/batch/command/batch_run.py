@@ -164,7 +164,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
     cpus = usable_cpus()
     try:
         jobs = amounts.jobs(request.jobs or "100%", cpus)
-        load = _load(request.load, cpus)
+        load = amounts.load(request.load, cpus) if request.load is not None else None
     except ValueError as error:
         raise RequestError(str(error)) from None
     with contextlib.ExitStack() as stack:
@@ -279,17 +279,6 @@ def _settings(request: Request, command: Command, jobs: int) -> RunSettings:
         command.label,
         command.template is None,
     )
-
-
-def _load(text: str | None, cpus: int) -> float | None:
-    if text is None:
-        return None
-    percent = text.endswith("%")
-    try:
-        number = float(text.rstrip("%"))
-    except ValueError:
-        raise ValueError(f"{text!r} is no load: write 4 or 80%") from None
-    return amounts.Share(number, percent).of(cpus)
 
 
 def inputs_are_given(request: Request) -> bool:
