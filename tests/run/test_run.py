@@ -13,7 +13,6 @@ from collector.cli.program import main
 from tests.support.leaks import wait_until
 from tests.support.running import QUIET, RUN, run
 
-
 OF_THE_BATCH = [
     ["-0"], ["--colsep", ","], ["--header", ":"], ["-n", "2"], ["--shuf"], ["--shell", "bash"],
     ["--no-shell"],
@@ -79,6 +78,14 @@ def test_what_cannot_be_done_is_refused_with_what_to_write(words: list[str], hin
 def test_a_file_of_inputs_that_is_missing_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *QUIET, "true", "::::", "/no/such"]) in {2, 255}
     assert "/no/such" in capfd.readouterr().err
+
+
+def test_inputs_that_cannot_be_read_are_named_where_they_are_counted_first(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    line = ["run", *QUIET, "--halt", "soon,fail=10%", "true", "::::", "/proc/self/mem"]
+    assert main(line) == 2
+    assert "cannot read the inputs in '/proc/self/mem': " in capfd.readouterr().err
 
 
 def test_a_file_is_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,15 +93,26 @@ def run_batch(request: Request) -> int:
     if request.shard:
         inputs = inputs._replace(total=None)
     if request.halt is not None and request.halt.percent and inputs.total is None:
-        everything = list(inputs.rows)  # so many percent of how many?
-        all_of_them = inputs._replace(rows=iter(everything))
-        count = sum(1 for _ in _of_shard(request, command, all_of_them))
-        whole = len(everything) if inputs.whole is None else inputs.whole
-        inputs = inputs._replace(rows=iter(everything), total=count, waits=False, whole=whole)
+        inputs = _counted(request, command, inputs)
     try:
         return _run(request, command, save, inputs)
     except StoppedError as error:
         return _SIGNALLED + error.number
+
+
+def _counted(request: Request, command: Command, inputs: Given) -> Given:
+    """Read all inputs: so many percent of how many?
+
+    Raises:
+        RequestError: They cannot be read.
+    """
+    try:
+        everything = list(inputs.rows)
+    except SourceError as error:
+        raise RequestError(str(error)) from None
+    count = sum(1 for _ in _of_shard(request, command, inputs._replace(rows=iter(everything))))
+    whole = len(everything) if inputs.whole is None else inputs.whole
+    return inputs._replace(rows=iter(everything), total=count, waits=False, whole=whole)
 
 
 def _of_shard(request: Request, command: Command, inputs: Given) -> Iterator[tuple[Row, Known]]:

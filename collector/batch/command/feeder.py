@@ -38,8 +38,8 @@ class Feeder:
 
     @property
     def over(self) -> bool:
-        """Whether there will be no further row."""
-        return self._ended and not self._read
+        """Whether there will be no further row, and no failure to raise."""
+        return self._ended and not self._read and self._failure is None
 
     def take(self) -> Row | None:
         """Return the next row if it is here.

@@ -2,12 +2,16 @@
 
 import itertools
 import os
+import queue
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from collector.batch.command.feeder import Feeder
 from collector.batch.command.sources import (
     Reading,
+    Row,
     Source,
     SourceError,
     read,
@@ -118,3 +122,19 @@ def test_how_many_there_will_be_is_known_where_no_file_is_to_be_read(
     assert total(sources, reading) == count
     if count is not None:
         assert len(list(read(sources, reading)[1])) == count
+
+
+def test_inputs_have_no_end_before_it_is_told_why_they_have_one() -> None:
+    def rows() -> Iterator[Row]:
+        yield ("a",)
+        raise SourceError("the disk is gone")
+
+    woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+    feeder = Feeder(rows(), waits=True, wake=lambda: woken.put(None))
+    for _ in ("the row", "the failure"):
+        woken.get(timeout=60)
+    assert feeder.take() == ("a",)
+    assert not feeder.over
+    with pytest.raises(SourceError, match="is gone"):
+        feeder.take()
+    assert feeder.over
