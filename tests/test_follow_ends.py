@@ -3,14 +3,14 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
 from collector import JobError, JobKilledError, JobTimeoutError, OutputLostError, WorkerCrashError
-from tests.support.follow import FIRST, Reader, collecting, crash, fails_once, then
+from tests.support.follow import FIRST, Reader, asks_once, collecting, crash, fails_once, then
 from tests.support.jobs import (
     MIB,
     begun_then_wait,
@@ -104,32 +104,49 @@ def test_a_reader_of_a_job_that_is_cancelled_is_told(asynchronous: bool, tmp_pat
         until.touch()
 
 
+AGAIN = pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (fails_once, r"attempt 1 of job .* failed and it runs again"),
+        (asks_once, r"attempt 1 of job .* asked to be run later and it runs again"),
+    ],
+    ids=["fails", "asks for later"],
+)
+
+
+@AGAIN
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["for", "async for"])
 def test_a_reader_of_a_job_that_is_run_again_is_told_so_and_the_next_one_gets_the_whole(
-    asynchronous: bool, tmp_path: Path
+    asynchronous: bool,
+    function: Callable[[str, bytes, bytes], Iterator[bytes]],
+    said: str,
+    tmp_path: Path,
 ) -> None:
     first, second = b"of the first attempt", b"of the second attempt, which is longer"
     with collecting(1, retries=1) as collector:
-        job = collector.submit(fails_once, os.fspath(tmp_path), first, second)
+        job = collector.submit(function, os.fspath(tmp_path), first, second)
         reader = Reader(job, asynchronous=asynchronous)
         reader.wait_for(len(first))
         (tmp_path / "go").touch()
-        with pytest.raises(JobError, match=r"attempt 1 of job .*runs again.*follow\(\) again") as e:
+        with pytest.raises(JobError, match=rf"{said}.*follow\(\) again") as e:
             reader.end()
         assert (e.value.job_id, e.value.name, e.value.attempt) == (job.id, job.name, 1)
         assert bytes(reader.data) == first
         assert b"".join(job.follow()) == second == job.output().read()
 
 
-def test_a_reader_never_gets_bytes_of_two_attempts_however_late_it_reads(tmp_path: Path) -> None:
+@AGAIN
+def test_a_reader_never_gets_bytes_of_two_attempts_however_late_it_reads(
+    function: Callable[[str, bytes, bytes], Iterator[bytes]], said: str, tmp_path: Path
+) -> None:
     first, second = b"a" * 100, b"b" * 200
     with collecting(1, retries=1) as collector:
-        job = collector.submit(fails_once, os.fspath(tmp_path), first, second)
+        job = collector.submit(function, os.fspath(tmp_path), first, second)
         reader = iter(job.follow())
         assert next(reader) == first
         (tmp_path / "go").touch()
         job.result()
-        with pytest.raises(JobError, match="runs again"):
+        with pytest.raises(JobError, match=said):
             next(reader)
 
 

@@ -55,6 +55,8 @@ class Job(Future[R], Generic[R]):
     """The number by which those know it who ask; 0 if that is its own."""
     earlier_attempts = 0
     """Attempts that were jobs of their own, before this one."""
+    reruns = 0
+    """How often it has been run again, also where that is no further attempt."""
     at_count: Callable[[Mapping[str, float]], object] | None = None
     """Hears of what the job counts, in a thread of the pool's."""
     # What most jobs that wait have alike stands here: 100,000 of them are kept in memory.
@@ -328,6 +330,7 @@ class Job(Future[R], Generic[R]):
 
     def attempted(self, attempt: int) -> None:
         """See `JobOwner.attempted`."""
+        self.reruns += 1  # first: who sees what the next run writes must know that it is another
         self._attempt = attempt
         self._written = (0, 0, "")
         _wake_watchers(self)

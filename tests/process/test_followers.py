@@ -12,7 +12,7 @@ from collector import Collector, Output, current_job
 from collector.process.pool.followers import Follower, Followers
 from tests.support.jobs import HasNoTextError
 
-JOB: Any = SimpleNamespace(id=1, name="job", attempt=1)
+JOB: Any = SimpleNamespace(id=1, name="job", attempt=1, reruns=0)
 
 
 def write_ten_bytes() -> None:
@@ -84,3 +84,26 @@ def test_each_follower_is_told_of_an_end_also_where_no_descriptor_is_to_be_had(
         news, fd = one.news[-1]
         assert fd is None
         assert b"its output cannot be read: [Errno 24]" in news
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (2, b"attempt 1 failed, and the job runs again"),
+        (1, b"it asked to be run later, and the job runs again"),
+    ],
+)
+def test_who_follows_is_told_that_what_came_is_no_part_of_the_output(
+    attempt: int, said: bytes
+) -> None:
+    job: Any = SimpleNamespace(
+        id=1, name="it", attempt=1, reruns=0, known_as=0, cancelled=lambda: False
+    )
+    job.written, job.watch = lambda: (0, ""), lambda _wake: lambda: None
+    one = follower()
+    one.begin(job)
+    job.attempt, job.reruns = attempt, 1
+    one.look()
+    begun, ended, begun_again = (news for news, _ in one.news)
+    assert said in ended
+    assert b"ended" not in begun + begun_again

@@ -1,11 +1,12 @@
 """`collector run`: what a command asks for that ends with exit status 75, and what jobs share."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from collector import Batch
-from tests.support.running import QUIET, on_terminal, run
+from tests.support.running import QUIET, RUN, on_terminal, run
 
 ONCE = "[ -e {}.seen ] || { : > {}.seen; echo half; exit 75; }; echo {} $COLLECTOR_ATTEMPT"
 
@@ -25,6 +26,23 @@ def test_others_run_while_a_job_waits_to_be_run_again(tmp_path: Path) -> None:
     line = ["-j1", "--halt", "now,fail=1", "--later", "0.2", script, ":::", "a", "b", "c"]
     ended = run(*line, where=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, b"b\nc\na\n")
+
+
+@pytest.mark.parametrize("ordered", [[], ["-k"]])
+def test_lines_are_those_of_the_whole_job_also_after_it_has_asked_to_be_run_later(
+    ordered: list[str], tmp_path: Path
+) -> None:
+    script = (
+        "[ ! -e go ] || { echo the second is longer; exit; }; echo {}; printf half; "
+        "until [ -e go ]; do sleep 0.01; done; exit 75"
+    )
+    words = [*RUN, *QUIET, *ordered, "--line-buffer", "--later", "0", script, ":::", "first"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"first\n"
+        (tmp_path / "go").touch()
+        assert process.stdout.read() == b"the second is longer\n"
+    assert process.returncode == 0
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from collector import Collector, Job, current_job
+from collector import Collector, Job, RetryLater, current_job
 from tests.support.inside import end_at_once
 from tests.support.jobs import kill_self, wait_for
 
@@ -38,6 +38,16 @@ def fails_once(marks: str, first: bytes, second: bytes) -> Iterator[bytes]:
     yield first
     wait_for(f"{marks}/go")
     raise ValueError("the first attempt fails")
+
+
+def asks_once(marks: str, first: bytes, second: bytes) -> Iterator[bytes]:
+    """Yield `first` and ask to be run later once `marks/go` is there; then yield `second`."""
+    if os.path.exists(f"{marks}/go"):
+        yield second
+        return
+    yield first
+    wait_for(f"{marks}/go")
+    raise RetryLater(0)
 
 
 def acknowledged(rounds: int, directory: str) -> Generator[bytes, None, int]:

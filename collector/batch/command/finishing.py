@@ -26,6 +26,7 @@ from collector.batch.command.saving import SaveName
 from collector.batch.command.template import Inputs
 from collector.errors import ClosedError, OutputLostError
 from collector.executor.job import Job
+from collector.process.pool.follow import RunsAgainError
 from collector.store.output.output import Output
 
 if TYPE_CHECKING:
@@ -279,20 +280,30 @@ class Finisher:
 
     def _follow(self, job: Job[Any], tag: str) -> None:
         """Print the lines of a running job, each when it is whole; in a thread of its own."""
-        rest: list[bytes] = []
-        """The pieces of a line that has no end yet."""
-        with contextlib.suppress(Exception):  # the job's own error is told of by its end
-            for chunk in job.follow():
-                whole, newline, last = chunk.rpartition(b"\n")
-                if newline:
-                    line, rest = b"".join((*rest, whole, newline)), []
-                    with self._may_fail(tag), self._printing:
-                        self._printer.out((line,), tag)
-                if last:
-                    rest.append(last)
-        if rest:
-            with self._may_fail(tag), self._printing:
-                self._printer.out((b"".join(rest),), tag)
+        while True:
+            rest: list[bytes] = []
+            """The pieces of a line that has no end yet."""
+            try:
+                self._print_lines(job, tag, rest)
+            except RunsAgainError:  # it has asked to be run later: half a line has no end then
+                continue
+            except Exception:  # noqa: BLE001, S110 - the job's own error is told of by its end
+                pass
+            if rest:
+                with self._may_fail(tag), self._printing:
+                    self._printer.out((b"".join(rest),), tag)
+            return
+
+    def _print_lines(self, job: Job[Any], tag: str, rest: list[bytes]) -> None:
+        for chunk in job.follow():
+            whole, newline, last = chunk.rpartition(b"\n")
+            if newline:
+                line = b"".join((*rest, whole, newline))
+                rest.clear()
+                with self._may_fail(tag), self._printing:
+                    self._printer.out((line,), tag)
+            if last:
+                rest.append(last)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:

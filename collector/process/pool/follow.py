@@ -38,6 +38,10 @@ class Watched(Protocol):
     def attempt(self) -> int:
         """The attempt that runs or ran last."""
 
+    @property
+    def reruns(self) -> int:
+        """How often it has been run again, also where that is no further attempt."""
+
     def written(self) -> tuple[int, str]:
         """Bytes that are in its file by now, and the name of the file (or none yet)."""
 
@@ -87,12 +91,17 @@ def as_text() -> Callable[[bytes, bool], str]:
 
 
 @final
+class RunsAgainError(JobError):
+    """What was followed is no part of the job's output: it is run again."""
+
+
+@final
 class Following(Generic[AnyStr]):
     """A job's output from its first byte on, as it comes: iterate, or `async for`.
 
     Raises (while iterating, after the last byte):
         BaseException: What the job raised, if it failed.
-        JobError: The job failed and is run again; follow it anew.
+        RunsAgainError: The job failed, or asked to be run later, and is run again; follow it anew.
         CancelledError: The job was cancelled.
         UnicodeDecodeError: As text, where a byte is no UTF-8; or a job that has not failed ended
             within a character.
@@ -164,6 +173,7 @@ class _Reader:
         self._job = job
         self._directory = directory
         self._attempt = job.attempt
+        self._reruns = job.reruns
         self._fd: int | None = None
         self._offset = 0
 
@@ -175,8 +185,8 @@ class _Reader:
 
     def read(self) -> Iterator[bytes]:
         """Yield what is there by now."""
-        self._check_attempt()
         written, name = self._job.written()
+        self._check_attempt()  # not before: that file could be of the next attempt already
         if self._fd is None and name:
             try:
                 self._fd = self._directory.holding(name).open_file(name)
@@ -207,14 +217,17 @@ class _Reader:
 
     def _check_attempt(self) -> None:
         job = self._job
-        if job.attempt != self._attempt:
-            raise JobError(
+        if job.reruns != self._reruns:
+            message = (
                 f"attempt {self._attempt} of job {job.name} failed and it runs again: what was "
-                f"followed is no part of the output; call follow() again",
-                job.id,
-                job.name,
-                self._attempt,
+                "followed is no part of the output; call follow() again"
             )
+            if job.attempt == self._attempt:
+                message = (
+                    f"attempt {self._attempt} of job {job.name} asked to be run later and it runs "
+                    "again: what was followed is no part of the output; call follow() again"
+                )
+            raise RunsAgainError(message, job.id, job.name, self._attempt)
 
     def check(self) -> None:
         """Raise what the job raised."""

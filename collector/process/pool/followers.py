@@ -49,6 +49,7 @@ class _Stream:
 
     job: Followable
     attempt: int
+    reruns: int
     forget: Callable[[], None]
     bytes: int = 0
     has_file: bool = False
@@ -78,8 +79,8 @@ class Follower:
     def begin(self, job: Followable) -> None:
         """Follow this job from its first byte on, unless that is done already."""
         if job.id not in self._streams and not self.over:
-            attempt = job.attempt
-            self._streams[job.id] = _Stream(job, attempt, job.watch(self.wake))
+            attempt, reruns = job.attempt, job.reruns
+            self._streams[job.id] = _Stream(job, attempt, reruns, job.watch(self.wake))
             self._say(job.id, {"name": shortened(job.name), "attempt": attempt})
 
     def look(self) -> None:
@@ -90,8 +91,10 @@ class Follower:
     def _look_at(self, stream: _Stream) -> None:
         job = stream.job
         written, name = job.written()
-        if job.attempt != stream.attempt:
-            self._end(job.id, f"attempt {stream.attempt} failed, and the job runs again")
+        if job.reruns != stream.reruns:
+            failed = job.attempt != stream.attempt
+            why = f"attempt {stream.attempt} failed" if failed else "it asked to be run later"
+            self._end(job.id, f"{why}, and the job runs again")
             if self.only is None:
                 self.begin(job)
         elif job.cancelled():
@@ -112,7 +115,7 @@ class Follower:
         if self.over or self.only not in (None, job.id):
             return
         stream = self._streams.get(job.id)
-        if stream is not None and stream.attempt != job.attempt:
+        if stream is not None and stream.reruns != job.reruns:
             self._look_at(stream)
             stream = self._streams.get(job.id)
         if stream is None:
