@@ -41,12 +41,10 @@ def exit_status(halting: Halting, halt: Halt | None, last: Died | None) -> int:
         halt: When it was to stop.
         last: How the job has ended at which it stopped, if it failed.
     """
-    if halt is not None and halting.reason:
-        if halt.what == "success":
-            return 0
-        if halt.percent:
-            whole = halting.total or halting.done
-            return min(_MOST_COUNTED, math.ceil(halting.failed * _MOST_COUNTED / whole))
-        if halt.number == 1:
-            return last.status if last else 0
+    if halt is not None and halting.reason and halt.what == "success":
+        return 0
+    if halt is not None and halt.percent and halting.total:  # also where it was never reached
+        return min(_MOST_COUNTED, math.ceil(halting.failed * _MOST_COUNTED / halting.total))
+    if halt is not None and halting.reason and halt.number == 1 and not halt.percent:
+        return last.status if last else 0
     return halting.failed if halting.failed <= _MOST_COUNTED else MANY_FAILED

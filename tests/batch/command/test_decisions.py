@@ -90,6 +90,10 @@ def test_the_exit_status_counts_failures_up_to_a_hundred(failed: int, status: in
         ("soon,fail=30%", [7, 5, 0, 3, 1], 10, 4, 30),
         ("soon,fail=30%", [7, 5, 3], None, 3, 3),  # of how many is not known
         ("soon,success=1", [7, 5, 3], 3, 3, 3),  # never reached
+        ("soon,fail=90%", [7, 0, 3, 0, 5, 0, 1], 7, 7, 58),  # so, but a percentage all the same
+        ("soon,success=50%", [7, 5, 3], 3, 3, 100),
+        ("soon,success=50%", [7, 0, 0], 3, 3, 0),
+        ("soon,fail=50%", [], 0, 0, 0),
     ],
 )
 def test_a_halt_comes_when_its_bound_is_reached(
