@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from collector import Collector, settings
+from collector.cli.asking import Asking
+from collector.wire.questions import Question
 from tests.support.asking import a_batch, connect, program
 from tests.support.askingjobs import gated
+from tests.support.follow import asks_once
 from tests.support.inside import run_directory, supervisor_held_up
 from tests.support.leaks import wait_until
 
@@ -65,3 +68,29 @@ def test_who_has_asked_before_he_is_heard_is_answered_before_there_are_news(
         finally:
             (tmp_path / "go").touch()
         assert job.output().read() == b"0123456789the end"
+
+
+@pytest.mark.parametrize("job_alone", [True, False])
+def test_what_a_job_had_written_that_asked_to_be_run_later_is_no_part_of_what_follows(
+    tmp_path: Path, job_alone: bool
+) -> None:
+    marks, first, second = os.fspath(tmp_path), b"of the first", b"of the second, which is longer"
+    with Collector(1, progress=False) as collector:
+        job = collector.submit(asks_once, marks, first, second)
+        assert wait_until(job.running, LONG_S)
+        question = Question("follow", str(job.id) if job_alone else None)
+        asking = Asking(os.fspath(run_directory(collector)), question)
+        with contextlib.closing(asking):
+            lines = asking.lines()
+            while next(lines).get("bytes", 0) < len(first):
+                pass
+            (tmp_path / "go").touch()
+            ended = next(line for line in lines if line.get("ended"))
+            assert ended["error"] == "it asked to be run later, and the job runs again"
+            if job_alone:
+                assert list(lines) == []
+            else:
+                told = next(line for line in lines if line.get("ended"))
+                assert (told["bytes"], told["error"]) == (len(second), None)
+                assert os.pread(asking.descriptors[-1], 100, 0) == second
+        assert job.output().read() == second

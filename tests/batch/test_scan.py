@@ -175,7 +175,8 @@ def test_a_line_among_many_whose_bytes_are_not_there_costs_no_other_one() -> Non
 def test_the_end_of_an_attempt_answers_what_it_was_about_to_save_also_among_many_lines() -> None:
     begun = [lines.Saving(f"{n:032x}", n, f"file-{n}", 5) for n in (1, 2)]
     ended = [Ended(f"{n:032x}", 1, "done", n, 1.0, 2.0, 1) for n in range(4)]
-    facts, _ = taken_in(*map(lines.encode, [*begun, *ended]))
+    events: list[lines.Event] = [*begun, *ended]
+    facts, _ = taken_in(*map(lines.encode, events))
     assert list(facts["saving"]) == [f"{2:032x}"]  # which a later attempt was about to save
 
 
