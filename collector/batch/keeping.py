@@ -8,12 +8,14 @@ Invariants: I1  lines that count together are one write(2), or all of them are t
                 bytes would stand in their place.
             I3  what cannot be written leaves nothing: no file, no part of a pack, no line.
             I4  with `durable`, bytes are on the disk before their line is written.
+            I5  behind what could not be taken back nothing is written: a line would be torn by it.
 """
 
 import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, refused
@@ -152,17 +154,23 @@ class Keeper:
         next_pack: The number of the pack to begin with, as I2 has it.
         durable: Have bytes on the disk before their line.
 
+    Attributes:
+        end: Where its last whole line ends by now.
+        leaves: Whether something stays that was to be removed.
+
     Raises:
         BatchError: The journal cannot be written to, or the directories of its files are links.
     """
 
     def __init__(self, shard: Shard, end: int, next_pack: int, *, durable: bool) -> None:
+        self.leaves = False
         self._shard = shard
         self._durable = durable
         self._pack, self._pack_fd, self._pack_end = next_pack, -1, 0
         self._unsynced: set[int] = set()
         self._directories: set[str] = set()
         self._fd = -1
+        self._cut_at = -1
         _refuse_links(os.path.join(shard.path, FILES_NAME))
         try:
             self._fd = self._open(JOURNAL_NAME)
@@ -184,11 +192,22 @@ class Keeper:
             SpillError: They cannot be written; none of them is there then.
         """
         try:
-            begin = _append(self._fd, data, sync=sync)
+            if self._cut_at >= 0:
+                os.ftruncate(self._fd, self._cut_at)
+                self._cut_at = -1
+            begin = _append(self._fd, data, self._cannot_cut, sync=sync)
         except OSError as error:
             raise spill_error(error, os.path.join(self._shard.path, JOURNAL_NAME)) from error
         self.end = begin + len(data)
         return begin
+
+    @property
+    def is_uncut(self) -> bool:
+        """Whether the journal may still have lines that were to be taken back."""
+        return self._cut_at >= 0
+
+    def _cannot_cut(self, begin: int) -> None:
+        self._cut_at = begin
 
     def pack(self, data: bytes) -> Packed:
         """Append bytes to a pack.
@@ -259,8 +278,8 @@ class Keeper:
 
     def remove(self, name: str) -> None:
         """Remove a file of the shard; never raises: what stays goes when it is opened next."""
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(FILES_NAME, name), dir_fd=self._shard.fd)
+        if not removed(os.path.join(FILES_NAME, name), self._shard):
+            self.leaves = True
 
     def sync_later(self, path: str) -> None:
         """Have a file, and its directory, on the disk at the next `sync`."""
@@ -332,6 +351,17 @@ class Keeper:
         return fd
 
 
+def removed(name: str, shard: Shard) -> bool:
+    """Remove a file of a shard; False if it stays. Never raises."""
+    try:
+        os.unlink(name, dir_fd=shard.fd)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _refuse_links(files: str) -> None:
     """Make sure that files lie in their shard: what a link leads elsewhere is never read again.
 
@@ -348,16 +378,27 @@ def _refuse_links(files: str) -> None:
                 raise refused(NotADirectoryError(errno.ENOTDIR, message), place)
 
 
-def _append(fd: int, data: bytes, *, sync: bool = False) -> int:
-    """Append all or nothing; returns where it begins."""
+def _append(
+    fd: int, data: bytes, cannot_cut: Callable[[int], object] = bool, *, sync: bool = False
+) -> int:
+    """Append all or nothing; returns where it begins.
+
+    Args:
+        fd: Of the file.
+        data: Is appended.
+        cannot_cut: Is told where the file is to be cut, if it takes neither all nor a cut.
+        sync: Have it on the disk, too.
+    """
     begin = os.lseek(fd, 0, os.SEEK_END)
     try:
         write_all(fd, data)
         if sync:
             os.fsync(fd)
+        # Where locks are refused somebody else may have appended in between: the file knows.
+        return os.lseek(fd, 0, os.SEEK_CUR) - len(data)
     except BaseException:
-        with contextlib.suppress(OSError):
+        try:
             os.ftruncate(fd, begin)
+        except OSError:
+            cannot_cut(begin)
         raise
-    # Where locks are refused somebody else may have appended in between: the file knows.
-    return os.lseek(fd, 0, os.SEEK_CUR) - len(data)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from collector.batch.history import History
+from collector.batch.keeping import removed
 from collector.batch.lines import Filed
 from collector.batch.shard import FILES_NAME, PLACE, RUN_NAME, Shard
 from collector.errors import CollectorError
@@ -22,14 +23,21 @@ _OURS: Final = re.compile(r"([0-9a-f]{32})\.[0-9]+(?:-[0-9a-f]+)?\.(?:out|log|va
 _PART: Final = re.compile(r"\.collector-[0-9a-f]+\.part")
 
 
-def remove_leftovers(history: History, shard: Shard) -> None:
-    """Remove them; what cannot be removed stays, and is tried again the next time."""
-    for place, names in _files(shard):
-        for name in names:
-            if _PART.fullmatch(name) or _is_left(history, shard, place, name):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(FILES_NAME, place, name), dir_fd=shard.fd)
+def remove_leftovers(history: History, shard: Shard) -> bool:
+    """Remove them; what cannot be removed stays, and is tried again the next time.
+
+    Returns:
+        Whether none stays.
+    """
+    left = [
+        os.path.join(FILES_NAME, place, name)
+        for place, names in _files(shard)
+        for name in names
+        if _PART.fullmatch(name) or _is_left(history, shard, place, name)
+    ]
+    stay = [name for name in left if not removed(name, shard)]
     remove_runs(shard)
+    return not stay
 
 
 def remove_runs(shard: Shard) -> None:

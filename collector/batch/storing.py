@@ -3,7 +3,8 @@
 Runs in:    the process that writes a batch.
 Owns:       what it has put there, until the block ends well.
 Invariants: I1  what small bytes an attempt has lie behind each other in one pack, by one append.
-            I2  if the block raises, nothing of it is left.
+            I2  if the block raises, nothing of it is left; but what a line tells of that cannot be
+                taken back is left to that line.
 """
 
 from collections.abc import Mapping
@@ -113,7 +114,9 @@ class Storing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is not None:
+        if kind is not None and self._keeper.is_uncut:
+            self._keeper.leaves = True
+        elif kind is not None:
             for name in self._files:
                 self._keeper.remove(name)
             for place in sorted(self._packed, reverse=True):

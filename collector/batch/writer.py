@@ -295,10 +295,9 @@ class BatchWriter:
         with self._mutex:
             keeper, self._keeper = self._keeper, None
             if keeper is not None:
+                left = b"" if keeper.leaves else lines.encode(lines.Left(time.time(), how))
                 with contextlib.suppress(SpillError):
-                    keeper.append(
-                        bytes(self._positions) + lines.encode(lines.Left(time.time(), how))
-                    )
+                    keeper.append(bytes(self._positions) + left)
                 with contextlib.suppress(OSError):
                     os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
                 keeper.close()
@@ -340,7 +339,7 @@ class BatchWriter:
         keeper = self._keeper = Keeper(self._shard, end, pack, durable=self.options.durable)
         try:
             if self._number not in findings.left:
-                remove_leftovers(history, self._shard)
+                keeper.leaves = not remove_leftovers(history, self._shard)
             with contextlib.suppress(OSError):
                 os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
             write_owner(self._shard.fd, WRITER_NAME)
@@ -426,13 +425,17 @@ class BatchWriter:
         if event.status != "done":
             return []
         own = _files_of(event)
-        return [
-            name
-            for shard, ended in self.history.attempts(row)
-            if shard is self._shard
-            for name in _files_of(ended)
-            if name not in own
-        ]
+        try:
+            return [
+                name
+                for shard, ended in self.history.attempts(row)
+                if shard is self._shard
+                for name in _files_of(ended)
+                if name not in own
+            ]
+        except OSError:  # the result counts already; they go when the directory is opened next
+            self._writing.leaves = True
+            return []
 
     def _before(self, row: int) -> Where | None:
         line = self.history.table.line(row)
