@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import Collector
+from collector import Collector, settings
 from collector.cli.asking import AskError, ask
 from collector.wire.questions import Question, QuestionError, read_question
 from tests.support.asking import a_batch, command, connect, said_to_the_end, top
@@ -112,6 +112,29 @@ def test_a_thousand_at_once_keep_no_true_one_from_its_answer(method: str) -> Non
             crowding.join()
             for end in silent:
                 end.close()
+
+
+@each_method
+def test_of_those_who_say_nothing_no_more_than_the_limit_are_held(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "ASKING_DEADLINE_S", 3600.0)  # it is not what drops them
+    many = settings.ASKING_LIMIT + 50
+    with Collector(1, method) as collector, contextlib.ExitStack() as ends:
+        collector.submit(square, 3).result()
+        run = run_directory(collector)
+        silent = [ends.enter_context(connect(run)) for _ in range(many)]
+        assert wait_until(lambda: sum(map(is_dropped, silent)) == many - settings.ASKING_LIMIT)
+        assert not is_dropped(silent[-1])
+        assert ask(os.fspath(run), Question("top"))["done"] == 1
+        assert collector.submit(square, 4).result() == 16
+
+
+def is_dropped(end: socket.socket) -> bool:
+    try:
+        return end.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
 
 
 @pytest.mark.slow

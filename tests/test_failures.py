@@ -3,8 +3,10 @@
 import functools
 import os
 import signal
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -18,7 +20,11 @@ from collector import (
     current_job,
 )
 from tests.support.jobs import HasNoTextError, wait_for
+from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
+
+PAUSE_S: Final = 0.3
+YEAR_S: Final = 365 * 24 * 3600.0
 
 
 class EmptyAccountError(ValueError):
@@ -160,6 +166,69 @@ def test_later_can_be_bounded_and_then_fails_with_what_was_raised() -> None:
         error = here.submit(always_asks, 1).exception()
     assert isinstance(error, RetryLater)
     assert "asks to be run again in 0 s" in str(error)
+
+
+def asks_and_notes(mark: str) -> float:
+    path = Path(mark)
+    if not path.exists():
+        path.with_suffix(".part").write_text(str(time.monotonic()))
+        path.with_suffix(".part").rename(path)
+        raise RetryLater(PAUSE_S)
+    return time.monotonic() - float(path.read_text())
+
+
+@pytest.mark.parametrize("set_by_s", [-YEAR_S, YEAR_S])
+@each_method
+def test_a_clock_that_is_set_opens_no_gate_and_keeps_none_closed(
+    method: str, set_by_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the program: the one of the machine belongs to others, too."""
+    now, asked = time.time, []
+
+    def other() -> float:
+        asked.append(set_by_s)
+        return now() + set_by_s
+
+    def set_it_while_the_gate_is_closed() -> None:
+        assert wait_until((tmp_path / "0").exists)
+        monkeypatch.setattr(time, "time", other)
+
+    marks = [str(tmp_path / f"{number}") for number in range(3)]
+    setter = threading.Thread(target=set_it_while_the_gate_is_closed)
+    setter.start()
+    with Collector(1, method, progress=False, resources={"model": 1}) as here:
+        polite = here.with_options(resource="model")
+        jobs = list(polite.collect(asks_and_notes, marks, batch=tmp_path / "batch"))
+    setter.join()
+    assert asked
+    assert len(jobs) == 3
+    assert all(job.result() >= PAUSE_S for job in jobs)
+    with Batch.open(tmp_path / "batch") as batch:
+        assert (batch.verify(), batch.status()["done"]) == ([], 3)
+
+
+def spends_among_others(directory: Path, number: int) -> int:
+    (directory / f"{number}").touch()
+    while len(os.listdir(directory)) < 3:
+        time.sleep(0.01)
+    current_job().count(usd=1)
+    return number
+
+
+@each_method
+def test_a_budget_that_is_reached_lets_what_runs_come_to_its_end(
+    method: str, tmp_path: Path
+) -> None:
+    yielded: list[Any] = []
+    with Collector(3, method, progress=False) as here:
+        job = functools.partial(spends_among_others, tmp_path)
+        with pytest.raises(BatchHaltedError, match="budget of usd is used up") as raised:
+            yielded += here.collect(job, range(200), budget={"usd": 1})
+    done = sorted(job.args[0] for job in yielded)
+    assert done[:3] == [0, 1, 2]
+    assert [job.exception() for job in yielded] == [None] * len(done)
+    assert raised.value.done == len(done) < 100
+    assert {int(name) for name in os.listdir(tmp_path)} == set(done)
 
 
 @each_method

@@ -50,3 +50,27 @@ def test_a_finalizer_in_its_own_thread_or_within_publishing_does_not_wait_for_it
     pipe.end()
     assert seen == ["collector-pipe"] * len(seen)
     assert len(seen) == 2
+
+
+def test_the_end_comes_although_the_pipe_is_never_empty() -> None:
+    """Each piece that is taken is followed by another one, as from a daemon that is quicker."""
+    taken: set[bytes] = set()
+    goes_on = True
+
+    def put(piece: bytes) -> None:
+        taken.add(piece)
+        if goes_on:
+            os.write(writes, b"more")
+
+    pipe = JobPipe(put, lambda: False)
+    writes = os.dup(pipe.fileno())
+    try:
+        os.write(writes, b"data")
+        ends = threading.Thread(target=pipe.end, daemon=True)
+        ends.start()
+        ends.join(30)
+        assert not ends.is_alive()
+        assert taken in ({b"data"}, {b"data", b"more"})
+    finally:
+        goes_on = False
+        os.close(writes)
