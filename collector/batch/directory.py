@@ -256,9 +256,12 @@ def open_plain(directory_fd: int, name: str) -> int:
         OSError: As `os.open`, or it is a link or no plain file.
     """
     fd = open_private(name, _READ, dir_fd=directory_fd)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", name)  # noqa: TRY301
+    except BaseException:
         close_private(fd, locked=False)
-        raise OSError(errno.EINVAL, "it is no plain file", name)
+        raise
     return fd
 
 

@@ -345,9 +345,12 @@ class Keeper:
             if error.errno in {errno.ELOOP, errno.ENXIO}:
                 raise FileExistsError(errno.EEXIST, "it is no plain file", name) from error
             raise
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise FileExistsError(errno.EEXIST, "it is no plain file", name)  # noqa: TRY301
+        except BaseException:
             close_private(fd, locked=False)
-            raise FileExistsError(errno.EEXIST, "it is no plain file", name)
+            raise
         return fd
 
 

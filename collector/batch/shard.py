@@ -85,10 +85,18 @@ class Shard:
         return 0 if fd < 0 else os.fstat(fd).st_size
 
     def line(self, at: int) -> bytes:
-        """Return the line that begins there; b"" if there is none."""
+        """Return the line that begins there; b"" if there is none.
+
+        Raises:
+            BatchError: It cannot be read.
+        """
         size = 4096
         while True:
-            data = os.pread(self.journal(), size, at)
+            journal = self.journal()
+            try:
+                data = os.pread(journal, size, at)
+            except OSError as error:
+                raise refused(error, os.path.join(self.path, JOURNAL_NAME)) from error
             line, end, _ = data.partition(b"\n")
             if end or len(data) < size:
                 return line + end
@@ -115,9 +123,17 @@ class Shard:
             yield rest
 
     def packs(self) -> list[int]:
-        """Return the numbers of all packs."""
+        """Return the numbers of all packs.
+
+        Raises:
+            BatchError: They cannot be told.
+        """
         found = []
-        for name in os.listdir(self.fd):
+        try:
+            names = os.listdir(self.fd)
+        except OSError as error:
+            raise refused(error, self.path) from error
+        for name in names:
             number = name.removeprefix("pack-")
             if number.isdecimal() and number != name and pack_name(int(number)) == name:
                 found.append(int(number))
@@ -184,6 +200,7 @@ class Shard:
 
     def _read_pack(self, place: Packed) -> bytes:
         data, name = b"", pack_name(place.pack)
+        reason = f"{name} cannot be read to its end"
         try:
             data = os.pread(self._open(name), place.size, place.at)
         except FileNotFoundError:
@@ -191,8 +208,10 @@ class Shard:
         except BatchError:
             if not missing(place, self):  # it is there, and cannot be opened: the error says why
                 raise
+        except OSError as error:
+            reason = f"{name} cannot be read: {error.strerror}"
         if len(data) != place.size:
-            reason = missing(place, self) or f"{name} cannot be read to its end"
+            reason = missing(place, self) or reason
             path = os.path.join(self.path, name)
             raise OutputLostError(errno.EIO, f"the output is lost: {reason}", path)
         return data

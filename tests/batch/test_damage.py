@@ -1,15 +1,19 @@
 """What is not all there counts as not there: it is named, it runs again, and nothing raises."""
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from collector import Batch, BatchError, OutputLostError, SpillError
+from collector.batch import directory, keeping, shard
 from tests.support.batchdir import ended, journal, output, run, writer
+from tests.support.faultyos import FaultyOs
 
 INPUTS = ["a", "b", "c"]
 LARGE = {"b": 70_000}
@@ -218,6 +222,44 @@ def test_what_is_incomplete_runs_again_and_is_named(
     for text in again:
         assert f"job-{text} counts as not done" in caplog.text
     assert_whole(path)
+    assert run(path, INPUTS, sizes=LARGE) == []
+
+
+def test_what_the_disk_does_not_give_back_is_one_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made(tmp_path / "b")
+    disk = FaultyOs(monkeypatch, shard)
+    with Batch.open(path) as batch:
+        record = next(iter(batch))
+        for read in (record.output, record.log, record.value):
+            disk.fail("pread", error=errno.EIO)
+            with pytest.raises(OutputLostError, match=r"error: '.*/shard-0/pack-000001'$"):
+                read()
+        disk.fail("pread", error=errno.EIO)
+        with pytest.raises(BatchError, match=r"error: '.*/shard-0/journal.jsonl'$"):
+            next(iter(batch))
+        assert disk.fired == 4
+    disk.fail("listdir", error=errno.EIO)
+    with pytest.raises(BatchError, match=r"error: '.*/shard-0'$"):
+        run(path, INPUTS, sizes=LARGE)
+    disk.heal()
+    assert run(path, INPUTS, sizes=LARGE) == []
+
+
+@pytest.mark.parametrize("module", [directory, keeping])
+def test_a_file_at_which_nobody_can_look_stays_open_no_longer_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    """That no descriptor is left is looked at after every test."""
+    path = made(tmp_path / "b")
+    disk = FaultyOs(monkeypatch, module)
+    for call in (1, 2):
+        disk.fail("fstat", at=call, error=errno.EIO)
+        with pytest.raises(BatchError, match="Input/output error"):
+            run(path, INPUTS, sizes=LARGE)
+    assert disk.fired == 2
+    disk.heal()
     assert run(path, INPUTS, sizes=LARGE) == []
 
 
