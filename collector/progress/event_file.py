@@ -6,6 +6,7 @@ Runs in:    the parent, in any thread.
 Owns:       the file, until `close`.
 Invariants: I1  a line is one write(2): whoever reads meanwhile sees whole lines, and lines of two
                 threads are not mixed.
+                A file that takes a part of one loses that part again.
             I2  a file that takes no more stops no job: it is given up, and that is said once.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final, final
 
 from collector.progress.ends import Ended, How
-from collector.progress.outlet import has_room, is_over
+from collector.progress.outlet import cut_short, has_room, is_over
 
 VERSION: Final = 1
 
@@ -85,7 +86,7 @@ class EventFile:
             os.close(fd)
 
     def _write_whole(self, fd: int, data: bytes) -> None:
-        begun_s = time.monotonic()
+        begun_s, size = time.monotonic(), len(data)
         while data:
             try:
                 data = data[os.write(fd, data) :]
@@ -93,3 +94,6 @@ class EventFile:
                 if is_over(begun_s, self.patience_s):
                     raise TimeoutError(errno.ETIMEDOUT, "nobody reads it") from None
                 has_room(fd, math.inf if self.patience_s is None else self.patience_s)
+            except OSError:
+                cut_short(fd, size - len(data))
+                raise

@@ -112,6 +112,19 @@ def is_over(begun_s: float, patience_s: float | None) -> bool:
     return patience_s is not None and time.monotonic() >= begun_s + patience_s
 
 
+def cut_short(fd: int, taken_bytes: int) -> None:
+    """Take off a file again what it took of a line that it did not take whole; never raises.
+
+    What others have appended since stays, and then so does the piece.
+    """
+    with contextlib.suppress(OSError):  # a FIFO, or a disk that refuses this too
+        end = os.lseek(fd, 0, os.SEEK_CUR)
+        status = os.fstat(fd)
+        if taken_bytes and stat.S_ISREG(status.st_mode) and status.st_size == end:
+            os.ftruncate(fd, end - taken_bytes)
+            os.lseek(fd, -taken_bytes, os.SEEK_CUR)
+
+
 def reader_folds() -> bool:
     """Tell whether GitHub Actions reads what is written: it folds groups, and obeys commands."""
     return os.environ.get("GITHUB_ACTIONS") == "true"

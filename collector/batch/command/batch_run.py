@@ -145,7 +145,8 @@ def _rehearse(request: Request, command: Command, inputs: Given) -> int:
                     if request.output is not None:
                         # On one line: what stands on the next would be a command of the shell.
                         text += f"  # {escaped(why(one.key)) if why else 'it has never run'}"
-                    stdout.write(bytes_of(text) + b"\n")
+                    with _naming_stdout():
+                        stdout.write(bytes_of(text) + b"\n")
         except BrokenPipeError:
             return CLOSED_STDOUT
         except SourceError as error:
@@ -161,11 +162,21 @@ def _stdout_that_may_fail() -> Iterator[BinaryIO]:
         raise OSError(errno.EBADF, f"cannot write to stdout: {os.strerror(errno.EBADF)}")
     try:
         yield sys.stdout.buffer  # a shell is to read the same bytes
-        sys.stdout.flush()
+        with _naming_stdout():
+            sys.stdout.flush()
     except OSError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise
+
+
+@contextlib.contextmanager
+def _naming_stdout() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise OSError(number, f"cannot write to stdout: {os.strerror(number)}") from error
 
 
 # -- a run -----------------------------------------------------------------------------------------

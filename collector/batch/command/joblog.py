@@ -3,13 +3,14 @@ r"""GNU parallel's log of jobs: a tab-separated file of nine columns, for other 
 Runs in:    the parent.
 Owns:       the file.
 Invariants: I1  one line a job, whatever its inputs hold: what would end a line or a column is
-                escaped, as `\n`, `\t`, `\r`, `\0` and `\\`.
+                escaped, as `\n`, `\t`, `\r`, `\0` and `\\`. Each is whole, also on a full disk.
 """
 
 import os
 from typing import Final, NamedTuple, final
 
 from collector.batch.command.printing import bytes_of
+from collector.progress.outlet import cut_short
 
 _HEAD: Final = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
@@ -59,5 +60,10 @@ class JobLog:
 
     def _write(self, text: str) -> None:
         data = bytes_of(text)
-        while data:
-            data = data[os.write(self._fd, data) :]
+        size = len(data)
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            cut_short(self._fd, size - len(data))
+            raise
