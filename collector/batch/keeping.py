@@ -170,7 +170,7 @@ class Keeper:
         self._unsynced: set[int] = set()
         self._directories: set[str] = set()
         self._fd = -1
-        self._cut_at = -1
+        self._uncut: range | None = None
         _refuse_links(os.path.join(shard.path, FILES_NAME))
         try:
             self._fd = self._open(JOURNAL_NAME)
@@ -192,9 +192,7 @@ class Keeper:
             SpillError: They cannot be written; none of them is there then.
         """
         try:
-            if self._cut_at >= 0:
-                os.ftruncate(self._fd, self._cut_at)
-                self._cut_at = -1
+            self._cut_now()
             begin = _append(self._fd, data, self._cannot_cut, sync=sync)
         except OSError as error:
             raise spill_error(error, os.path.join(self._shard.path, JOURNAL_NAME)) from error
@@ -204,10 +202,18 @@ class Keeper:
     @property
     def is_uncut(self) -> bool:
         """Whether the journal may still have lines that were to be taken back."""
-        return self._cut_at >= 0
+        return self._uncut is not None
 
     def _cannot_cut(self, begin: int) -> None:
-        self._cut_at = begin
+        self._uncut = range(begin, os.lseek(self._fd, 0, os.SEEK_CUR))
+
+    def _cut_now(self) -> None:
+        """Take off what could not be taken back; what others have appended behind it stays."""
+        uncut = self._uncut
+        if uncut is not None:
+            if os.lseek(self._fd, 0, os.SEEK_END) == uncut.stop:
+                os.ftruncate(self._fd, uncut.start)
+            self._uncut = None
 
     def pack(self, data: bytes) -> Packed:
         """Append bytes to a pack.

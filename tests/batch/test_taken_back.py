@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import filelock
 import pytest
 
 from collector import Batch, SpillError
@@ -53,6 +54,29 @@ def test_a_line_that_cannot_be_cut_off_at_once_is_before_the_next(
     with writer(path) as writing:
         writing.store(writing.task("a"), ended(output("a", size)))
     assert results(path) == {"a": output("a", size), "b": output("b", size)}
+
+
+def test_what_another_process_has_appended_meanwhile_is_not_cut_off(
+    tmp_path: Path, disk: FaultyOs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where locks are refused there may be one; the line before its own counts then."""
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    path = tmp_path / "b"
+    with writer(path, options=DURABLE) as one, writer(path) as other:
+        one.store(one.task("a"), ended(output("a", 70_000)))
+        disk.fail("fsync", at=3, error=errno.EIO)
+        disk.fail("ftruncate", error=errno.EIO)
+        with pytest.raises(SpillError):
+            one.flush()
+        assert disk.fired == 2
+        other.store(other.task("b"), ended(output("b")))
+        one.store(one.task("c"), ended(output("c")))
+        one.flush()
+    assert results(path) == {"a": output("a", 70_000), "b": output("b"), "c": output("c")}
 
 
 def test_nothing_is_written_behind_half_a_line(
