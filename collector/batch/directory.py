@@ -171,7 +171,11 @@ class BatchDirectory(Closable):
         self._close()
 
     def _refuse_unless_empty(self) -> None:
-        others = [name for name in os.listdir(self.fd) if not _PART_NAME.fullmatch(name)]
+        try:
+            names = os.listdir(self.fd)
+        except OSError as error:
+            raise refused(error, self.path) from error
+        others = [name for name in names if not _PART_NAME.fullmatch(name)]
         if not others:
             return
         if any(_SHARD.fullmatch(name) for name in others):

@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Any, Final
 
-from collector.batch.directory import BatchDirectory, What
+from collector.batch.directory import BatchDirectory, What, refused
 from collector.batch.history import History
 from collector.errors import BatchError
 from collector.logger import PackageLogger
@@ -25,7 +25,10 @@ def refuse_others(directory: BatchDirectory) -> None:
     Raises:
         BatchError: It is one.
     """
-    owner = os.fstat(directory.fd).st_uid
+    try:
+        owner = os.fstat(directory.fd).st_uid
+    except OSError as error:
+        raise refused(error, directory.path) from error
     if owner != os.geteuid():
         message = f"the batch belongs to user {owner}, not to you ({os.geteuid()})"
         raise BatchError(errno.EPERM, message, directory.path)

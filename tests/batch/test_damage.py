@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from collector import Batch, BatchError, OutputLostError, SpillError
-from collector.batch import directory, keeping, shard
+from collector.batch import directory, keeping, remarks, shard
 from tests.support.batchdir import ended, journal, output, run, writer
 from tests.support.faultyos import FaultyOs
 
@@ -245,6 +245,18 @@ def test_what_the_disk_does_not_give_back_is_one_error_that_names_the_file(
         run(path, INPUTS, sizes=LARGE)
     disk.heal()
     assert run(path, INPUTS, sizes=LARGE) == []
+
+
+@pytest.mark.parametrize(("module", "call"), [(remarks, "fstat"), (directory, "listdir")])
+def test_a_directory_that_cannot_be_looked_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, call: str
+) -> None:
+    disk = FaultyOs(monkeypatch, module)
+    disk.fail(call, error=errno.ESTALE)
+    with pytest.raises(BatchError, match=r"Stale file handle: '.*/b'$"):
+        run(tmp_path / "b", INPUTS)
+    assert disk.fired == 1
+    assert run(tmp_path / "b", INPUTS) == INPUTS
 
 
 @pytest.mark.parametrize("module", [directory, keeping])
