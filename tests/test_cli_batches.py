@@ -202,3 +202,9 @@ def test_what_is_no_batch_is_one_line_and_2(command: str, tmp_path: Path, called
 def test_a_template_that_is_none_is_2(batch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", os.fspath(batch), "{nothing}"]) == 2
     assert "has a field {nothing}" in capsys.readouterr().err
+
+
+def test_only_the_words_that_must_be_there_are_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["cat"])
+    assert capsys.readouterr().err.endswith("the following arguments are required: DIR\n")

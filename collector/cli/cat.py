@@ -30,7 +30,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "those of the inputs and keys that are named, in that order.",
     )
     add_directory_to(cat)
-    cat.add_argument("wanted", metavar="INPUT|KEY", nargs="*", help="an input, or a job's key")
+    cat.add_argument(
+        "wanted", metavar="INPUT|KEY", nargs="*", default=[], help="an input, or a job's key"
+    )
     cat.add_argument("--log", action="store_true", help="print logs, not outputs")
     cat.add_argument(
         "--failed", action="store_true", help="print what failed jobs left, not what others wrote"
