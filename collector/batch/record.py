@@ -94,19 +94,24 @@ class AttemptRecord:
         Raises:
             OutputLostError: It is not all there, or was dropped since a later attempt succeeded.
         """
-        out = self._ended.out
-        if not self.kept and isinstance(out, Saved):  # under that name may be another one's
-            message = "the output is lost: a later attempt has replaced it"
-            raise OutputLostError(errno.ENOENT, message, out.path)
-        return self._shard.output(out, complete=self.status == "done")
+        lost = "the output is lost: a later attempt has replaced it"
+        return self._part(self._ended.out, lost)
 
     def log(self) -> Output:
         """Return what it printed; raises as `output`."""
-        return self._shard.output(self._ended.log, complete=self.status == "done")
+        lost = "what the job printed is lost: a later attempt has replaced it"
+        return self._part(self._ended.log, lost)
 
     def pickled(self) -> bytes:
         """Return the pickled value, or the pickled exception; raises as `output`."""
         return self._shard.read(self._ended.value)
+
+    def _part(self, place: Place | None, lost: str) -> Output:
+        if place is not None and not self.kept:
+            # A pack has the bytes still; under a name of the user's may be those of another one.
+            path = place.path if isinstance(place, Saved) else ""
+            raise OutputLostError(errno.ENOENT, lost, path)
+        return self._shard.output(place, complete=self.status == "done")
 
     @property
     def places(self) -> tuple[Place | None, Place | None, Place | None]:

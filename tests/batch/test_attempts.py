@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from collector import Batch
+from collector import Batch, OutputLostError
 from collector.batch.writer import Options
+from collector.store.output.output import Output
 from tests.support.batchdir import ended, failed, journal, run, writer
 
 SIZE = 100_000
@@ -45,3 +46,23 @@ def test_failures_that_are_kept_have_files_of_their_own(tmp_path: Path, durable:
         (record,) = batch
         assert [a.output().read()[:1] for a in record.attempts] == [b"1", b"2"]
     assert journal(tmp_path / "b").read_text().count('"before":{"shard"') == 1
+
+
+@pytest.mark.parametrize("size", [1, SIZE])
+def test_what_a_later_attempt_has_replaced_is_not_given_for_kept(tmp_path: Path, size: int) -> None:
+    with writer(tmp_path / "b") as writing:
+        task = writing.task("a", name="job-a")
+        first = failed(b"1" * size)
+        first.log = Output.in_memory(b"3" * size, chunks=1)
+        writing.store(task, first)
+        writing.store(task, ended(b"2" * size))
+    with Batch.open(tmp_path / "b") as batch:
+        (record,) = batch
+        replaced, last = record.attempts
+        assert [replaced.kept, last.kept] == [False, True]
+        why = "is lost: a later attempt has replaced it"
+        with pytest.raises(OutputLostError, match=f"the output {why}"):
+            replaced.output()
+        with pytest.raises(OutputLostError, match=f"what the job printed {why}"):
+            replaced.log()
+        assert last.output().read() == b"2" * size
