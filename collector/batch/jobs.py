@@ -101,8 +101,6 @@ class KeptJob(Job[Any]):
     def __init__(self, keeps: Keeps, task: Task, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.task: Final = task
-        self.wanted_dead = False
-        """Whether `kill` was called: else whoever shut the Collector down has killed it."""
         self.spent: Final = Spent()
         self._keeps = keeps
         self._ending: Ending | None = None

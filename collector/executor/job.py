@@ -57,6 +57,8 @@ class Job(Future[R], Generic[R]):
     """Attempts that were jobs of their own, before this one."""
     reruns = 0
     """How often it has been run again, also where that is no further attempt."""
+    wanted_dead = False
+    """Whether somebody wanted this job killed: else its Collector was shut down, or halted."""
     at_count: Callable[[Mapping[str, float]], object] | None = None
     """Hears of what the job counts, in a thread of the pool's."""
     # What most jobs that wait have alike stands here: 100,000 of them are kept in memory.

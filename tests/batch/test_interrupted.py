@@ -11,11 +11,22 @@ from typing import Any
 
 import pytest
 
-from collector import Batch, BatchError, Collector, JobKilledError, JobTimeoutError, Retry
+from collector import (
+    Batch,
+    BatchError,
+    Collector,
+    Job,
+    JobKilledError,
+    JobTimeoutError,
+    Progress,
+    Retry,
+)
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter, Task
+from collector.cli.program import main
 from tests.support.batchdir import journal, run, writer
 from tests.support.batchjobs import double, double_later, fails_first, forever, noted
+from tests.support.inside import run_directory
 
 
 def events(path: Path, kind: str) -> list[Any]:
@@ -66,6 +77,24 @@ def test_a_job_that_the_user_kills_has_failed(tmp_path: Path) -> None:
         assert record.output().text() == "talks"
         with pytest.raises(JobKilledError):
             record.value()
+
+
+def test_a_job_that_collector_kill_ends_has_failed(tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def ask(job: Job[Any], _: Progress) -> None:
+        if not asked.is_set():
+            asked.set()
+            run = run_directory(collector)
+            assert main(["kill", "--root", str(run.parent), run.name, str(job.id)]) == 0
+
+    with Collector(1, progress=False, temp_root=tmp_path / "r", on_progress=ask) as collector:
+        (job,) = collector.collect(forever, ["talks"], batch=tmp_path / "b")
+        assert isinstance(job.exception(), JobKilledError)
+    with Batch.open(tmp_path / "b") as batch:
+        (record,) = batch
+        assert record.attempts[0].status == "killed"
+        assert record.output().text() == "talks"
 
 
 def test_a_time_out_is_kept_as_one(tmp_path: Path) -> None:

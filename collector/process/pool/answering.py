@@ -301,6 +301,7 @@ class Answering:
             connection.answer.append((pack_answer(self._asked.describe()), None))
         elif question.kind == "kill":
             job = self._one(question.job or "")
+            job.wanted_dead = True
             self._asked.kill(job.id)
             told = {"job": job.known_as or job.id, "name": job.name}
             connection.answer.append((pack_answer(told), None))

@@ -34,9 +34,11 @@ class Followable(Watched, Protocol):
 
     Attributes:
         known_as: The number by which they know it; 0 if that is its own.
+        wanted_dead: Whether one of them wanted it killed.
     """
 
     known_as: int
+    wanted_dead: bool
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
