@@ -14,6 +14,7 @@ import contextlib
 import os
 import pickle
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -115,9 +116,13 @@ class Recorder:
         """All jobs have been yielded."""
         self._how = "complete"
 
-    def leave(self) -> None:
-        """No further job will come. Waits for the end if none runs; else that comes by itself."""
-        if os.getpid() != self._pid:
+    def leave(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        """No further job will come. Waits for the end if none runs; else that comes by itself.
+
+        A program that ends with a `collect` in a global variable calls this last of all, when this
+        module has no names left, and no thread runs.
+        """
+        if is_ending() or os.getpid() != self._pid:
             return  # the lock may have been held at the fork
         with self._lock:
             first, self._left = not self._left, True

@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +97,22 @@ def test_a_job_that_collector_kill_ends_has_failed(tmp_path: Path) -> None:
         (record,) = batch
         assert record.attempts[0].status == "killed"
         assert record.output().text() == "talks"
+
+
+def test_a_script_may_end_with_a_collect_that_was_not_read_to_its_end(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from collector import *\n"
+        "def measure(text): yield text\n"
+        "collector = Collector(1)\n"
+        f"jobs = collector.collect(measure, ['a', 'bc'], batch={str(tmp_path / 'b')!r})\n"
+        "next(jobs)\n"
+        "collector.shutdown()\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, check=True)
+    assert ended.stderr == b""
+    with Batch.open(tmp_path / "b") as batch:
+        assert [record.output().text() for record in batch] == ["a", "bc"]
 
 
 def test_a_time_out_is_kept_as_one(tmp_path: Path) -> None:
