@@ -149,7 +149,7 @@ class Processes(RuleBasedStateMachine):
         if outcome is Outcome.KILLED and not job.kills:
             assert left, "nobody wanted this job killed"
             assert job.entry.attempt > 1, "a job is killed that could have been cancelled"
-            assert job.entry.worker is None, "a job is killed that ran, and that nobody killed"
+            assert not any(worker.running is job.entry for worker in self.workers.values())
         if outcome is Outcome.CANCELLED:
             assert left or job.kills, "nobody wanted this job cancelled"
             assert not job.runs, "a job is cancelled that has run"
