@@ -2,13 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from collector import Batch
 from tests.support.jobs import METHODS
 from tests.support.leaks import wait_until
+from tests.support.person import ROOT
 from tests.support.tree import script
 
 each_method = pytest.mark.parametrize(
@@ -55,6 +59,41 @@ print("fine", flush=True)
         assert running.hear() == "fine"
         assert running.process.wait() == 0
         assert running.gone()
+
+
+RUN_COMMANDS: Final = """
+import os, sys
+from tests.support.sandbox import refuse
+refuse("pidfd_open")
+os.execv(sys.executable, [sys.executable, "-m", "collector", "run", *sys.argv[1:]])
+"""
+
+
+def test_without_pidfds_commands_are_run_and_ended_too(tmp_path: Path) -> None:
+    """One leaves a process that holds its stdout: its own end counts all the same."""
+    command = (
+        "case {} in slow) sleep 1000;; fails) exit 7;; back) sleep 1000 & echo $! > pid;; esac; "
+        "echo {}"
+    )
+    words = ["--show", "none", "-k", "-o", "batch", "--timeout", "2", command]
+    inputs = ["first", "fails", "slow", "back", "last"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_COMMANDS, *words, ":::", *inputs],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.fspath(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert (done.stdout, done.returncode) == (b"first\nback\nlast\n", 2)
+    with Batch.open(tmp_path / "batch") as batch:
+        ends = {record.input: record.last and record.last.status for record in batch}
+    assert ends.pop("slow") == "timeout"
+    assert ends.pop("fails") == "error"
+    assert set(ends.values()) == {"done"}
 
 
 @each_method

@@ -28,6 +28,7 @@ from collector.batch.command.ended import CommandError, CommandTimeoutError, End
 from collector.batch.command.shell import ShellTemplate
 from collector.batch.command.template import Inputs, Words
 from collector.errors import RetryLater
+from collector.process.start.launcher import open_pidfd
 from collector.process.worker.running import current_job
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _PIPE_BYTES: Final = 1024 * 1024
 _INT: Final = struct.Struct("i")
 _LONGEST_POLL_MS: Final = 2**31 - 1
 """25 days; then it is asked again."""
+_LOOK_AGAIN_MS: Final = 10
+"""So often is looked whether a command has ended, where no descriptor tells."""
 _RESET: Final = tuple(
     number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)
 )
@@ -172,7 +175,12 @@ class _Child:
         self._deadline_s: float | None = None
         self._limit_s = 0.0
         self._out, out = os.pipe()
-        self._err, err = os.pipe()
+        try:
+            self._err, err = os.pipe()
+        except OSError:
+            os.close(self._out)
+            os.close(out)
+            raise
         own = self._job.lead(-os.fstat(out).st_ino)
         try:
             self._pid = _spawn(arguments, environment, (out, err), own_group=own)
@@ -187,13 +195,20 @@ class _Child:
         self._group = self._pid if own else 0
         if own:
             self._job.lead(self._pid)
-        self._death = os.pidfd_open(self._pid)
+        self._death: int | None = None
+        """A descriptor that tells of its end; None where there are none."""
+        self._is_there = True
+        try:
+            self._death = open_pidfd(self._pid)
+        except OSError as error:
+            self.__exit__()
+            raise self._not_started(arguments, error) from None
 
     def __enter__(self) -> "_Child":
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._death >= 0:  # broken off, by a full disk for example
+        if self._is_there:  # broken off, by a full disk for example
             self._send(signal.SIGKILL)
             self._reap()
         os.close(self._out)
@@ -216,7 +231,8 @@ class _Child:
     def _take_all(self, plan: Plan) -> None:
         poller = select.poll()
         for fd in (self._out, self._err, self._death):
-            poller.register(fd, select.POLLIN)
+            if fd is not None:
+                poller.register(fd, select.POLLIN)
         while True:
             for fd, _ in poller.poll(self._pause_ms()):
                 if fd == self._death:
@@ -224,11 +240,18 @@ class _Child:
                     return
                 if not self._take(fd, _READ_BYTES, plan):
                     poller.unregister(fd)
+            if self._death is None and self._has_ended():
+                self._drain(plan)
+                return
             if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
                 if not self._asked:
                     self._timed_out = True
                     self._why = f"ran longer than its {self._limit_s:g} s, and was ended"
                 self._end_it(plan)
+
+    def _has_ended(self) -> bool:
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._pid, options) is not None
 
     def _take(self, fd: int, size: int, plan: Plan) -> int:
         data = os.read(fd, size)
@@ -271,9 +294,10 @@ class _Child:
         self._deadline_s = time.monotonic() + plan.grace_s
 
     def _pause_ms(self) -> float | None:
+        longest_ms = _LONGEST_POLL_MS if self._death is not None else _LOOK_AGAIN_MS
         if self._deadline_s is None:
-            return None
-        return min(max(0.0, self._deadline_s - time.monotonic()) * 1000 + 1, _LONGEST_POLL_MS)
+            return None if self._death is not None else longest_ms
+        return min(max(0.0, self._deadline_s - time.monotonic()) * 1000 + 1, longest_ms)
 
     def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -286,8 +310,9 @@ class _Child:
         if self._asked:  # what ends a command ends its group
             self._send(signal.SIGKILL)
         self._job.lead(0)
-        os.close(self._death)
-        self._death = -1
+        if self._death is not None:
+            os.close(self._death)
+        self._is_there = False
         return os.waitpid(self._pid, 0)[1]
 
     def _fail(self, code: int, seconds: float) -> NoReturn:

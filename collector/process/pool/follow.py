@@ -101,7 +101,7 @@ class Following(Generic[AnyStr]):
 
     Raises (while iterating, after the last byte):
         BaseException: What the job raised, if it failed.
-        RunsAgainError: The job failed, or asked to be run later, and is run again; follow it anew.
+        JobError: The job failed, or asked to be run later, and is run again; follow it anew.
         CancelledError: The job was cancelled.
         UnicodeDecodeError: As text, where a byte is no UTF-8; or a job that has not failed ended
             within a character.
