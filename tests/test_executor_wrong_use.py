@@ -39,6 +39,7 @@ from tests.support.tiers import each_method
         ({"retries": -1}, ValueError, "retries must be at least 0; it is -1"),
         ({"retries": None}, TypeError, "retries must be a whole number or a Retry, not None"),
         ({"initializer": 42}, TypeError, "initializer must be a callable"),
+        ({"initializer": print, "initargs": 5}, TypeError, "initargs must be a tuple, not 5"),
         ({"on_progress": 42}, TypeError, "on_progress must be callable"),
         ({"mp_context": "thread"}, ValueError, "mp_context must be one of forkserver, spawn, fork"),
         ({"mp_context": 42}, TypeError, "mp_context must be a context"),

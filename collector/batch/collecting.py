@@ -228,7 +228,10 @@ class _Names:
         if isinstance(make, Template):
             name = make.name(item, key=task.key, seq=task.seq, name=task.name)
         else:
-            name = os.fsdecode(make(item))
+            made = make(item)
+            if not isinstance(made, str | bytes | os.PathLike):
+                raise TypeError(f"the function save= must return a path, not {made!r}")
+            name = os.fsdecode(made)
             if not names_a_file(name):
                 raise ValueError(f"{name!r}, of the function save=, names no file")
         path = os.path.abspath(os.path.join(self._base, name))

@@ -155,6 +155,8 @@ class Collector(Executor):
         ).checked()
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(initargs, Iterable):
+            raise TypeError(f"initargs must be a tuple, not {initargs!r}")
         self._options = Options(
             timeout=timeout,
             retries=retries,

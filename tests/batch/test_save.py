@@ -131,6 +131,11 @@ def test_a_function_may_say_the_names(tmp_path: Path) -> None:
     assert (tmp_path / "70000.bin").read_bytes() == bytes(70_000)
 
 
+def test_a_function_that_says_no_name_fails_its_job_with_a_line(tmp_path: Path) -> None:
+    found = collect(["a"], tmp_path / "b", lambda _text: 3)
+    assert str(found["a"][1]) == "the function save= must return a path, not 3"
+
+
 @pytest.mark.parametrize("name", ["out/a\0b", "", b"out/", "out/..", ".", "out/\ud800"])
 def test_a_name_that_no_file_can_have_fails_its_job_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | bytes

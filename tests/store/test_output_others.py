@@ -195,9 +195,10 @@ def test_an_error_of_the_disk_while_reading_is_an_error(monkeypatch: pytest.Monk
     output = on_disk(b"abc")
     faulty = FaultyOs(monkeypatch, reader_module)
     faulty.fail("readv", error=errno.EIO)
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(OSError, match="Input/output error") as told:
         output.read()
     assert faulty.fired == 1
+    assert told.value.filename == os.fspath(files()[0])
     assert output.read() == b"abc"
 
 

@@ -162,6 +162,35 @@ def run(call: Call) -> Ended:
 
 
 @final
+class _End:
+    """When a child of this process has ended: a descriptor tells, or else it is looked for.
+
+    Raises:
+        OSError: No descriptor is to be had.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        found = open_pidfd(pid)
+        self.descriptors = [] if found is None else [found]
+        """One becomes readable then, unless there are none here."""
+        self.longest_ms = None if self.descriptors else _LOOK_AGAIN_MS
+        """For so long it can be waited."""
+
+    def has_come(self, ready: Sequence[int]) -> bool:
+        """Tell, by the descriptors that can be read; the child is not collected."""
+        if self.descriptors:
+            return self.descriptors[0] in ready
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._pid, options) is not None
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        for fd in self.descriptors:
+            os.close(fd)
+
+
+@final
 class _Child:
     """A running command."""
 
@@ -174,41 +203,33 @@ class _Child:
         self._asked = self._timed_out = False
         self._deadline_s: float | None = None
         self._limit_s = 0.0
-        self._out, out = os.pipe()
-        try:
-            self._err, err = os.pipe()
-        except OSError:
-            os.close(self._out)
-            os.close(out)
-            raise
+        self._pid = self._group = 0
+        """Of the command and its group, while it is there."""
+        self._out, self._err, out, err = _two_pipes()
         own = self._job.lead(-os.fstat(out).st_ino)
         try:
             self._pid = _spawn(arguments, environment, (out, err), own_group=own)
+            self._group = self._pid if own else 0
+            self._end = _End(self._pid)
         except (OSError, ValueError) as error:
+            self._let_go()
             self._job.lead(0)
-            os.close(self._out)
-            os.close(self._err)
             raise self._not_started(arguments, error) from None
         finally:
             os.close(out)
             os.close(err)
-        self._group = self._pid if own else 0
         if own:
             self._job.lead(self._pid)
-        self._death: int | None = None
-        """A descriptor that tells of its end; None where there are none."""
-        self._is_there = True
-        try:
-            self._death = open_pidfd(self._pid)
-        except OSError as error:
-            self.__exit__()
-            raise self._not_started(arguments, error) from None
 
     def __enter__(self) -> "_Child":
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._is_there:  # broken off, by a full disk for example
+        self._let_go()
+        self._end.close()
+
+    def _let_go(self) -> None:
+        if self._pid:  # broken off, by a full disk for example
             self._send(signal.SIGKILL)
             self._reap()
         os.close(self._out)
@@ -230,17 +251,14 @@ class _Child:
 
     def _take_all(self, plan: Plan) -> None:
         poller = select.poll()
-        for fd in (self._out, self._err, self._death):
-            if fd is not None:
-                poller.register(fd, select.POLLIN)
+        for fd in (self._out, self._err, *self._end.descriptors):
+            poller.register(fd, select.POLLIN)
         while True:
-            for fd, _ in poller.poll(self._pause_ms()):
-                if fd == self._death:
-                    self._drain(plan)
-                    return
-                if not self._take(fd, _READ_BYTES, plan):
+            ready = [fd for fd, _ in poller.poll(self._pause_ms())]
+            for fd in ready:
+                if fd in (self._out, self._err) and not self._take(fd, _READ_BYTES, plan):
                     poller.unregister(fd)
-            if self._death is None and self._has_ended():
+            if self._end.has_come(ready):
                 self._drain(plan)
                 return
             if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
@@ -248,10 +266,6 @@ class _Child:
                     self._timed_out = True
                     self._why = f"ran longer than its {self._limit_s:g} s, and was ended"
                 self._end_it(plan)
-
-    def _has_ended(self) -> bool:
-        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self._pid, options) is not None
 
     def _take(self, fd: int, size: int, plan: Plan) -> int:
         data = os.read(fd, size)
@@ -294,10 +308,10 @@ class _Child:
         self._deadline_s = time.monotonic() + plan.grace_s
 
     def _pause_ms(self) -> float | None:
-        longest_ms = _LONGEST_POLL_MS if self._death is not None else _LOOK_AGAIN_MS
         if self._deadline_s is None:
-            return None if self._death is not None else longest_ms
-        return min(max(0.0, self._deadline_s - time.monotonic()) * 1000 + 1, longest_ms)
+            return self._end.longest_ms
+        left_ms = max(0.0, self._deadline_s - time.monotonic()) * 1000 + 1
+        return min(left_ms, self._end.longest_ms or _LONGEST_POLL_MS)
 
     def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -310,10 +324,8 @@ class _Child:
         if self._asked:  # what ends a command ends its group
             self._send(signal.SIGKILL)
         self._job.lead(0)
-        if self._death is not None:
-            os.close(self._death)
-        self._is_there = False
-        return os.waitpid(self._pid, 0)[1]
+        pid, self._pid = self._pid, 0
+        return os.waitpid(pid, 0)[1]
 
     def _fail(self, code: int, seconds: float) -> NoReturn:
         number = -code if code < 0 else None
@@ -343,6 +355,18 @@ class _Child:
     def _error(self, kind: type[CommandError], why: str, ended: Ended) -> CommandError:
         job = self._job
         return kind(why, job.id, job.name, job.attempt, tuple(ended))
+
+
+def _two_pipes() -> tuple[int, int, int, int]:
+    """Return the ends to read from, then those to write to."""
+    out = os.pipe()
+    try:
+        err = os.pipe()
+    except OSError:
+        for fd in out:
+            os.close(fd)
+        raise
+    return out[0], err[0], out[1], err[1]
 
 
 def _spawn(

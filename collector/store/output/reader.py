@@ -115,7 +115,11 @@ class _FileReader(_Reader):
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         position = self.tell()
         wanted = memoryview(buffer).cast("B")[: max(0, self._size - position)]
-        taken = os.readv(self._fd, [wanted])
+        try:
+            taken = os.readv(self._fd, [wanted])
+        except OSError as error:  # of the disk: the system does not say of which file
+            error.filename = self.name
+            raise
         if not taken and len(wanted):
             reason = f"its file ends at {position} of {self._size} bytes"
             raise lost_error(errno.EIO, reason, self.name)
