@@ -27,6 +27,17 @@ def opened(directory: str) -> Iterator[Batch]:
         yield batch
 
 
+def tell_left_out(batch: Batch) -> int:
+    """Tell on stderr how many jobs have no result, in which state; return their number."""
+    counts = batch.status(0)
+    states = ("failed", "interrupted", "waiting")
+    found = {state: int(counts[state]) for state in states if counts[state]}
+    if found:
+        told = ", ".join(f"{count} {state}" for state, count in found.items())
+        complain(f"left out: {told}; see collector status")
+    return sum(found.values())
+
+
 def line(text: Any) -> str:
     """Escape what could steer a terminal."""
     return printable(str(text))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from collector.batch.batch import Batch
 from collector.batch.keys import Keys, key_text
 from collector.batch.record import Record, with_output
-from collector.cli.batches import add_directory_to, opened
+from collector.cli.batches import add_directory_to, opened, tell_left_out
 from collector.cli.printing import (
     DONE,
     NOT_DONE,
@@ -54,10 +54,8 @@ def _cat(arguments: argparse.Namespace) -> int:
                     status = NOT_DONE
                 elif not _print(record, log=arguments.log):
                     status = NOT_DONE
-        if not arguments.wanted and not arguments.failed:
-            counts = batch.status(0)
-            if counts["failed"] or counts["interrupted"] or counts["waiting"]:
-                status = NOT_DONE
+        if not arguments.wanted and not arguments.failed and tell_left_out(batch):
+            status = NOT_DONE
     return status
 
 

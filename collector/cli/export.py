@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from collector.cli.batches import add_directory_to, opened
+from collector.cli.batches import add_directory_to, opened, tell_left_out
 from collector.cli.printing import DONE, NOT_DONE, USAGE, complain, explained, printable, printing
 
 
@@ -39,6 +39,5 @@ def _export(arguments: argparse.Namespace) -> int:
             return USAGE
         were = "output was" if saved == 1 else "outputs were"
         print(f"{saved} {were} exported" + (f", {failed} not" if failed else ""))
-        status = batch.status(0)
-    missing = failed + status["failed"] + status["interrupted"] + status["waiting"]
-    return NOT_DONE if missing else DONE
+        left_out = tell_left_out(batch)
+    return NOT_DONE if failed or left_out else DONE
