@@ -55,7 +55,8 @@ class JobKilledError(JobError):
 class RetryLater(CollectorError):  # noqa: N818 - raised by a job to ask for something
     """A job raises it to be run later: no failure, and none of its retries is used up.
 
-    The gate of the resource is closed for so long for every job of it, and opens for one job first.
+    The gate of the resource is closed for so long for every job of it, and opens for one job first;
+    if that one asks again, another one is next.
 
     Args:
         after: Seconds.

@@ -144,14 +144,30 @@ def test_a_crash_of_the_one_that_tries_says_nothing_of_the_resource() -> None:
 def test_one_that_is_refused_again_closes_the_gate_again_and_uses_up_nothing() -> None:
     here = desk(2)
     here.submit(model(1, retry=Retry(error=0)), model(2))
+    tries = []
     for _ in range(5):
         for entry in list(here.running):
             here.refuse(entry, 3)
         here.wait(3)
-        assert here.numbers() == [1]
+        tries += here.numbers()
+    assert tries == [1, 2, 1, 2, 1]  # by turns
     assert here.running[0].attempt == 1
     here.end(here.running[0])
     assert here.settled == [(1, Outcome.RETURNED)]
+
+
+def test_one_that_asks_for_ever_holds_up_no_other_one() -> None:
+    here = desk(1)
+    here.submit(*(model(number) for number in range(1, 6)))
+    for _ in range(12):
+        (entry,) = here.running
+        if entry.job_id == 1:
+            here.refuse(entry, 3)
+            here.wait(3)
+        else:
+            here.end(entry)
+    assert here.numbers() == [1]
+    assert sorted(number for number, _ in here.settled) == [2, 3, 4, 5]
 
 
 def test_a_longer_pause_is_not_cut_short_by_a_shorter_one() -> None:

@@ -299,7 +299,7 @@ class Scheduler:
         return RunAgain(entry, end)
 
     def _judge_later(self, entry: Entry, end: End, later: Later, *, wanted: bool) -> Action:
-        """Put off a job that asks for it, and all that wait for the same resource."""
+        """Put off a job that asks for it, and its resource's others, behind which it goes again."""
         resource, until_s = later.resource or entry.resource, self._clock() + later.after_s
         if resource:
             self._waiting.close(resource, until_s)
@@ -311,7 +311,7 @@ class Scheduler:
         entry.count(Cause.LATER)
         entry.leave_worker()
         if resource == entry.resource and resource:
-            self._waiting.put_back(entry)
+            (self._waiting.add if used else self._waiting.put_back)(entry)
         else:
             self._waiting.put_off(entry, until_s)
         return RunLater(entry, end)
