@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from collector.process.start.forkserver import ForkServer
+from collector.process.start.launcher import Life
 from tests.support.dying_server import role
 
 
@@ -28,3 +29,18 @@ def test_a_child_runs_once_also_if_its_server_dies_before_it_can_tell_of_it(
         child.close()
     finally:
         server.close()
+
+
+def test_what_tells_of_the_life_of_a_process_closes_nothing_of_others_once_it_is_closed() -> None:
+    """A forked child closes the descriptors of each pool that it knows, also of one that ends."""
+    life = Life()
+    (fd,) = life.descriptors()
+    life.close()
+    other = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert other == fd  # the number is taken again
+        assert life.descriptors() == []
+        life.close()
+        os.fstat(other)
+    finally:
+        os.close(other)

@@ -101,12 +101,13 @@ class Life:
         self.fd = pidfd
 
     def descriptors(self) -> list[int]:
-        """Return every descriptor this holds."""
-        return [self.fd] if self._held is None else [self.fd, self._held]
+        """Return every descriptor this holds; once it is closed, their numbers are others'."""
+        return [fd for fd in (self.fd, self._held) if fd is not None and fd >= 0]
 
     def close(self) -> None:
         """Close them: without pidfds this looks like a death to those who watch."""
-        for fd in self.descriptors():
+        fds, self.fd, self._held = self.descriptors(), -1, None
+        for fd in fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
