@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.process.start import context
 from collector.process.start.forkserver import ForkServer
 from collector.process.start.launcher import Life
 from tests.support.dying_server import role
@@ -44,3 +45,18 @@ def test_what_tells_of_the_life_of_a_process_closes_nothing_of_others_once_it_is
         os.fstat(other)
     finally:
         os.close(other)
+
+
+def test_a_child_by_fork_begins_also_where_a_descriptor_that_is_not_for_it_is_closed_already() -> (
+    None
+):
+    closed, end = os.pipe()
+    os.close(closed)
+    pid = os.fork()
+    if not pid:
+        try:
+            context._run(lambda *_told: os._exit(7), [], b"", [closed, end])
+        finally:
+            os._exit(1)
+    os.close(end)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7

@@ -194,5 +194,6 @@ def _run(
 ) -> None:
     take_name(name_of(role))
     for fd in not_for_it:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # somebody's handler of forks has closed it: so be it
+            os.close(fd)
     role(descriptors, arguments)
