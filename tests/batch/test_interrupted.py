@@ -69,16 +69,21 @@ def test_a_ctrl_c_leaves_what_ran_interrupted_and_not_failed(tmp_path: Path) -> 
     assert ended == ["quick"]
 
 
-def test_a_job_that_the_user_kills_has_failed(tmp_path: Path) -> None:
-    with Collector(1, progress=False, on_progress=lambda job, _: job.kill()) as collector:
-        (job,) = collector.collect(forever, ["talks"], batch=tmp_path / "b")
-        assert isinstance(job.exception(), JobKilledError)
-    with Batch.open(tmp_path / "b") as batch:
+def assert_it_was_killed(path: Path) -> None:
+    """The only job of a batch has failed so, and what it had written is kept."""
+    with Batch.open(path) as batch:
         (record,) = batch
         assert record.attempts[0].status == "killed"
         assert record.output().text() == "talks"
         with pytest.raises(JobKilledError):
             record.value()
+
+
+def test_a_job_that_the_user_kills_has_failed(tmp_path: Path) -> None:
+    with Collector(1, progress=False, on_progress=lambda job, _: job.kill()) as collector:
+        (job,) = collector.collect(forever, ["talks"], batch=tmp_path / "b")
+        assert isinstance(job.exception(), JobKilledError)
+    assert_it_was_killed(tmp_path / "b")
 
 
 def test_a_job_that_collector_kill_ends_has_failed(tmp_path: Path) -> None:
@@ -93,10 +98,7 @@ def test_a_job_that_collector_kill_ends_has_failed(tmp_path: Path) -> None:
     with Collector(1, progress=False, temp_root=tmp_path / "r", on_progress=ask) as collector:
         (job,) = collector.collect(forever, ["talks"], batch=tmp_path / "b")
         assert isinstance(job.exception(), JobKilledError)
-    with Batch.open(tmp_path / "b") as batch:
-        (record,) = batch
-        assert record.attempts[0].status == "killed"
-        assert record.output().text() == "talks"
+    assert_it_was_killed(tmp_path / "b")
 
 
 def test_a_script_may_end_with_a_collect_that_was_not_read_to_its_end(tmp_path: Path) -> None:
