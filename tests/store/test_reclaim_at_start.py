@@ -11,7 +11,7 @@ import pytest
 from collector.store.rundir import kernel, reclaim
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.reclaim import start_sweep
-from tests.support.rundirs import make_orphan, names, run_code
+from tests.support.rundirs import make_orphan, names, place, run_code
 
 
 def wait_for_sweep() -> None:
@@ -106,6 +106,30 @@ class TestTheSweepAtStart:
         assert len(names(temp_root)) == 1
         go_on.set()
         wait_for_sweep()
+        assert names(temp_root) == []
+
+    def test_it_leaves_what_its_own_process_is_disposing_of(
+        self, temp_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Otherwise the process could end in the midst of it, and half of its own run stay."""
+        directory = RunDirectory.create(temp_root)
+        sweepers: list[str] = []
+        real = kernel.rename
+
+        def rename(*args: object, **kwargs: object) -> None:
+            sweepers.append(threading.current_thread().name)
+            real(*args, **kwargs)  # type: ignore[arg-type]
+
+        def sweep() -> None:
+            start_sweep(temp_root)
+            wait_for_sweep()
+
+        monkeypatch.setattr(kernel, "rename", rename)
+        # By the third lock, the one to remove it, its own is dropped: nothing keeps the sweep off.
+        point = place(monkeypatch, "flock", before=sweep, nth=3)
+        directory.dispose()
+        assert point.fired == 1
+        assert sweepers == [threading.current_thread().name]
         assert names(temp_root) == []
 
     def test_a_process_that_ends_meanwhile_does_not_wait_and_leaves_a_sweepable_rest(

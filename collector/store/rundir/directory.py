@@ -29,7 +29,13 @@ from collector.settings import DISPOSE_PATIENCE_S, DISPOSE_PAUSE_S, RUN_NAME_TRI
 from collector.states import move
 from collector.store.absolute import absolute_path
 from collector.store.rundir import cleanup, kernel
-from collector.store.rundir.claim import RUN_NAME, UNLOCKED_NAME, new_trash_name, sweep
+from collector.store.rundir.claim import (
+    RUN_NAME,
+    UNLOCKED_NAME,
+    disposed_here,
+    new_trash_name,
+    sweep,
+)
 from collector.store.rundir.locks import Lease, close_private, leads_to, loading, open_private
 from collector.store.rundir.owner import write_owner
 from collector.store.rundir.root import (
@@ -336,11 +342,13 @@ class RunDirectory:
         with cleanup.deferred():
             try:
                 self._state = move(TABLE, self._state, Event.BEGUN)
+                disposed_here.add(self.path.name)
                 self._open_again()
                 self._lease.drop()
                 failures = self._remove(patience_s)
                 self._state = move(TABLE, self._state, Event.DONE)
             finally:
+                disposed_here.discard(self.path.name)
                 if self._state is State.DISPOSING:
                     self._state = move(TABLE, self._state, Event.BROKEN_OFF)
             with contextlib.suppress(OSError):  # the program has closed it
@@ -410,6 +418,7 @@ class _OwnDirectories:
 
 _own: Final = _OwnDirectories()
 interpreter.in_forked_child(_own.start_afresh)
+interpreter.in_forked_child(disposed_here.clear)
 
 
 def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:

@@ -12,14 +12,14 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from collector.errors import RunDirectoryError
 from collector.logger import PackageLogger
 from collector.store.rundir import kernel
-from collector.store.rundir.claim import RootEntry, RunState, new_trash_name
+from collector.store.rundir.claim import RootEntry, RunState, disposed_here, new_trash_name
 from collector.store.rundir.contents import Contents, Tick, nothing
 from collector.store.rundir.root import PathName, Root, on_network, open_known_roots, open_root
 
@@ -210,14 +210,16 @@ def _names(root: Root) -> list[str]:
         return sorted(entry.name for entry in entries)
 
 
-def _sweep_root(root: Root, report: ReclaimReport, tick: Tick) -> None:
+def _sweep_root(
+    root: Root, report: ReclaimReport, tick: Tick, *, spared: Container[str] = ()
+) -> None:
     local_only = on_network(root)
     for name in _names(root):
         with RootEntry(root, name, local_only=local_only) as entry:
             found = entry.examine()
-            if found is RunState.STALE:
+            if found is RunState.STALE and name not in spared:
                 _reclaim_entry(entry, report, tick)
-            elif found is not RunState.GONE:
+            elif found not in {RunState.STALE, RunState.GONE}:
                 setattr(report, found.value, getattr(report, found.value) + 1)
 
 
@@ -310,7 +312,7 @@ def _sweep_quietly(path: PathName | None) -> None:
         root = open_root(path, make=False)
         try:
             if not on_network(root):
-                _sweep_root(root, report, _RestingTick())
+                _sweep_root(root, report, _RestingTick(), spared=disposed_here)
         finally:
             root.close()
         if report.reclaimed:
