@@ -212,6 +212,31 @@ os.kill(os.getpid(), signal.SIGKILL)
             assert len(reclaim([new_root]).reclaimed) == 1
             parent.tell()
 
+    def test_a_file_that_has_the_number_of_a_descriptor_that_others_closed_is_left_alone(
+        self, new_root: Path
+    ) -> None:
+        """As in a program that makes itself a daemon: it closes all, and opens its own files."""
+        code = """
+reclaim.start_sweep = lambda root: None  # its thread would have descriptors, too
+run = process_run_directory(sys.argv[1])
+numbers = [fd for fd in range(3, 100) if os.path.exists(f'/proc/self/fd/{fd}')]
+ours = [fd for fd in numbers if os.readlink(f'/proc/self/fd/{fd}') in (sys.argv[1], str(run.path))]
+os.closerange(3, 100)
+while os.open(os.devnull, os.O_RDONLY) < max(ours):
+    pass
+def left():
+    return all(os.path.exists(f'/proc/self/fd/{fd}') for fd in ours)
+child = os.fork()
+if child == 0:
+    say(left())
+    os._exit(0)
+os.waitpid(child, 0)
+run.dispose()
+say(len(ours), left())
+"""
+        done = run_code(code, new_root)
+        assert done.stdout == "True\n2 True\n", done.stderr
+
     def test_a_forked_child_makes_a_run_of_its_own(self, new_root: Path) -> None:
         code = """
 run = process_run_directory(sys.argv[1])

@@ -34,7 +34,8 @@ _UNSUPPORTED: Final = frozenset(
     {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EINVAL}
 )
 
-_held: Final[set[int]] = set()
+_held: Final[dict[int, tuple[int, int]]] = {}
+"""The descriptors opened here, and which file each leads to: its device and inode."""
 
 fork_gate: Final = threading.RLock()
 """Held while a descriptor is opened or closed, and by a fork: a child finds each descriptor of ours
@@ -165,18 +166,28 @@ def open_private(path: str, flags: int = DIRECTORY_FLAGS, *, dir_fd: int | None 
     """
     with fork_gate:
         fd = kernel.open_fd(path, flags | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
-        _held.add(fd)
+        try:
+            _held[fd] = _file_at(fd)
+        except BaseException:
+            kernel.close(fd)
+            raise
         return fd
 
 
 def close_private(fd: int, *, locked: bool = True) -> None:
-    """Close a descriptor of ours; before that drop whatever lock it carries, unless none can."""
+    """Close a descriptor of ours; before that drop whatever lock it carries, unless none can.
+
+    A descriptor that the program has closed is left: by now its number may be one of the program's.
+    """
     with fork_gate:
         if fd not in _held:
             return
+        if not _is_ours(fd):
+            del _held[fd]
+            return
         if locked:
             unlock(fd)
-        _held.discard(fd)
+        del _held[fd]
         kernel.close(fd)
 
 
@@ -227,6 +238,19 @@ def leads_to(name: str, fd: int, *, dir_fd: int) -> bool:
     return os.path.samestat(found, kernel.fstat(fd))
 
 
+def _file_at(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _is_ours(fd: int) -> bool:
+    """Tell whether a descriptor still leads where it did when it was opened here."""
+    try:
+        return _file_at(fd) == _held[fd]
+    except OSError as error:
+        return error.errno != errno.EBADF  # a disk that is lost tells nothing of it
+
+
 def _lock(fd: int, operation: int) -> bool:
     try:
         kernel.flock(fd, operation | fcntl.LOCK_NB)
@@ -240,10 +264,8 @@ def _lock(fd: int, operation: int) -> bool:
 def _close_inherited() -> None:
     """Close in a forked child what belongs to the parent, without a LOCK_UN: it is the parent's."""
     for fd in tuple(_held):
-        try:
+        if _is_ours(fd):  # else it was closed behind our back
             os.close(fd)
-        except OSError:
-            continue  # closed behind our back; there is nothing left to close
     _held.clear()
     _open_gates()
 
