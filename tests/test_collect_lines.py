@@ -22,7 +22,7 @@ class FakeJob:
 
     def __init__(self, number: int = 1) -> None:
         self.id = number
-        self.attempt = 1
+        self.attempt_of_run = 1
         self.error: BaseException | None = None
         self.size = 0
         self.meters: dict[str, float] = {}
@@ -47,11 +47,11 @@ def test_a_retried_job_has_a_line_for_each_attempt_also_if_its_starts_are_not_to
     batch.started(job)
     job.size = 7
     assert batch.view().bytes_total == 7
-    job.attempt = 2
+    job.attempt_of_run = 2
     batch.started(job)
     job.error = ValueError("two")
     batch.ended(job)
-    fast.attempt = 3
+    fast.attempt_of_run = 3
     batch.ended(fast)
     assert said(batch) == ["TRY 1 FAIL", "FAIL", "TRY 1 FAIL", "TRY 2 FAIL", "FLAKY 3"]
     seen = batch.view()

@@ -138,7 +138,8 @@ class _Kept(Generic[T]):
         made: list[KeptJob] = []
 
         def make(*arguments: Any, **options: Any) -> Job[Any]:
-            job = KeptJob(self._recorder, task, *arguments, **options)
+            earlier = self._writer.attempts(task)
+            job = KeptJob(self._recorder, task, earlier, *arguments, **options)
             made.append(job)
             self._names.want(task, item)
             self._recorder.expect(job)

@@ -98,10 +98,14 @@ class KeptJob(Job[Any]):
 
     keeps_attempts = True
 
-    def __init__(self, keeps: Keeps, task: Task, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self, keeps: Keeps, task: Task, earlier: int, *arguments: Any, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.task: Final = task
         self.spent: Final = Spent()
+        if earlier:
+            self.earlier_attempts = earlier
         self._keeps = keeps
         self._ending: Ending | None = None
         task.name = self.name
@@ -118,7 +122,7 @@ class KeptJob(Job[Any]):
 
     def attempted(self, attempt: int) -> None:
         """See `JobOwner.attempted`."""
-        if attempt == self.attempt:  # it asks to be made later, and leaves no line
+        if attempt == self.attempt_of_run:  # it asks to be made later, and leaves no line
             self._keeps.spent(self, self.meters)
         super().attempted(attempt)
 

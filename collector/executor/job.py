@@ -54,7 +54,7 @@ class Job(Future[R], Generic[R]):
     known_as = 0
     """The number by which those know it who ask; 0 if that is its own."""
     earlier_attempts = 0
-    """Attempts that were jobs of their own, before this one."""
+    """Attempts before its own: in earlier runs, or as jobs of their own."""
     reruns = 0
     """How often it has been run again, also where that is no further attempt."""
     wanted_dead = False
@@ -117,7 +117,15 @@ class Job(Future[R], Generic[R]):
 
     @property
     def attempt(self) -> int:
-        """Which attempt runs or ran last; the first is 1."""
+        """Which attempt runs or ran last; the first is 1.
+
+        With a batch directory it is counted over all runs, as there.
+        """
+        return self.earlier_attempts + self._attempt
+
+    @property
+    def attempt_of_run(self) -> int:
+        """See `Watched.attempt_of_run`."""
         return self._attempt
 
     @property

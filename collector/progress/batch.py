@@ -41,8 +41,11 @@ class Watched(Protocol):
         """Its name."""
 
     @property
-    def attempt(self) -> int:
-        """Which attempt runs or ran last."""
+    def attempt_of_run(self) -> int:
+        """Which attempt runs or ran last, of those that it has had now: the first is 1.
+
+        What an earlier run of a batch directory has tried is none that this one is to tell of.
+        """
 
     @property
     def progress(self) -> Progress:
@@ -130,7 +133,7 @@ class Batch:
 
     def started(self, job: Watched) -> None:
         """See `Watcher.started`."""
-        attempt, now_s = job.attempt, time.monotonic()
+        attempt, now_s = job.attempt_of_run, time.monotonic()
         self._happened.do(lambda: self._count_started(job, attempt, now_s))
 
     def progressed(self, job: Watched) -> None:
@@ -255,7 +258,7 @@ class Batch:
             desc=self._desc,
             job_id=None if job is None else job.id,
             name="" if job is None else job.name,
-            attempt=1 if job is None else job.attempt,
+            attempt=1 if job is None else job.attempt_of_run,
             bytes_written=progress.bytes_written,
             mode=progress.mode,
             failed=failed,
@@ -309,7 +312,7 @@ def _end_of(job: Watched) -> Ended | None:
         job=job.id,
         name=job.name,
         how=how,
-        attempt=job.attempt,
+        attempt=job.attempt_of_run,
         size_bytes=size_bytes,
         why="" if error is None else why(error),
     )

@@ -44,7 +44,7 @@ class ProgressEvent:
         desc: The text that `collect` was given for it, or "".
         job_id: Number of the job in its Collector; None if it is about the batch.
         name: The job's name, or "".
-        attempt: Which attempt of the job; the first is 1.
+        attempt: Which attempt of the job in this run; the first is 1.
         bytes_written: Bytes that this attempt has written.
         mode: Where they are.
         failed: Whether the job is over and has failed.

@@ -1,10 +1,13 @@
-"""Attempts of one job that are stored together: each has its number, its files and its line."""
+"""Attempts of one job: each has its number, its files and its line."""
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from collector import Batch, OutputLostError
+from collector import Batch, Collector, JobError, OutputLostError, ProgressEvent, current_job
 from collector.batch.writer import Options
 from collector.store.output.output import Output
 from tests.support.batchdir import ended, failed, journal, run, writer
@@ -66,3 +69,44 @@ def test_what_a_later_attempt_has_replaced_is_not_given_for_kept(tmp_path: Path,
         with pytest.raises(OutputLostError, match=f"what the job printed {why}"):
             replaced.log()
         assert last.output().read() == b"2" * size
+
+
+class Heard:
+    """Notes which attempts of this run it was told of."""
+
+    def __init__(self) -> None:
+        self.attempts: list[int] = []
+
+    def update(self, event: ProgressEvent) -> None:
+        if event.job_id is not None:
+            self.attempts.append(event.attempt)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+def dies(_: str) -> Iterator[str]:
+    yield str(current_job().attempt)
+    current_job().flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_an_attempt_has_one_number_over_all_runs(tmp_path: Path) -> None:
+    heard = Heard()
+    with Collector(1, progress=heard) as collector:
+        again = collector.with_options(retries=1)
+        for last in (2, 4):
+            (job,) = again.collect(dies, ["a"], batch=tmp_path / "b")
+            error = job.exception()
+            assert isinstance(error, JobError)
+            assert (job.attempt, error.attempt, job.output().text()) == (last, last, str(last))
+            assert f"(attempt {last})" in str(error)
+        (job,) = collector.collect(dies, ["a"], batch=tmp_path / "b", resume="new")
+        assert (job.resumed, job.attempt) == (True, 4)
+    with Batch.open(tmp_path / "b") as batch:
+        (record,) = batch
+        assert [attempt.number for attempt in record.attempts] == [1, 2, 3, 4]
+        assert "(attempt 4)" in (record.error or "")
+    # What is shown counts the attempts of this run: none, of a job that an earlier one has ended.
+    assert set(heard.attempts) == {1, 2}
+    assert heard.attempts[-1] == 1

@@ -91,22 +91,15 @@ def test_a_result_that_cannot_be_read_keeps_no_other_job_from_running(
     assert run(*line, "b", where=tmp_path).stdout == bytes(size) + b"a\nb\n"
 
 
-def test_attempts_of_one_run_are_kept_apart(tmp_path: Path) -> None:
-    script = "echo $COLLECTOR_ATTEMPT; [ $COLLECTOR_ATTEMPT = 2 ] # {}\n: {}"
-    ended = run(
-        "--attempts",
-        "2",
-        "-o",
-        "B",
-        script.replace(" # {}\n: {}", " && : {}"),
-        ":::",
-        "a",
-        where=tmp_path,
-    )
-    assert (ended.returncode, ended.stdout) == (0, b"2\n")
+def test_attempts_are_kept_apart_and_go_on_over_all_runs(tmp_path: Path) -> None:
+    script = "echo $COLLECTOR_ATTEMPT; [ $COLLECTOR_ATTEMPT = 4 ] && : {}"
+    line = ["--attempts", "2", "-o", "B", script, ":::", "a"]
+    assert run(*line, where=tmp_path).stdout == b"2\n"
+    ended = run(*line, where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, b"4\n")
     with Batch.open(tmp_path / "B") as batch:
         (record,) = batch
-        assert [attempt.status for attempt in record.attempts] == ["error", "done"]
+        assert [attempt.status for attempt in record.attempts] == ["error"] * 3 + ["done"]
 
 
 def test_retry_runs_what_is_missing_whatever_its_inputs_are(

@@ -144,9 +144,9 @@ class Results:
         if found is not None:
             save_stored(*found, absolute_path(name()), sync=self._writer.options.durable)
 
-    def attempts(self, task: Task) -> int:
-        """Return how many attempts have ended, in all runs."""
-        return self._writer.attempts(task)
+    def attempt(self, task: Task) -> int:
+        """Return the number of the attempt that comes next, counted over all runs."""
+        return self._writer.attempts(task) + 1
 
     def began(self, seq: int, task: Task, at: float) -> None:
         """An attempt of the job of that number begins."""

@@ -297,9 +297,9 @@ class Runner:
         return last + 1 if self._results is None else self._results.number(last)
 
     def _start(self, item: _JobInputs) -> None:
-        settings = self._settings
-        attempt = item.attempt
-        key = item.task.key if item.task else ""
+        settings, task = self._settings, item.task
+        key = task.key if task else ""
+        attempt = self._results.attempt(task) if self._results and task else item.attempt
         item.since = time.time()
         call = Call(item.values, item.seq, key, attempt, self._limit.seconds)
         limit_s = self._limit.seconds if settings.ends_workers else None

@@ -41,7 +41,9 @@ class JobOwner(Protocol):
     Attributes:
         keeps_attempts: Whether it takes what an attempt left that is followed by another.
         known_as: The number by which those know it who ask; 0 if that is its own.
-        earlier_attempts: Attempts of what they know that were jobs of their own, before this one.
+        earlier_attempts: Attempts of what they know before those of this job: in earlier runs of a
+            batch directory, or where each attempt is a job of its own. They come before its own
+            wherever an attempt is named by its number.
     """
 
     keeps_attempts: bool
@@ -65,7 +67,7 @@ class JobOwner(Protocol):
         """The job had not started, and will not run."""
 
     def attempted(self, attempt: int) -> None:
-        """A further attempt begins."""
+        """A further attempt begins: the so manyth of this job's own."""
 
     def started(self) -> None:
         """A worker runs it now; not called for a job that ends at once."""
@@ -185,7 +187,7 @@ class JobTable:
         return RunJob(
             ticket=entry.ticket,
             job_id=entry.job_id,
-            attempt=entry.attempt,
+            attempt=work.owner.earlier_attempts + entry.attempt,
             memory_threshold=min(work.memory_threshold, sys.maxsize),  # what a message can say
             capture=work.capture,
             log_name=work.log_name,
@@ -263,7 +265,7 @@ class JobTable:
             "job %s failed (%s): attempt %d follows",
             work.owner.name,
             end.outcome.words,
-            entry.attempt,
+            work.owner.earlier_attempts + entry.attempt,
         )
         work.owner.attempted(entry.attempt)
         if work.owner.keeps_attempts:
@@ -409,7 +411,7 @@ def _ending(work: Work, end: End, attempt: int) -> Ending:
     return Ending(
         work.job_id,
         work.owner,
-        attempt,
+        work.owner.earlier_attempts + attempt,
         work.timeout,
         work.spilled,
         work.log_name,
