@@ -152,6 +152,10 @@ class Spent(NamedTuple):
     meters: Mapping[str, float]
 
 
+LEFT_EARLY: Final = "left before its end"
+"""How a process has left that did not come to the end of its inputs, or has ended jobs itself."""
+
+
 class Left(NamedTuple):
     """The process has ended its work here."""
 

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, final
 
 from collector import settings
 from collector.batch.jobs import Ended, KeptJob
-from collector.batch.lines import Error
+from collector.batch.lines import LEFT_EARLY, Error
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter
 from collector.errors import CollectorError, JobError, OutputLostError, SpillError, spill_error
@@ -81,7 +81,7 @@ class Recorder:
         self._open: set[int] = set()
         """Numbers of the jobs that are not over."""
         self._left = False
-        self._how = "left before its end"
+        self._how = LEFT_EARLY
         self._idle = threading.Event()
         self._idle.set()
         self._thread = threading.Thread(target=self._record, name="collector-record", daemon=True)

@@ -1,9 +1,11 @@
 """A batch that is continued: what stops it, and what `--retry` knows of it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.batchdir import journal
 from tests.support.running import PATIENCE_S, QUIET, run
 
 INTERRUPTED = """
@@ -31,6 +33,10 @@ def test_a_signal_ends_it_while_it_prints_what_was_done(tmp_path: Path) -> None:
         timeout=PATIENCE_S,
     )
     assert (ended.returncode, ended.stdout) == (130, b"a\n")
+    run("--halt", "now,success=1", *line, where=tmp_path)
+    lines = map(json.loads, journal(tmp_path / "B").read_text().splitlines())
+    early = "left before its end"
+    assert [one["how"] for one in lines if one["event"] == "left"] == ["complete", early, early]
 
 
 def test_retry_with_a_bound_of_nothing_keeps_nothing(tmp_path: Path) -> None:

@@ -210,9 +210,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
             events=events,
             running=running,
         )
-        collector = _collector(request, command, jobs, _slots(stack), root)
-        kind = Capture.STDERR if command.template is None else Capture.BY_ITSELF
-        inner = Inner(stack.enter_context(collector), kind, runner)
+        inner = _inner(stack, runner, request, command, jobs, root)
         stopped.inner = inner
         _answer(request, show, inner)
         finisher.on_trouble = runner.stop
@@ -222,6 +220,8 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
             inner.kill()
             raise
         finisher.close()
+        if results is not None:
+            results.complete = _is_complete(halting, runner, finisher)
         _finish(request, show, halting, runner)
         return _status(request, halting, runner, finisher)
 
@@ -255,10 +255,10 @@ def _results(
         return None, request.temp_root
     from collector.batch.command import results  # noqa: PLC0415 - 30 ms, with -o
 
-    writer = stack.enter_context(
-        results.open_writer(request.output, command, request.resume, request.shard, inputs.whole)
+    writer = results.open_writer(
+        request.output, command, request.resume, request.shard, inputs.whole
     )
-    kept = results.Results(writer, request.shard, inputs.known)
+    kept = stack.enter_context(results.Results(writer, request.shard, inputs.known))
     return kept, request.temp_root or writer.run_root
 
 
@@ -366,6 +366,19 @@ def _collector(
     return collector.with_options(resource=resource)
 
 
+def _inner(
+    stack: contextlib.ExitStack,
+    runner: Runner,
+    request: Request,
+    command: Command,
+    jobs: int,
+    root: str | None,
+) -> Inner:
+    collector = _collector(request, command, jobs, _slots(stack), root)
+    kind = Capture.STDERR if command.template is None else Capture.BY_ITSELF
+    return Inner(stack.enter_context(collector), kind, runner)
+
+
 def _or(number: int | None, default: int) -> int:
     return default if number is None else number
 
@@ -401,6 +414,10 @@ def _finish(request: Request, show: Show, halting: Halting, runner: Runner) -> N
     if halting.reason and request.final_show != Level.NONE:
         show.say(f"collector: the batch stops: {halting.reason}")
     show.finish(_missing(request, halting, runner))
+
+
+def _is_complete(halting: Halting, runner: Runner, finisher: Finisher) -> bool:
+    return not (runner.signal or runner.failure or halting.reason or finisher.stuck)
 
 
 def _missing(request: Request, halting: Halting, runner: Runner) -> str | None:

@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import final
+from typing import Self, final
 
 from collector import settings
 from collector.batch.command.outcome import Outcome
@@ -17,7 +17,7 @@ from collector.batch.command.sources import SEVERAL, Known, Row
 from collector.batch.directory import BatchDirectory, What
 from collector.batch.history import History
 from collector.batch.keys import Keys, key_text, part_of
-from collector.batch.lines import Error
+from collector.batch.lines import LEFT_EARLY, Error
 from collector.batch.parts import shard_name
 from collector.batch.record import AttemptRecord, why_of
 from collector.batch.remarks import compare
@@ -104,6 +104,14 @@ class Results:
         self._next: Known | None = None
         self._running: dict[int, tuple[Task, float]] = {}
         """Of the attempts that the journal does not tell of yet, and when each began."""
+        self.complete = False
+        """Whether all inputs have been read, and what was to run has ended."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._writer.close("complete" if self.complete else LEFT_EARLY)
 
     def number(self, last: int) -> int:
         """Return the number of the inputs that come next; the last ones had that one."""
