@@ -238,16 +238,21 @@ def test_no_job_is_without_an_end_where_a_loop_that_fails_cannot_end_its_workers
     """Nor one that has just been submitted. A program may have closed our descriptors."""
     desk, running, waiting = with_a_running_and_a_waiting_job()
     submitted, work = desk.work()
+    worker = desk.engine.workers[1]
 
     def fail() -> None:
+        worker.killed = True
         raise TypeError("a bug")
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.engine.workers[1], "kill", fail)
+        broken.setattr(worker, "kill", fail)
         desk.supervisor.note(fail)
         desk.supervisor.note(work)
         with pytest.raises(TypeError, match="a bug"):
             desk.supervisor.run()
+    assert worker.killed
+    assert desk.sink.killed  # and whatever else there is is let go
+    assert desk.engine.closed
     desk.close()
     for job in (running, waiting, submitted):
         assert "the supervising thread failed" in str(job.error)

@@ -8,6 +8,7 @@ Invariants: I1  only the supervising thread touches scheduler and processes; oth
             I4  a job whose worker died is settled when that is dead *and* its queue is read out.
 """
 
+import contextlib
 import math
 import signal
 import time
@@ -160,15 +161,18 @@ class Supervisor:
 
     def close(self) -> None:
         """Let go of everything; no process is left, or none was ever started."""
-        for process in self._processes():  # there are none, but where the loop has failed
-            process.handle.kill()
-            process.handle.reap()
-            process.handle.close()
-        self._workers.clear()
-        self._sink = None
-        self._watch.close()
-        self._mailbox.close()
-        self._engine.close()
+        with contextlib.ExitStack() as steps:  # the last one first, and each whatever others raise
+            steps.callback(self._engine.close)
+            steps.callback(self._mailbox.close)
+            steps.callback(self._watch.close)
+            processes = list(self._processes())  # none, but where the loop has failed
+            for process in processes:
+                steps.callback(process.handle.close)
+                steps.callback(process.handle.reap)
+            for process in processes:
+                steps.callback(process.handle.kill)
+            self._workers.clear()
+            self._sink = None
 
     def _round(self) -> None:
         pause_s = self._pause_s()
