@@ -14,9 +14,6 @@ from collector.checks import number
 _TEXT: Final = re.compile(
     r"(now|soon),(?:(fail|success|done)=([1-9][0-9]{0,9})(%?)|(same)=([1-9][0-9]{0,9}))", re.ASCII
 )
-_LEAST_FOR_PERCENT: Final = 3
-"""Percentages count from so many ended jobs on."""
-
 _SHOWN_CHARS: Final = 500
 _LEAST_QUOTED: Final = 4
 """A shorter input may be any part of a message."""
@@ -157,9 +154,7 @@ class Halting:
         count = self._count(halt)
         if not halt.percent:
             return count >= halt.number
-        if self.total is None or self.done < min(_LEAST_FOR_PERCENT, self.total):
-            return False
-        return count * 100 >= halt.number * self.total
+        return self.total is not None and count * 100 >= halt.number * self.total
 
     def _sentence(self, halt: Halt) -> str:
         if halt.what == "same":

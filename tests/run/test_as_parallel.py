@@ -65,6 +65,7 @@ SAME = {
     "halt by success": ["-j1", "--halt", "now,success=1", "exit {}", ":::", "7", "5", "0", "3"],
     "halt by ends": ["-j1", "--halt", "now,done=2", "exit {}", ":::", "7", "5", "0", "3"],
     "halt by percent": ["-j1", "--halt", "soon,fail=30%", "exit {}", ":::", *"7503110000"],
+    "halt by percent at once": ["-j1", "--halt", "now,fail=1%", "exit {}", ":::", *"70000"],
     "halt by percent that is not reached": ["--halt", "soon,fail=90%", "exit {}", ":::", *"703050"],
     "halt by success that never comes": ["--halt", "now,success=50%", "exit {}", ":::", *"753"],
     "time limit": ["--timeout", "1", "echo {}; sleep {}", ":::", "0", "60"],

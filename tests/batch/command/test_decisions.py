@@ -88,6 +88,7 @@ def test_the_exit_status_counts_failures_up_to_a_hundred(failed: int, status: in
         ("soon,same=2", [7, 5, 7, 0, 7, 7, 1], None, 6, 5),
         ("soon,same=3", [7, 7, 5, 7, 7], None, 5, 5),  # never so many
         ("soon,fail=30%", [7, 5, 0, 3, 1], 10, 4, 30),
+        ("now,fail=1%", [7, 0, 0, 0, 0], 5, 1, 20),
         ("soon,fail=30%", [7, 5, 3], None, 3, 3),  # of how many is not known
         ("soon,success=1", [7, 5, 3], 3, 3, 3),  # never reached
         ("soon,fail=90%", [7, 0, 3, 0, 5, 0, 1], 7, 7, 58),  # so, but a percentage all the same
