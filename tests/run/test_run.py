@@ -39,14 +39,18 @@ def refusal(*words: str) -> tuple[int, str]:
         (["--pipe", "wc"], "not built"),
         (["-X", "echo"], "-n N"),
         (["--jobs", "0", "true", ":::", "a"], "0 jobs"),
-        (["--jobs", "x", "true", ":::", "a"], "no number of jobs"),
+        (["--jobs", "x", "true", ":::", "a"], "argument -j/--jobs: 'x' is no number of jobs"),
+        (["-j", "100000000", "true", ":::", "a"], "argument -j/--jobs: 100000000 is too large"),
+        (["-j", "1000000%", "true", ":::", "a"], "argument -j/--jobs: 1000000% is too large"),
+        (["echo {1} {2}", "::::", "-", "-"], "stdin (-) can be read once only"),
+        (["-a", "-", "echo {1} {2}", "::::", "-"], "stdin (-) can be read once only"),
         (["--timeout", "soon", "true", ":::", "a"], "no time"),
         (["--max-output", "much", "true", ":::", "a"], "5MiB"),
         (["--halt", "now", "true", ":::", "a"], "soon,fail=10%"),
         (["--colsep", "(", "echo", ":::", "a"], "no regular expression"),
         (["-n", "0", "echo", ":::", "a"], "from 1 on"),
         *(
-            ([f"--load={load}", "true", ":::", "a"], "no load")
+            ([f"--load={load}", "true", ":::", "a"], f"argument --load: {load!r} is no load")
             for load in ("much", "nan", "0", "0%", "-1", "1e9")
         ),
         (["--save", "one.txt", "echo", ":::", "a"], "one file for all"),

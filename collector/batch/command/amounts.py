@@ -118,6 +118,7 @@ def jobs(text: str, cpus: int) -> int:
         return max(1, int(cpus * _number(text[:-1], text) / _HUNDRED))
     found = re.fullmatch(r"([+-]?)([0-9]{1,6})", text, re.ASCII)
     if found is None:
+        _check_size(text.lstrip("+-"), text)
         raise ValueError(f"{text!r} is no number of jobs: write 4, 50% or +2")
     number = int(found[2])
     if found[1]:
@@ -141,5 +142,11 @@ def load(text: str, cpus: int) -> float:
 
 def _number(text: str, whole: str) -> float:
     if not re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", text, re.ASCII):
+        _check_size(text, whole)
         raise ValueError(f"{whole!r} is no percentage: write 50%")
     return float(text)
+
+
+def _check_size(number: str, whole: str) -> None:
+    if re.fullmatch(r"[0-9]{7,}", number, re.ASCII):
+        raise ValueError(f"{whole[:_SHOWN]} is too large: write 4 or 50%, and at most 999999")

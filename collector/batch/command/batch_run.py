@@ -184,11 +184,10 @@ def _naming_stdout() -> Iterator[None]:
 
 def _run(request: Request, command: Command, save: SaveName | None, inputs: Given) -> int:
     cpus = usable_cpus()
-    try:
+    with _naming("-j/--jobs"):
         jobs = amounts.jobs(request.jobs or "100%", cpus)
+    with _naming("--load"):
         load = amounts.load(request.load, cpus) if request.load is not None else None
-    except ValueError as error:
-        raise RequestError(str(error)) from None
     with contextlib.ExitStack() as stack:
         results, root = _results(stack, request, command, inputs)
         halting = Halting(request.halt)
@@ -224,6 +223,15 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
             results.complete = _is_complete(halting, runner, finisher)
         _finish(request, show, halting, runner)
         return _status(request, halting, runner, finisher)
+
+
+@contextlib.contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Say what is wrong with an option as of one that needs no knowledge of this machine."""
+    try:
+        yield
+    except ValueError as error:
+        raise RequestError(f"argument {option}: {error}") from None
 
 
 def _handlers(events: Events, stopped: "_Stopped", show: Show, finisher: Finisher) -> Handlers:

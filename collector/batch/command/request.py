@@ -197,6 +197,8 @@ def given(request: Request, sources: list[Source]) -> Given:
         if sys.stdin is not None and sys.stdin.isatty():
             say("the inputs are read from the terminal: one a line, Ctrl-D ends them")
         sources = [Source((STDIN,), are_files=True)]
+    if [item for one in sources if one.are_files for item in one.items].count(STDIN) > 1:
+        raise RequestError("stdin (-) can be read once only: put what comes from it into a file")
     reading = Reading(
         b"\0" if request.null else b"\n",
         request.colsep,
