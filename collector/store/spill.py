@@ -69,7 +69,8 @@ class SpillManager(BinaryFile):
         temp_file_base_name: The file's name begins with it; what cannot be in one is replaced.
         verbose: Log the switch to a file and the end at INFO, not at DEBUG.
         temp_root: Where the run directory of this process is made if a file is needed; a relative
-            path is taken from the working directory now.
+            path is taken from the working directory now. Where none can be made, the write that
+            needs it raises `SpillError`, whose cause is the `RunDirectoryError`.
 
     Raises:
         TypeError: An argument of a wrong type.

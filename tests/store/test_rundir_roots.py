@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from collector.errors import RunDirectoryError
+from collector.errors import RunDirectoryError, SpillError
 from collector.store.rundir import root
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.reclaim import list_runs
+from collector.store.spill import SpillManager
 from tests.support.rundirs import (
     BECOME,
     NOBODY,
@@ -117,6 +118,12 @@ class TestRoots:
         with pytest.raises(RunDirectoryError, match=said) as caught:
             RunDirectory.create(new_root)
         assert caught.value.filename == os.fspath(new_root)
+        with SpillManager(1, temp_root=new_root) as manager:
+            with pytest.raises(SpillError, match=said) as spilling:
+                manager.write(b"a")
+            assert manager.progress.bytes_written == 0
+        assert isinstance(spilling.value.__cause__, RunDirectoryError)
+        assert spilling.value.filename == os.fspath(new_root)
         assert new_root.lstat().st_mode == before.st_mode
         assert new_root.lstat().st_uid == before.st_uid
 
