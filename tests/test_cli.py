@@ -147,6 +147,11 @@ class TestGc:
         done = _run("gc", "--root", temp_root)
         assert (done.returncode, done.stderr) == (0, "")
 
+    def test_what_tqdm_refuses_is_named_and_no_error(self, temp_root: Path) -> None:
+        done = _run("gc", "--root", temp_root, TQDM_DELAY="x", TQDM_NCOLS="10")
+        assert (done.returncode, len(done.stderr.splitlines())) == (0, 1), done.stderr
+        assert done.stderr.startswith("tqdm refuses the value of TQDM_DELAY (")
+
 
 class TestLs:
     def test_it_lists_live_and_stale_runs(self, in_dollar_root: Path, capsys: Captured) -> None:

@@ -1,5 +1,6 @@
 """The words and pictures of the bars, and how they get to a terminal that may be in any state."""
 
+import functools
 import io
 import os
 import sys
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from collector import Collector, Mode, settings
 from collector.progress import draw, screen
+from collector.progress import text as words
 from collector.progress.batch import Batch
 from collector.progress.lines import BatchLines, Plain
 from collector.progress.outlet import Outlet
@@ -131,6 +133,16 @@ def test_the_rate_is_that_of_the_last_seconds_and_at_the_end_that_of_all() -> No
     assert "1.95KB/s" in line.text(view(bytes_total=900 + 2000 * 3, elapsed_s=12.0), 80)
     assert "575B/s" in line.text(view(bytes_total=6900, elapsed_s=12.0), 80, final=True)
     line.close()
+
+
+def test_one_character_for_a_bar_is_refused_and_a_bar_drawn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_7 = functools.partial(words.private_tqdm(), ascii="7")
+    monkeypatch.setattr(words, "private_tqdm", lambda: with_7)
+    for _ in range(2):
+        assert "25%|##" in batch_line(view(), 100)
+    assert caplog.messages == ["tqdm refuses the value of TQDM_ASCII (it needs two characters)"]
 
 
 @pytest.mark.parametrize(

@@ -273,10 +273,11 @@ def test_a_user_who_wants_no_bars_of_tqdm_has_none(tmp_path: Path) -> None:
 
 
 def test_tqdm_is_told_what_to_draw_with(tmp_path: Path) -> None:
-    with Person(80, 24, TQDM_ASCII=" #") as person:
+    with Person(80, 24, TQDM_ASCII=" #", TQDM_MININTERVAL="abc") as person:
         person.run(SCRIPT, "silence_stderr", os.fspath(tmp_path))
         assert person.wait() == 0
-        last, _ = [line for line in person.lines if line]
+        *refused, last, _ = [line for line in person.lines if line]
+        assert "".join(refused).count("tqdm refuses the value of TQDM_MININTERVAL (") == 1
         assert re.match(r"on: 100%\|#+\| ", last), last
 
 

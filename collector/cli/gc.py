@@ -47,13 +47,10 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 
 def _reclaim_with_bar(roots: list[str] | None, *, dry_run: bool) -> ReclaimReport:
-    from tqdm import tqdm
-
-    class Bar(tqdm):  # type: ignore[type-arg]  # generic for mypy only
-        monitor_interval = 0  # no thread of tqdm's
+    from collector.progress.text import private_tqdm  # noqa: PLC0415 - `collector ls` draws nothing
 
     # On a terminal only, and only if it takes longer than the delay.
-    with Bar(
+    with private_tqdm()(
         desc="collector gc", unit=" files", leave=False, disable=None, delay=_BAR_DELAY_S
     ) as bar:
 

@@ -11,6 +11,9 @@ Invariants: I1  a line is never wider than it may be, and is not cut: what has n
 """
 
 import functools
+import importlib
+import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -18,11 +21,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO, final
 
 from collector import settings
+from collector.logger import PackageLogger
 from collector.progress.view import ShownJob, View
 from collector.store.rundir.locks import loading
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
+
+_logger = PackageLogger()
+_HEEDED: Final = ("TQDM_DISABLE", "TQDM_ASCII", "TQDM_COLOUR")
+"""Variables of tqdm's that change a bar of ours; it takes any text for each of them."""
 
 _BAR_COLUMNS: Final = 3
 """A bar that is shorter says nothing."""
@@ -79,7 +87,7 @@ class BatchLine:
                 initial=view.resumed,
                 ncols=columns,
                 prefix=bar.desc,
-                ascii=bar.ascii,
+                ascii=_characters(bar.ascii),
                 bar_format=layout,
                 colour=bar.colour,
             )
@@ -147,9 +155,7 @@ def columns_of(text: str) -> int:
     """Return how many columns a text takes on a terminal, as tqdm reckons."""
     if text.isascii() and "\x1b" not in text:  # without tqdm, which takes longer than a small job
         return len(text)
-    from tqdm.utils import disp_len
-
-    return int(disp_len(text))
+    return int(_part_of_tqdm("utils").disp_len(text))
 
 
 def size_text(size: float) -> str:
@@ -224,12 +230,7 @@ def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
     Args:
         auto: The one that draws in notebooks, if this is one.
     """
-    with loading("tqdm.auto" if auto else "tqdm.std"):
-        from tqdm.std import tqdm
-
-        base = tqdm
-        if auto:
-            from tqdm.auto import tqdm as base
+    base = _part_of_tqdm("auto" if auto else "std").tqdm
 
     class PrivateTqdm(base):  # type: ignore[misc, valid-type]
         monitor_interval = 0  # no thread of tqdm's
@@ -237,3 +238,53 @@ def private_tqdm(*, auto: bool = False) -> "type[tqdm[Any]]":
         _lock = threading.RLock()
 
     return PrivateTqdm
+
+
+@functools.cache
+def _part_of_tqdm(name: str) -> Any:
+    """Import a module of tqdm's, also where that raises since a TQDM_ variable makes no sense.
+
+    Each of them is made a number, or what else it is to be, while tqdm is loaded.
+    """
+    module = f"tqdm.{name}"
+    try:
+        with loading(module):
+            return importlib.import_module(module)
+    except ValueError as error:
+        if "tqdm.utils" not in sys.modules:
+            raise
+        refused = error
+    variables = {key: value for key, value in os.environ.items() if key.startswith("TQDM_")}
+    culprits = [key for key, value in variables.items() if repr(value) in str(refused)]
+    _say_refused(" or ".join(culprits or variables), str(refused))
+    seen_by_it = vars(sys.modules["tqdm.utils"])
+    seen_by_it["os"] = _Heeded()
+    try:
+        with loading(module):
+            return importlib.import_module(module)
+    finally:
+        seen_by_it["os"] = os
+
+
+@final
+class _Heeded:
+    """The module `os` for tqdm, which sees those of its variables that bars of ours heed."""
+
+    def __init__(self) -> None:
+        self.environ = {key: os.environ[key] for key in _HEEDED if key in os.environ}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+@functools.cache
+def _characters(given: Any) -> Any:
+    """Return what tqdm is to draw a bar with."""
+    if isinstance(given, str) and len(given) == 1:
+        _say_refused("TQDM_ASCII", "it needs two characters")
+        return True
+    return given
+
+
+def _say_refused(variable: str, why: str) -> None:
+    _logger.warning("tqdm refuses the value of %s (%s)", variable, why)
