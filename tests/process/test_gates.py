@@ -20,6 +20,7 @@ from collector.process.scheduler.gates import Waits
 from collector.process.scheduler.retries import Later, Remark, Retry
 from collector.process.scheduler.scheduler import Scheduler
 from collector.wire.outcome import Outcome
+from tests.support.inside import resources_with_gates
 from tests.support.scheduling import Clock, make
 
 RETURNED = End(Outcome.RETURNED)
@@ -96,6 +97,25 @@ def test_no_more_jobs_of_a_resource_run_than_may_and_others_pass_them() -> None:
     here.end(here.running[0])
     assert here.numbers() == [2, 6, 3]
     assert here.schedule.waits() == [Waits("model", "full", 1, float("inf"))]
+
+
+def test_a_gate_is_kept_as_long_as_it_says_something() -> None:
+    here = desk(2, limits={"model": 2})
+    here.submit(*(Entry(number, resource=f"own of {number}") for number in range(1, 5)))
+    assert resources_with_gates(here.schedule) == ["model", *(f"own of {n}" for n in (1, 2, 3, 4))]
+    here.do(here.schedule.withdrawn(4))
+    here.refuse(here.running[0], 10)
+    while here.running:
+        here.end(here.running[0])
+    assert resources_with_gates(here.schedule) == ["model", "own of 1"]
+    here.wait(10)
+    here.end(here.running[0])
+    assert resources_with_gates(here.schedule) == ["model"]
+    here.submit(Entry(5, resource="own of 1"), Entry(6, resource="own of 1"))
+    assert here.numbers() == [5, 6]
+    here.submit(Entry(7, resource="own of 7"))
+    here.do(here.schedule.break_off("because"))
+    assert "own of 7" not in resources_with_gates(here.schedule)
 
 
 def test_a_gate_that_is_closed_opens_for_one_job_first_and_then_for_all() -> None:

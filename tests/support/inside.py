@@ -124,6 +124,11 @@ def set_pace(collector: Collector, job_s: float) -> None:
     have_done(collector, lambda: set_pace_of(_supervisor(collector)._scheduler, job_s))
 
 
+def resources_with_gates(scheduler: Scheduler) -> list[str]:
+    """Of which resources it keeps a gate."""
+    return sorted(scheduler._waiting._gates)
+
+
 def set_pace_of(scheduler: Scheduler, job_s: float) -> None:
     """Go on as after many jobs that took so long each."""
     scheduler._prefetch = Prefetch(job_s)

@@ -85,6 +85,12 @@ class Gate:
         """How many of the jobs that wait here may run now."""
         return int(min(self.room, len(self.line)))
 
+    @property
+    def idle(self) -> bool:
+        """Whether it says nothing that a new one would not: a program may name a new one a job."""
+        bounded = self.limit != math.inf
+        return not (self.line or self.running or bounded) and self.state is State.OPEN
+
     def close(self, until_s: float) -> None:
         """Let nobody pass until then; what has passed goes on."""
         longer = max(until_s, self.until_s) if self.state is State.CLOSED else until_s

@@ -3,8 +3,10 @@
 Pure: as the scheduler, which has one; the time is given.
 
 Invariants: I1  each job is in exactly one place.
-            I2  asking what may run now costs as many steps as there are resources, however many
-                jobs wait; so does the next time at which that changes.
+            I2  asking what may run now costs as many steps as there are gates, however many jobs
+                wait; so does the next time at which that changes.
+            I3  a gate is kept while its resource is bounded, has jobs here or at workers, or has
+                asked for a pause that no job has ended yet.
 """
 
 import heapq
@@ -79,13 +81,18 @@ class Lines:
     def pop(self, job_id: int) -> Entry | None:
         """Take out a job; None if it is at a worker, or over."""
         found = (where.pop(job_id, None) for where in self._places())
-        return next((entry for entry in found if entry is not None), None)
+        entry = next((entry for entry in found if entry is not None), None)
+        if entry is not None:
+            self._drop_if_idle(entry.resource)
+        return entry
 
     def clear(self) -> None:
         """Drop all of them."""
         for where in self._places():
             where.clear()
         self._due.clear()
+        for resource in list(self._gates):
+            self._drop_if_idle(resource)
 
     def take_first(self, running: int) -> Entry | None:
         """Take out the job whose turn it is, for an idle worker.
@@ -121,6 +128,7 @@ class Lines:
             self._running_alone = 0
         if entry.resource:
             self._gate(entry.resource).left(entry, proved=proved)
+            self._drop_if_idle(entry.resource)
 
     def proved(self, entry: Entry) -> bool:
         """The resource of a running job has served it; returns whether the gate opens."""
@@ -155,6 +163,11 @@ class Lines:
     def _gate(self, resource: str) -> Gate:
         return self._gates.get(resource) or self._gates.setdefault(resource, Gate())
 
+    def _drop_if_idle(self, resource: str) -> None:
+        gate = self._gates.get(resource)
+        if gate is not None and gate.idle:
+            del self._gates[resource]
+
     def _line_of(self, entry: Entry) -> Line:
         if entry.alone:
             return self._alone
@@ -170,7 +183,8 @@ class Lines:
     def _alone_that_may_run(self) -> int | None:
         """Return the first job that is to run alone and whose resource has room."""
         for job_id, entry in sorted(self._alone.items()):
-            if not entry.resource or self._gate(entry.resource).room > 0:
+            gate = self._gates.get(entry.resource)
+            if gate is None or gate.room > 0:
                 return job_id
         return None
 
