@@ -39,6 +39,14 @@ def test_a_signal_ends_it_while_it_prints_what_was_done(tmp_path: Path) -> None:
     assert [one["how"] for one in lines if one["event"] == "left"] == ["complete", early, early]
 
 
+def test_what_was_done_waits_for_no_gate(tmp_path: Path) -> None:
+    closed_for_ever = ["--memfree", "900PiB"]
+    line = ["-k", "-o", "B", "echo", ":::", "a", "b"]
+    run(*line, where=tmp_path)
+    ended = run(*closed_for_ever, *line, where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, b"a\nb\n")
+
+
 def test_retry_with_a_bound_of_nothing_keeps_nothing(tmp_path: Path) -> None:
     run("-o", "B", "--max-output", "3", "printf 12345; : {}", ":::", "a", where=tmp_path)
     ended = run("--retry", "B", "--max-output", "0", where=tmp_path)

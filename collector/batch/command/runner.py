@@ -242,20 +242,20 @@ class Runner:
     def _fill(self, feeder: Feeder) -> float | None:
         """Start what can be started; returns after how many seconds more could be."""
         while self._state is State.RUNNING and not self._finisher.stuck and self._has_room():
-            closed = self._gate.closed(time.monotonic()) if self._gate.limits.any else None
-            if closed is not None:
-                self._show.waiting(closed.why)
-                return closed.seconds
-            self._show.waiting("")
             item = self._again.popleft() if self._again else self._next(feeder)
-            if item is None:
-                return None
-            if item.task is not None and not item.task.runs:
+            if item is not None and item.task is not None and not item.task.runs:
                 self._resumed(item, item.task)
                 if not self._events.empty():  # there may be a million of them: hear it first
                     return 0.0
-            else:
-                self._start(item)
+                continue
+            closed = self._gate.closed(time.monotonic()) if item and self._gate.limits.any else None
+            self._show.waiting(closed.why if closed else "")
+            if item is None:
+                return None
+            if closed is not None:
+                self._again.appendleft(item)
+                return closed.seconds
+            self._start(item)
         return None
 
     def _has_room(self) -> bool:
