@@ -97,6 +97,8 @@ class KeptJob(Job[Any]):
     """A job whose attempts are stored, each before the job goes on or is over."""
 
     keeps_attempts = True
+    listed = False
+    """Whether the journal has a line with its name and its input, though none of its end."""
 
     def __init__(
         self, keeps: Keeps, task: Task, earlier: int, *arguments: Any, **options: Any

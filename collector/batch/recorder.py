@@ -236,8 +236,14 @@ class Recorder:
         stored.clear()
 
     def _tell_spent(self, job: KeptJob, meters: Mapping[str, float]) -> None:
-        if meters:
-            self._writer.spent(job.task.key, meters)
+        if not meters:
+            return
+        if not (job.listed or self._writer.attempts(job.task)):
+            # No other line may ever tell of it, and who looks through all jobs is to find it.
+            job.listed = True
+            with contextlib.suppress(SpillError):
+                self._writer.read(job.task)
+        self._writer.spent(job.task.key, meters)
 
     def _store(self, one: Ended) -> BaseException | None:
         """Store an attempt; returns what the job is to fail with, if it cannot be stored."""

@@ -49,6 +49,12 @@ def test_the_budget_of_the_next_run_counts_what_asked_to_be_made_later(tmp_path:
         with Collector(1) as collector, pytest.raises(BatchHaltedError, match="9 of 8"):
             list(collector.collect(asks_for_later, items, batch=tmp_path / "b", budget={"usd": 8}))
         assert spent(tmp_path / "b") == {"usd": 9}
+        with Batch.open(tmp_path / "b") as batch:  # also of what has no result and ran briefly
+            told = [(record.name, record.input, record.meters) for record in batch]
+        assert told == [
+            ("asks_for_later-1", str(items[0]), {"usd": 7}),
+            ("asks_for_later-2", str(items[1]), {"usd": 2}),
+        ]
 
 
 def test_what_a_job_has_spent_that_the_end_of_the_run_has_ended_counts(tmp_path: Path) -> None:
