@@ -126,6 +126,10 @@ class Stopping:
         self._pool: Pool | None = None
         self._open: deque[Job[Any]] = deque()
         self._finished: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
+        self.done = 0
+        """How many jobs have been yielded."""
+        self.left = 0
+        """How many of the jobs that were submitted have not ended by themselves."""
 
     def begin(
         self,
@@ -198,12 +202,6 @@ class Stopping:
             else:
                 self.done += 1
                 yield jobs.popleft()
-
-    done = 0
-    """How many jobs have been yielded."""
-
-    left = 0
-    """How many of the jobs that were submitted have not ended by themselves."""
 
     def error(self, submits: Submits[Any]) -> BatchHaltedError:
         """Return what the `collect` ends with."""

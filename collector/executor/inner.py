@@ -38,7 +38,7 @@ class Watching(Protocol):
         """A job has asked to be run later: another one may have its place."""
 
 
-class _Watched(Job[Any]):
+class _InnerJob(Job[Any]):
     watching: Watching
 
     def started(self) -> None:
@@ -88,7 +88,7 @@ class Inner:
     def _job(
         self, pool: Pool, job_id: int, args: tuple[Attempt], *more: Any, **named: Any
     ) -> Job[Any]:
-        job = _Watched(pool, job_id, args, *more, **named)
+        job = _InnerJob(pool, job_id, args, *more, **named)
         job.watching = self._watching
         job.known_as, job.earlier_attempts = args[0].seq, args[0].attempt - 1
         return job

@@ -20,7 +20,7 @@ from collector.logger import PackageLogger
 from collector.process.pool.ending import Ending
 from collector.process.pool.follow import Following, as_bytes, as_text
 from collector.process.pool.pool import Pool
-from collector.progress.batch import Watcher
+from collector.progress.batch import Observer
 from collector.store.output.output import Output
 from collector.store.output.progress import Mode, Progress
 
@@ -64,7 +64,7 @@ class Job(Future[R], Generic[R]):
     # What most jobs that wait have alike stands here: 100,000 of them are kept in memory.
     _numbered = True
     _kwargs: dict[str, Any] | None = None
-    _observers: tuple[Watcher, ...] = ()
+    _observers: tuple[Observer, ...] = ()
     _attempt = 1
     _written: tuple[int, int, str] = (0, 0, "")
     _meters: Mapping[str, float] = MappingProxyType({})
@@ -82,7 +82,7 @@ class Job(Future[R], Generic[R]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         label: str,
-        observers: tuple[Watcher, ...],
+        observers: tuple[Observer, ...],
         *,
         numbered: bool = True,
     ) -> None:
@@ -125,7 +125,7 @@ class Job(Future[R], Generic[R]):
 
     @property
     def attempt_of_run(self) -> int:
-        """See `Watched.attempt_of_run`."""
+        """See `Observed.attempt_of_run`."""
         return self._attempt
 
     @property

@@ -29,7 +29,7 @@ batch_numbers: Final = itertools.count(1)
 _NOTHING: Final = Progress(Mode.MEMORY, 0, 0, None, threshold_exceeded=False)
 
 
-class Watched(Protocol):
+class Observed(Protocol):
     """A job, as far as its progress goes."""
 
     @property
@@ -59,16 +59,16 @@ class Watched(Protocol):
         """Its error, once it is over."""
 
 
-class Watcher(Protocol):
+class Observer(Protocol):
     """Whoever hears of a job. No method waits; the thread is the pool's."""
 
-    def started(self, job: Watched) -> None:
+    def started(self, job: Observed) -> None:
         """An attempt begins."""
 
-    def progressed(self, job: Watched) -> None:
+    def progressed(self, job: Observed) -> None:
         """It has written more."""
 
-    def ended(self, job: Watched) -> None:
+    def ended(self, job: Observed) -> None:
         """It is over."""
 
 
@@ -101,7 +101,7 @@ class Batch:
         self._happened = happened or InOrder()
         self._tally = Tally()
         self._submitted = self._cancelled = self._spilled = 0
-        self._running: dict[int, Watched] = {}
+        self._running: dict[int, Observed] = {}
         self._ends: deque[Ended] = deque()
         self._left_out = 0
         self._waiting = ""
@@ -131,18 +131,18 @@ class Batch:
         if os.getpid() == self.owner_pid:
             self._happened.do(self._leave)
 
-    def started(self, job: Watched) -> None:
-        """See `Watcher.started`."""
+    def started(self, job: Observed) -> None:
+        """See `Observer.started`."""
         attempt, now_s = job.attempt_of_run, time.monotonic()
         self._happened.do(lambda: self._count_started(job, attempt, now_s))
 
-    def progressed(self, job: Watched) -> None:
-        """See `Watcher.progressed`."""
+    def progressed(self, job: Observed) -> None:
+        """See `Observer.progressed`."""
         if self._sink is not None:
             self._happened.do(lambda: self._tell(Happening.PROGRESSED, job))
 
-    def ended(self, job: Watched) -> None:
-        """See `Watcher.ended`."""
+    def ended(self, job: Observed) -> None:
+        """See `Observer.ended`."""
         if os.getpid() != self.owner_pid:
             return
         ended, progress = _end_of(job), job.progress
@@ -190,13 +190,13 @@ class Batch:
         self._left = True
         self._tell_if_closed()
 
-    def _count_started(self, job: Watched, attempt: int, now_s: float) -> None:
+    def _count_started(self, job: Observed, attempt: int, now_s: float) -> None:
         self._catch_up(job, attempt)
         self._running[job.id] = job
         self._tally.started(job.id, job.name, attempt, now_s)
         self._tell(Happening.STARTED, job)
 
-    def _count_ended(self, job: Watched, ended: Ended | None, progress: Progress) -> None:
+    def _count_ended(self, job: Observed, ended: Ended | None, progress: Progress) -> None:
         self._running.pop(job.id, None)
         if ended is None:
             self._cancelled += 1
@@ -211,7 +211,7 @@ class Batch:
         self._tell(Happening.ENDED, job, failed=ended is not None and ended.how is How.FAILED)
         self._tell_if_closed()
 
-    def _catch_up(self, job: Watched, attempt: int) -> None:
+    def _catch_up(self, job: Observed, attempt: int) -> None:
         """Count the attempts that must have failed, if this one runs or ran."""
         for failed in range(self._tally.attempt(job.id), attempt):
             seconds, size_bytes = self._tally.so_far(job.id, time.monotonic())
@@ -245,7 +245,7 @@ class Batch:
             self._tell(Happening.CLOSED)
 
     def _tell(
-        self, happened: Happening, job: Watched | None = None, *, failed: bool = False
+        self, happened: Happening, job: Observed | None = None, *, failed: bool = False
     ) -> None:
         sink, reporter = self._sink, self._reporter
         if sink is None or reporter is None:
@@ -284,23 +284,23 @@ class Callback:
         self._on_progress = on_progress
         self._reporter = reporter
 
-    def started(self, job: Watched) -> None:
-        """See `Watcher.started`."""
+    def started(self, job: Observed) -> None:
+        """See `Observer.started`."""
 
-    def progressed(self, job: Watched) -> None:
-        """See `Watcher.progressed`."""
+    def progressed(self, job: Observed) -> None:
+        """See `Observer.progressed`."""
         self._reporter.latest(self._call(job))
 
-    def ended(self, job: Watched) -> None:
-        """See `Watcher.ended`."""
+    def ended(self, job: Observed) -> None:
+        """See `Observer.ended`."""
         self._reporter.must(self._call(job), last=True)
 
-    def _call(self, job: Watched) -> Call:
+    def _call(self, job: Observed) -> Call:
         progress, call = job.progress, self._on_progress
         return Call(call, job.id, lambda: call(job, progress))
 
 
-def _end_of(job: Watched) -> Ended | None:
+def _end_of(job: Observed) -> Ended | None:
     """Tell how a job has ended; None if it was cancelled."""
     try:
         error = job.exception(0)

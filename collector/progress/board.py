@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 from collector import interpreter
-from collector.progress.batch import Batch, Callback, Watcher
+from collector.progress.batch import Batch, Callback, Observer
 from collector.progress.draw import draw, last_words
 from collector.progress.event import ProgressSink
 from collector.progress.in_order import InOrder
@@ -101,9 +101,9 @@ class Board:
 
     def watchers(
         self, batch: Batch | None, on_progress: Callable[[Any, Progress], object] | None
-    ) -> tuple[Watcher, ...]:
+    ) -> tuple[Observer, ...]:
         """Return who hears of a new job of that batch."""
-        found: list[Watcher] = []
+        found: list[Observer] = []
         if batch is not None:
             batch.submitted()
             found.append(batch)
