@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, final
 
 from collector.batch.functions import what_of
-from collector.batch.jobs import KeptJob, ResumedJob
+from collector.batch.jobs import Earlier, KeptJob, ResumedJob
 from collector.batch.keys import key_text, part_of
 from collector.batch.names import Template, names_a_file
 from collector.batch.parts import shard_name
 from collector.batch.recorder import Recorder, wait_for_left
 from collector.batch.saved_later import save_stored, unsaved
+from collector.batch.scan import meters_of
 from collector.batch.states import Resume, State, resume_of
 from collector.batch.writer import BatchWriter, Options, Task
 from collector.executor.collecting import Submitting
@@ -138,8 +139,7 @@ class _Kept(Generic[T]):
         made: list[KeptJob] = []
 
         def make(*arguments: Any, **options: Any) -> Job[Any]:
-            earlier = self._writer.attempts(task)
-            job = KeptJob(self._recorder, task, earlier, *arguments, **options)
+            job = KeptJob(self._recorder, task, self._earlier(task), *arguments, **options)
             made.append(job)
             self._names.want(task, item)
             self._recorder.expect(job)
@@ -153,6 +153,12 @@ class _Kept(Generic[T]):
             for job in made:  # nobody else knows it
                 job.cancel()
             raise
+
+    def _earlier(self, task: Task) -> Earlier:
+        history = self._writer.history
+        ended = (one.meters for _, one in history.attempts(task.row))
+        meters = meters_of((history.spent(task.key), *ended))
+        return Earlier(self._writer.attempts(task), meters)
 
     def _resumed(self, task: Task, item: T) -> Job[Any]:
         core, history = self._core, self._writer.history

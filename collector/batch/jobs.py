@@ -8,6 +8,7 @@ Invariants: I1  a job is over for its user when everything of it is stored, not 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, final
 
 from collector.batch.history import History
@@ -79,6 +80,18 @@ def _difference(some: Mapping[str, float], less: Mapping[str, float]) -> dict[st
     return {name: number for name, number in left.items() if number}
 
 
+class Earlier(NamedTuple):
+    """What a job has behind it when a run begins.
+
+    Attributes:
+        attempts: How many of it have ended.
+        meters: What all have counted.
+    """
+
+    attempts: int
+    meters: Mapping[str, float]
+
+
 class Keeps(Protocol):
     """Stores what comes of jobs (`recorder.Recorder`)."""
 
@@ -101,16 +114,22 @@ class KeptJob(Job[Any]):
     """Whether the journal has a line with its name and its input, though none of its end."""
 
     def __init__(
-        self, keeps: Keeps, task: Task, earlier: int, *arguments: Any, **options: Any
+        self, keeps: Keeps, task: Task, earlier: Earlier, *arguments: Any, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
         self.task: Final = task
         self.spent: Final = Spent()
-        if earlier:
-            self.earlier_attempts = earlier
+        if earlier.attempts:
+            self.earlier_attempts = earlier.attempts
+        self._earlier_meters = earlier.meters
         self._keeps = keeps
         self._ending: Ending | None = None
         task.name = self.name
+
+    @property
+    def meters(self) -> Mapping[str, float]:
+        """As `Job.meters`."""
+        return MappingProxyType(_sum(self._earlier_meters, self.meters_of_run))
 
     def kill(self) -> bool:
         """As `Job.kill`."""
@@ -125,7 +144,7 @@ class KeptJob(Job[Any]):
     def attempted(self, attempt: int) -> None:
         """See `JobOwner.attempted`."""
         if attempt == self.attempt_of_run:  # it asks to be made later, and leaves no line
-            self._keeps.spent(self, self.meters)
+            self._keeps.spent(self, self.meters_of_run)
         super().attempted(attempt)
 
     def attempt_failed(

@@ -160,7 +160,7 @@ class Recorder:
 
     def _over(self, job: Any) -> None:
         if job.cancelled():  # also after attempts that asked to be made later
-            self.spent(job, job.meters)
+            self.spent(job, job.meters_of_run)
         with self._lock:
             self._open.discard(job.id)
             if not self._open:

@@ -159,7 +159,7 @@ class Stopping:
         """A job was submitted."""
         if self._budget and not job.resumed:
             job.at_count = self._counted
-            self._counted(job.meters)  # what it had counted by then
+            self._counted(job.meters_of_run)  # what it had counted by then
 
     def _counted(self, meters: Mapping[str, float]) -> None:
         with self._lock:

@@ -130,8 +130,16 @@ class Job(Future[R], Generic[R]):
 
     @property
     def meters(self) -> Mapping[str, float]:
-        """What it has counted (`current_job().count`), by name: over all attempts so far."""
+        """What it has counted (`current_job().count`), by name: over all attempts so far.
+
+        With a batch directory those of earlier runs are among them.
+        """
         return MappingProxyType(dict(self._meters))
+
+    @property
+    def meters_of_run(self) -> Mapping[str, float]:
+        """What it has counted of that now, and not in an earlier run."""
+        return self._meters
 
     @property
     def progress(self) -> Progress:

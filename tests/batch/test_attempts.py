@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -76,10 +76,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.attempts: list[int] = []
+        self.meters: Mapping[str, float] = {}
 
     def update(self, event: ProgressEvent) -> None:
         if event.job_id is not None:
             self.attempts.append(event.attempt)
+            self.meters = event.meters
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -87,11 +89,12 @@ class Heard:
 
 def dies(_: str) -> Iterator[str]:
     yield str(current_job().attempt)
+    current_job().count(tries=1)
     current_job().flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_an_attempt_has_one_number_over_all_runs(tmp_path: Path) -> None:
+def test_attempts_and_what_they_count_go_on_over_all_runs(tmp_path: Path) -> None:
     heard = Heard()
     with Collector(1, progress=heard) as collector:
         again = collector.with_options(retries=1)
@@ -101,12 +104,16 @@ def test_an_attempt_has_one_number_over_all_runs(tmp_path: Path) -> None:
             assert isinstance(error, JobError)
             assert (job.attempt, error.attempt, job.output().text()) == (last, last, str(last))
             assert f"(attempt {last})" in str(error)
+            assert job.meters == {"tries": last}
         (job,) = collector.collect(dies, ["a"], batch=tmp_path / "b", resume="new")
-        assert (job.resumed, job.attempt) == (True, 4)
+        assert (job.resumed, job.attempt, job.meters) == (True, 4, {"tries": 4})
     with Batch.open(tmp_path / "b") as batch:
         (record,) = batch
-        assert [attempt.number for attempt in record.attempts] == [1, 2, 3, 4]
+        assert [(one.number, one.meters) for one in record.attempts] == [
+            (number, {"tries": 1}) for number in (1, 2, 3, 4)
+        ]
         assert "(attempt 4)" in (record.error or "")
     # What is shown counts the attempts of this run: none, of a job that an earlier one has ended.
     assert set(heard.attempts) == {1, 2}
     assert heard.attempts[-1] == 1
+    assert heard.meters == {"tries": 4}

@@ -30,6 +30,7 @@ _FOR_OTHER_ROOMS = {
     "attempt.details",
     "attempt.pickled",
     "attempt.places",
+    "Job.meters_of_run",
     "SpillManager.write_joined",
     "SpillManager.cut",
     "SpillManager.grown",
