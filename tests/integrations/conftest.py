@@ -1,8 +1,10 @@
 """What the tests of the integrations share: a fake Gemini and the environment that leads to it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
 import pytest
 
 from tests.integrations.fake_gemini import KEY, FakeGemini
@@ -15,13 +17,26 @@ def _ends_the_process(process_ends: None) -> None:
     """Each of these tests leaves outputs behind."""
 
 
+@pytest.fixture(scope="session")
+def one_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with one root certificate, where the SDK finds more than a hundred by itself.
+
+    Each client loads them twice, which takes longer than all that it asks a service on loopback.
+    """
+    first, end, _ = Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----")
+    path = tmp_path_factory.mktemp("certificates") / "one.pem"
+    path.write_text(f"{first}{end}\n", "utf-8")
+    return path
+
+
 @pytest.fixture
-def gemini(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGemini]:
+def gemini(monkeypatch: pytest.MonkeyPatch, one_root: Path) -> Iterator[FakeGemini]:
     """A fake service; the environment leads the SDK to it, and back after a failure at once."""
     for name in (*PROXIES, *map(str.upper, PROXIES), "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("collector.integrations.gemini.requests.GEMINI_RETRY_S", 0.01)
     monkeypatch.setattr("collector.integrations.gemini.service.GEMINI_POLL_S", 0.01)
+    monkeypatch.setenv("SSL_CERT_FILE", os.fspath(one_root))
     with FakeGemini() as fake:
         monkeypatch.setenv("GEMINI_API_KEY", KEY)
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", fake.base_url)

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from collector import Collector
 from collector.integrations.gemini import GeminiResult, GeminiStatus, run_gemini_media_task
 from tests.integrations.fake_gemini import FakeGemini
 from tests.integrations.gemini_script import Question, Refuse, Step
@@ -18,6 +19,13 @@ TOO_MANY = Refuse(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted (check
 def in_this_tree() -> dict[str, str]:
     """The environment for a child that finds the package of this tree."""
     return os.environ | {"PYTHONPATH": os.fspath(ROOT)}
+
+
+def workers_with_the_sdk(count: int = 1) -> Collector:
+    """A Collector whose workers need not load the SDK, for its import takes seconds."""
+    import google.genai  # noqa: F401 - what this process has a forked one has, too
+
+    return Collector(count, progress=False, mp_context="fork")
 
 
 def run(path: Path, **options: Any) -> GeminiResult:

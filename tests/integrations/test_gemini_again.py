@@ -25,7 +25,6 @@ from tests.integrations.gemini_script import (
     Drop,
     Finish,
     Raw,
-    Refuse,
     Say,
     Stall,
     Step,
@@ -85,19 +84,6 @@ def test_a_file_that_comes_to_be_after_its_deletion_is_deleted_once_more(
     assert gemini.calls.count("delete") == 3
     assert len(gemini.deleted) == 2
     assert gemini.files == {}
-
-
-def test_the_service_may_say_how_long_to_wait(
-    gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("collector.integrations.gemini.requests.GEMINI_RETRY_S", 100.0)
-    gemini.faults["generate"].extend(
-        [Refuse(429, retry_s=0.125), Refuse(503, retry_s=1, retry_header=True)]
-    )
-    statuses: list[GeminiStatus] = []
-    answer_of(run(video, on_status=statuses.append))
-    waits = [status.message.split(" in ")[1] for status in statuses if "attempt" in status.message]
-    assert waits == ["0.1 s", "1.0 s"]
 
 
 def test_a_stream_cut_before_its_first_byte_is_asked_for_again(

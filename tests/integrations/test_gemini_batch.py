@@ -20,6 +20,7 @@ from collector.integrations.gemini import (
     run_gemini_media_task,
 )
 from tests.integrations.fake_gemini import KEY, FakeGemini
+from tests.integrations.gemini_calls import workers_with_the_sdk
 from tests.integrations.gemini_jobs import leave_pid
 from tests.integrations.gemini_script import (
     Cut,
@@ -87,7 +88,7 @@ def test_one_broken_answer_fails_that_job_only_and_its_text_is_kept(
 
     gemini.script = script
     task = partial(run_gemini_media_task, prompt="Transcribe.")
-    with Collector(max_workers=2) as collector:
+    with workers_with_the_sdk(2) as collector:
         jobs = list(collector.collect(task, videos, ordered=True))
         errors = [job.exception() for job in jobs]
         assert [type(error) for error in errors] == [
@@ -121,7 +122,7 @@ def test_a_killed_worker_fails_its_file_only_and_keeps_its_text(
         inline_limit=INLINE_LIMIT,
         on_status=partial(leave_pid, pids),
     )
-    with Collector(max_workers=1) as collector:
+    with workers_with_the_sdk() as collector:
         jobs = [collector.submit(task, path) for path in videos]
         assert hold.reached.wait(60)
         assert wait_until(lambda: jobs[0].progress.bytes_written == len("as far as it came"))
@@ -187,7 +188,7 @@ def test_a_wrong_key_is_an_error_of_each_job_and_is_told_nowhere(
     gemini: FakeGemini, videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "wrong-sentinel-key")
-    with Collector(max_workers=2) as collector:
+    with workers_with_the_sdk(2) as collector:
         task = partial(run_gemini_media_task, prompt="Transcribe.")
         for job in collector.collect(task, videos):
             error = job.exception()

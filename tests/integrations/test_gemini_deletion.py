@@ -28,8 +28,10 @@ def test_a_deletion_that_is_refused_is_asked_for_once_and_left_to_the_keeper(
     gemini.faults["delete"].append(fault)
     result = run(video, inline_limit=0, attempts=9)
     assert answer_of(result) == expected_transcript(video.read_bytes())
-    assert "the deletion of the remote file" in caplog.text
     assert wait_until(lambda: not gemini.files)
+    (name,) = gemini.deleted
+    assert f"the deletion of the remote file {name.removeprefix('files/')} failed" in caplog.text
+    assert "48 hours" in caplog.text
     assert gemini.calls.count("delete") >= 2
 
 

@@ -19,7 +19,7 @@ from collector.integrations.gemini import (
 )
 from collector.settings import MIB
 from tests.integrations.fake_gemini import FakeGemini
-from tests.integrations.gemini_calls import OVERLOADED, answer_of, run, stages
+from tests.integrations.gemini_calls import answer_of, run, stages
 from tests.integrations.gemini_script import Drop, Refuse, expected_transcript
 
 
@@ -157,17 +157,6 @@ def test_a_remote_file_can_be_kept(gemini: FakeGemini, video: Path) -> None:
     answer_of(result)
     assert list(gemini.files) == [result.remote_file]
     assert "delete" not in gemini.calls
-
-
-def test_a_remote_file_that_cannot_be_deleted_is_reported_and_hurts_nothing(
-    gemini: FakeGemini, video: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    gemini.faults["delete"].extend([OVERLOADED] * 3)
-    result = run(video, inline_limit=0)
-    assert answer_of(result) == expected_transcript(video.read_bytes())
-    (name,) = gemini.files
-    assert f"deletion of the remote file {name.removeprefix('files/')}" in caplog.text
-    assert "48 hours" in caplog.text
 
 
 @pytest.mark.parametrize("fault", [Refuse(503), Drop()], ids=["refused", "dropped"])

@@ -27,6 +27,7 @@ from tests.integrations.gemini_script import (
     Step,
     expected_transcript,
 )
+from tests.support.leaks import wait_until
 
 
 def everything_told(caplog: pytest.LogCaptureFixture, video: Path, **options: Any) -> str:
@@ -222,6 +223,7 @@ def test_the_key_of_a_client_of_the_caller_s_is_told_nowhere_either(
         with genai.Client(api_key=KEY, http_options=retry) as client:
             told = everything_told(caplog, video, client=client, inline_limit=0, attempts=1)
         assert_not_told(told)
+    assert wait_until(lambda: not gemini.files)  # the keeper was refused, too
 
 
 def test_a_key_in_the_settings_of_the_request_is_not_quoted_either(

@@ -10,7 +10,7 @@ import pytest
 from google.genai import types
 
 from collector import RetryLater
-from collector.integrations.gemini import GeminiRequestError
+from collector.integrations.gemini import GeminiRequestError, GeminiStatus
 from collector.integrations.gemini import requests as sent
 from collector.integrations.gemini.answer import Answer, Question, ask
 from collector.integrations.gemini.requests import GeminiRequests
@@ -85,6 +85,15 @@ def test_a_pause_that_the_service_tells_is_kept(
     gemini.faults["generate"].append(refusal)
     assert answer_of(run(video)) == expected_transcript(video.read_bytes())
     assert slept == [pause_s]
+
+
+def test_a_pause_is_told(gemini: FakeGemini, video: Path, slept: list[float]) -> None:
+    gemini.faults["generate"].extend([told("0.125s"), Refuse(503, retry_s=1, retry_header=True)])
+    statuses: list[GeminiStatus] = []
+    answer_of(run(video, on_status=statuses.append))
+    waits = [status.message.split(" in ")[1] for status in statuses if "attempt" in status.message]
+    assert waits == ["0.1 s", "1.0 s"]
+    assert slept == [0.125, 1]
 
 
 @pytest.mark.parametrize("refusal", [after("0"), after("0.0"), told("0s"), after(NOON, NINE_PAST)])

@@ -12,7 +12,7 @@ from collector.integrations.gemini import GeminiResult, run_gemini_media_task
 from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.gates import Gate, State
 from tests.integrations.fake_gemini import FakeGemini, Limit
-from tests.integrations.gemini_calls import TOO_MANY, answer_of, run, says
+from tests.integrations.gemini_calls import TOO_MANY, answer_of, run, says, workers_with_the_sdk
 from tests.integrations.gemini_script import Finish, Refuse, Say
 from tests.support.leaks import wait_until
 
@@ -138,7 +138,7 @@ def test_a_job_whose_service_wants_a_pause_counts_its_tokens_once(
 ) -> None:
     gemini.faults["generate"].append(Refuse(429, "RESOURCE_EXHAUSTED", "Too many.", 0.05))
     says(gemini, Say("a few words"), Finish())
-    with Collector(1, progress=False) as collector:
+    with workers_with_the_sdk() as collector:
         job = collector.with_options(resource=MODEL).submit(
             run_gemini_media_task, video, prompt="What?", attempts=1
         )
@@ -162,7 +162,7 @@ def test_what_a_job_hears_is_the_model_and_the_time_and_not_the_key(
 ) -> None:
     gemini.faults["generate"].append(Refuse(429, "RESOURCE_EXHAUSTED", "Too many.", 0.25))
     says(gemini, Say("!"), Finish())
-    with Collector(1, progress=False) as collector:
+    with workers_with_the_sdk() as collector:
         assert collector.submit(priced, video).output().text() == f"{MODEL} 0.25!"
 
 

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from collector import Collector
 from collector.integrations.gemini import GeminiStreamBrokenError, run_gemini_media_task
 from tests.integrations.fake_gemini import FakeGemini
-from tests.integrations.gemini_calls import answer_of, run, says
+from tests.integrations.gemini_calls import answer_of, run, says, workers_with_the_sdk
 from tests.integrations.gemini_script import Cut, Raw, Say, Step
 
 
 def spent(read: Any, total: Any, text: str = "", reason: str = "STOP") -> Raw:
     """An event that tells how many tokens were read, and how many there were in all."""
     candidate = {"content": {"parts": [{"text": text, "thought": not text}]}}
-    if text:
+    if text and reason:
         candidate["finishReason"] = reason  # type: ignore[assignment]
     usage = {"promptTokenCount": read, "totalTokenCount": total}
     return Raw(json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode())
@@ -29,7 +28,7 @@ def test_tokens_of_each_attempt_within_a_task_are_counted(gemini: FakeGemini, vi
         [spent(1000, 1001, "x")],
     ]
     gemini.script = lambda _question: answers.pop(0)
-    with Collector(1, progress=False) as collector:
+    with workers_with_the_sdk() as collector:
         job = collector.submit(run_gemini_media_task, video, prompt="What?")
         assert job.result().usage["total_token_count"] == 1001
         assert job.meters == {"tokens": 8001, "input_tokens": 3000, "output_tokens": 5001}
@@ -38,7 +37,7 @@ def test_tokens_of_each_attempt_within_a_task_are_counted(gemini: FakeGemini, vi
 
 def test_tokens_of_an_answer_that_broke_off_are_counted(gemini: FakeGemini, video: Path) -> None:
     says(gemini, spent(7, 9, "text", ""), Cut())
-    with Collector(1, progress=False) as collector:
+    with workers_with_the_sdk() as collector:
         job = collector.submit(run_gemini_media_task, video, prompt="What?")
         assert isinstance(job.exception(), GeminiStreamBrokenError)
         assert job.meters["tokens"] == 9
@@ -54,7 +53,7 @@ def test_a_count_of_a_strange_size_hurts_no_answer(
 ) -> None:
     says(gemini, Say("a paid "), spent(read, total, "answer"))
     assert answer_of(run(video)) == b"a paid answer"
-    with Collector(1, progress=False) as collector:
+    with workers_with_the_sdk() as collector:
         job = collector.submit(run_gemini_media_task, video, prompt="What?")
         assert job.result().finish_reason == "STOP"
         assert job.output().text() == "a paid answer"

@@ -36,7 +36,11 @@ NOT_TEXT = b"caf\xe9 \xff\xfe\n\xed\xa0\x80 \0\n"
 
 
 @pytest.mark.parametrize("memory_threshold", [5 * MIB, 0], ids=["memory", "file"])
-@pytest.mark.parametrize("data", [b"", b"one\r\ntwo", b"\n", NOT_TEXT, b"x y\n" * 700_000])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"one\r\ntwo", b"\n", NOT_TEXT, b"x y\n" * 700_000],
+    ids=["nothing", "two lines", "an empty line", "no text", "many lines"],
+)
 def test_without_transforms_the_bytes_are_copied_as_they_are(
     source: Path, data: bytes, memory_threshold: int, aside: str
 ) -> None:
