@@ -157,11 +157,22 @@ class Stopping:
 
     def watch(self, job: "Job[Any]") -> None:
         """A job was submitted."""
-        if self._budget and not job.resumed:
-            job.at_count = self._counted
-            self._counted(job.meters_of_run)  # what it had counted by then
+        if not self._budget or job.resumed:
+            return
 
-    def _counted(self, meters: Mapping[str, float]) -> None:
+        def counted(more: Mapping[str, float], sums: Mapping[str, float]) -> None:
+            with self._lock:
+                is_known = sums is known
+            if not is_known:
+                self._spend(more)
+
+        # 1. A count is in the sum of the job, 2. which is taken here, 3. and that count is told.
+        with self._lock:
+            job.at_count = counted
+            known = job.meters_of_run
+        self._spend(known)  # what it had counted by then
+
+    def _spend(self, meters: Mapping[str, float]) -> None:
         with self._lock:
             before, stops = self._halting.reason, self._halting.spend(meters)
         if stops and not before:

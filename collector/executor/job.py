@@ -59,8 +59,8 @@ class Job(Future[R], Generic[R]):
     """How often it has been run again, also where that is no further attempt."""
     wanted_dead = False
     """Whether somebody wanted this job killed: else its Collector was shut down, or halted."""
-    at_count: Callable[[Mapping[str, float]], object] | None = None
-    """Hears of what the job counts, in a thread of the pool's."""
+    at_count: Callable[[Mapping[str, float], Mapping[str, float]], object] | None = None
+    """Hears of what the job counts, and of the sum that has it, in a thread of the pool's."""
     # What most jobs that wait have alike stands here: 100,000 of them are kept in memory.
     _numbered = True
     _kwargs: dict[str, Any] | None = None
@@ -372,7 +372,7 @@ class Job(Future[R], Generic[R]):
             sums[name] = sums.get(name, 0) + value
         self._meters = sums
         if self.at_count is not None:
-            self.at_count(meters)
+            self.at_count(meters, sums)
         for observer in self._observers:
             observer.progressed(self)
 

@@ -1,10 +1,13 @@
 """What a batch has spent on attempts that leave no result: no later run forgets it."""
 
 import csv
+import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from collector import Batch, BatchHaltedError, Collector, RetryLater, SpillError, current_job
 from collector.batch.jobs import Spent
 from collector.cli.program import main
+from collector.executor.collecting import Stopping
+from collector.executor.job import Job
 from tests.support.disks import fill, small_disk
 from tests.support.jobs import wait_for
 
@@ -143,3 +148,41 @@ def test_each_count_is_said_once_however_its_news_come(
         while overdue and not late:
             said = plus(said, told.by_an_attempt(overdue.pop(0)))
     assert plus(said, told.by_all(total)) == total
+
+
+class TellsLate:
+    """A job whose first count is in its sum already when somebody begins to hear of its counts."""
+
+    resumed = False
+    _observers = ()
+    _meters: Mapping[str, float] = MappingProxyType({})
+    heard_since: Any = None
+    counted = Job.counted
+
+    def __init__(self, stopping: Stopping) -> None:
+        self._stopping = stopping
+
+    @property
+    def meters(self) -> Mapping[str, float]:
+        return self._meters
+
+    @property
+    def at_count(self) -> Any:
+        if self.heard_since is None:
+            self._stopping.watch(cast("Any", self))
+        return self.heard_since
+
+    @at_count.setter
+    def at_count(self, hear: Any) -> None:
+        self.heard_since = hear
+
+
+def test_a_count_that_is_told_while_its_job_is_submitted_counts_once() -> None:
+    stopping = Stopping(None, {"usd": 7}, None)
+    stopping.begin(cast("Any", None), {}, deque(), queue.SimpleQueue())
+    job = cast("Any", TellsLate(stopping))
+    job.counted({"usd": 4})
+    assert job.heard_since is not None
+    assert not stopping.stops()
+    job.counted({"usd": 3})
+    assert stopping.stops()
