@@ -376,9 +376,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return Refuse(400, "FAILED_PRECONDITION", "The File is not in an ACTIVE state")
             self._must(address["mimeType"] == file.mime_type, "the file has another type")
             sha256, size, mime_type = file.sha256, file.size, file.mime_type
-        return Question(
-            model, sha256, size, mime_type, prompt, streaming, inline is not None, config
-        )
+        inline = inline is not None
+        token = body.get("continuationToken", "")
+        return Question(model, sha256, size, mime_type, prompt, streaming, inline, config, token)
 
     def _stream(self, question: Question) -> None:
         self.send_response(200)

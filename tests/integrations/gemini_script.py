@@ -51,6 +51,7 @@ class Say:
     thought: bool = False
     reason: str = ""
     index: int = 0
+    token: str = ""  # base64, from which a further request goes on
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Finish:
     reason: str = "STOP"
     message: str = ""
     index: int = 0
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Question:
     streaming: bool
     inline: bool
     config: dict[str, Any]
+    token: str = ""
 
 
 @dataclass
@@ -182,6 +185,8 @@ def event_of(step: Step, said: int) -> bytes:
         candidate["finishReason"] = step.reason
         if step.message:
             candidate["finishMessage"] = step.message
+    if step.token:
+        candidate["continuationToken"] = step.token
     usage = {"promptTokenCount": 7, "candidatesTokenCount": said, "totalTokenCount": said + 7}
     event = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "fake"}
     return json.dumps(event, ensure_ascii=False).encode("utf-8", "backslashreplace")

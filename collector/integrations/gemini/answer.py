@@ -3,12 +3,18 @@
 Runs in:    a worker, or any process.
 Invariants: I1  an answer that counts as whole ended with the finish reason STOP and has text; if
                 its connection broke, STOP came once, and no text after it.
-            I2  an attempt that wrote a byte is the last one: no answer is spliced from two.
+            I2  an attempt that wrote a byte is the last one: no answer is spliced from two. Where
+                the service gives an answer in parts, that holds for the request of each part.
             I3  memory stays flat: an event is written and forgotten.
+Source:     google-genai 3.6 asks for the next part by itself: at once, and after a break from a
+            place behind which text has come already. Without streaming it forgets all parts if one
+            fails. So that is off, and done here.
 """
 
 import contextlib
+import dataclasses
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -16,6 +22,7 @@ from collector.integrations.gemini.errors import (
     GeminiBlockedError,
     GeminiEmptyAnswerError,
     GeminiError,
+    GeminiRequestError,
     GeminiSafetyError,
     GeminiStreamBrokenError,
     GeminiTruncatedError,
@@ -42,6 +49,9 @@ _CONTENT_STOPS: Final = frozenset(
 )
 """Finish reasons that speak of the content; all others but STOP mean an answer cut short."""
 
+_MORE: Final = "CONTINUATION"
+"""The finish reason of a part that is not the last one."""
+
 
 class AnswerWriter(Protocol):
     """Where an answer goes: a job, or a SpillManager."""
@@ -59,12 +69,14 @@ class Question:
         contents: The media file and the prompt.
         config: Further settings of the request.
         streaming: Whether the answer is to come in pieces.
+        token: From where the answer is to go on; None for its beginning.
     """
 
     model: str
     contents: "list[types.Part]"
     config: "types.GenerateContentConfig"
     streaming: bool
+    token: bytes | None = None
 
 
 @final
@@ -77,26 +89,35 @@ class Answer:
     written_bytes: int = 0
     finish_reason: str = ""
     finish_message: str = field(default="", repr=False)  # as the service sent it, not redacted
-    finish_reasons: int = 0  # how many events had one
+    finish_reasons: int = 0  # how many events of the present part had one
     blocked: str = ""
-    _counted: "list[types.GenerateContentResponseUsageMetadata | None]" = field(
-        default_factory=list
-    )
-
-    @property
-    def usages(self) -> list[dict[str, Any]]:
-        """What the service counted, by its own names, for each attempt."""
-        known = [counted for counted in self._counted if counted is not None]
-        return [dict(counted.model_dump(mode="json", exclude_none=True)) for counted in known]
+    token: bytes | None = None  # from where a further request goes on, if no text came behind that
+    usages: list[dict[str, Any]] = field(default_factory=list)
+    """What the service counted, by its own names, for each attempt."""
+    _part_begins: int = 0  # byte
+    _usage_before: dict[str, Any] = field(default_factory=dict)  # of the parts before
 
     @property
     def usage(self) -> dict[str, Any]:
-        """What it counted for the last attempt."""
-        return self.usages[-1] if self._counted and self._counted[-1] is not None else {}
+        """What it counted for the last attempt, and for those that gave the parts before."""
+        return _added(self._usage_before, self.usages[-1] if self.usages else {})
+
+    @property
+    def part_has_come(self) -> bool:
+        """Whether so much of the present part has come that it is not asked for again (I2)."""
+        is_longer = self.written_bytes > self._part_begins
+        return bool(is_longer or self.finish_reason or self.blocked)
+
+    def begin_part(self) -> None:
+        """Begin the answer, or go on with it by a further request."""
+        self._usage_before = self.usage
+        self._part_begins = self.written_bytes
+        self.finish_reason = self.finish_message = ""
+        self.finish_reasons, self.token = 0, None
 
     def begin(self) -> None:
         """Begin an attempt; a later event of the same one tells its sum anew."""
-        self._counted.append(None)
+        self.usages.append({})
 
     def take(self, event: "types.GenerateContentResponse") -> None:
         """Write the text of one event, and note what else it says."""
@@ -104,13 +125,16 @@ class Answer:
         if feedback is not None and feedback.block_reason:
             self.blocked = str(feedback.block_reason.value)
             self.finish_message = feedback.block_reason_message or ""
-        self._counted[-1] = event.usage_metadata or self._counted[-1]
+        counted = event.usage_metadata
+        if counted is not None:
+            self.usages[-1] = dict(counted.model_dump(mode="json", exclude_none=True))
         ours = (one for one in event.candidates or [] if not one.index)  # by its index: of several
         candidate = next(ours, None)  # each may have events of its own, in any order
         if candidate is None:
             return
         parts = (candidate.content.parts if candidate.content else None) or []
         self._write("".join(part.text or "" for part in parts if not part.thought))
+        self.token = getattr(candidate, "continuation_token", None) or self.token  # not in 3.4
         if candidate.finish_reason:
             self.finish_reason = str(candidate.finish_reason.value)
             self.finish_message = candidate.finish_message or ""
@@ -119,41 +143,93 @@ class Answer:
     def _write(self, text: str) -> None:
         if text:
             self.finish_reason = self.finish_message = ""  # it was not the end
+            self.token = None
             self.written_bytes += self.sink.write(text.encode())
             self.reporter.moved("streaming", self.written_bytes)
 
 
 def ask(service: GeminiService, question: Question, answer: Answer) -> None:
-    """Put a question to a model and have its answer written.
+    """Put a question to a model and have its answer written, with all parts that it is given in.
 
     Raises:
         GeminiError: The request failed, or the answer is not whole; `answer` tells what came.
         SpillError: The answer could not be written.
     """
     requests = service.requests
+    while True:
+        failure = _ask_for_part(service, question, answer)
+        complaint = _complaint(requests, answer, failure)
+        if complaint is None:
+            return
+        further = _question_for_more(question, answer)
+        if further is None:
+            raise complaint
+        question = further
+        requests.resource = ""  # a job that is run later begins anew: what has come would be lost
+
+
+def _ask_for_part(service: GeminiService, question: Question, answer: Answer) -> Exception | None:
+    """Put one question until something comes; return what broke the answer off, if anything."""
+    requests = service.requests
+    answer.begin_part()
     for attempt in itertools.count(1):
         failure = _listen(service, question, answer)
         if failure is not None:
             let_interrupt_through(failure)
         else:
             requests.answered()
-        has_come = answer.written_bytes or answer.finish_reason or answer.blocked
-        if not has_come and failure is not None:
-            requests.pause_or_raise("the request for an answer", failure, attempt)
-        elif not has_come and attempt < requests.attempts:
+        if answer.part_has_come or not _waited_for_another(requests, answer, failure, attempt):
+            return failure
+    raise AssertionError  # pragma: no cover - count() does not end
+
+
+def _waited_for_another(
+    requests: GeminiRequests, answer: Answer, failure: Exception | None, attempt: int
+) -> bool:
+    """Wait before a question is put once more; False if that was the last attempt."""
+    if failure is None:
+        is_left = attempt < requests.attempts
+        if is_left:
             requests.pause("the stream ended before its first byte", attempt)
-        else:  # I2
-            complaint = _complaint(requests, answer, failure)
-            if complaint is not None:
-                raise complaint
-            return
+        return is_left
+    try:
+        requests.pause_or_raise("the request for an answer", failure, attempt)
+    except GeminiRequestError:
+        if not answer.written_bytes:
+            raise
+        return False  # the answer has broken off between two parts
+    return True
+
+
+def _question_for_more(question: Question, answer: Answer) -> Question | None:
+    """Return what asks for the next part of an answer, if there is one and the caller wants it."""
+    is_wanted = getattr(question.config, "automatic_continuation", None) is not False
+    if answer.blocked or answer.finish_reason != _MORE or not is_wanted:
+        return None
+    if answer.token is None or answer.token == question.token:  # it would be the same part again
+        return None
+    return dataclasses.replace(question, token=answer.token)
+
+
+def _added(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Add up what was counted for two requests."""
+    sums = dict(before)
+    for name, value in more.items():
+        known = sums.get(name)
+        is_sum = isinstance(known, (int, list)) and type(known) is type(value)
+        sums[name] = known + value if is_sum else value
+    return sums
 
 
 def _listen(service: GeminiService, question: Question, answer: Answer) -> Exception | None:
     """Read one stream to its end; return what broke it, if anything did."""
     answer.begin()
     events = service.generate(
-        question.model, question.contents, question.config, streaming=question.streaming
+        question.model,
+        question.contents,
+        question.config,
+        streaming=question.streaming,
+        token=question.token,
     )
     with contextlib.closing(events):
         while True:

@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, cast, final
+from typing import TYPE_CHECKING, Any, Final, Self, cast, final
 
 from collector.integrations.gemini.errors import (
     GeminiFileChangedError,
@@ -162,19 +162,24 @@ class GeminiService:
         config: "types.GenerateContentConfig",
         *,
         streaming: bool,
+        token: bytes | None,
     ) -> "Generator[types.GenerateContentResponse, None, None]":
         """Ask the model once. The request is sent, and may fail, at the first `next`.
 
-        The SDK would keep the whole answer for automatic function calling, so that is off.
+        The SDK would keep the whole answer for automatic function calling, so that is off. It would
+        send further requests for an answer that has more parts, so that is, too.
         """
         from google.genai import types
 
-        config = config.model_copy(
-            update={
-                "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
-                "http_options": one_attempt(config.http_options),
-            }
-        )
+        changes: dict[str, Any] = {
+            "automatic_function_calling": types.AutomaticFunctionCallingConfig(disable=True),
+            "http_options": one_attempt(config.http_options),
+        }
+        if "automatic_continuation" in types.GenerateContentConfig.model_fields:  # not in 3.4
+            changes["automatic_continuation"] = False
+        if token is not None:
+            changes["continuation_token"] = token
+        config = config.model_copy(update=changes)
         models = self.requests.client.models
         whole = cast("types.ContentListUnionDict", list(contents))  # what it says depends on Pillow
         if streaming:

@@ -41,7 +41,7 @@ class GeminiResult:
         model: The model that was asked.
         finish_reason: Why the model stopped: "STOP".
         usage: What the service counted (`total_token_count`, ...), by its own names, for the
-            attempt that gave this answer.
+            attempt that gave this answer; the sum, if that came in several parts.
         file_path: The media file.
         remote_file: Name of the uploaded file if it was to be kept (`delete_remote=False`).
     """
