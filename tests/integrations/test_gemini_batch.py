@@ -137,6 +137,7 @@ def test_a_killed_worker_fails_its_file_only_and_keeps_its_text(
         with jobs[0].output() as output:
             assert output.read() == b"as far as it came"
             assert not output.complete
+        assert jobs[0].meters["tokens"] == 7 + len("as far as it came")
     assert wait_until(lambda: not gemini.files)
     assert len(gemini.deleted) == len(videos)
     hold.until.set()

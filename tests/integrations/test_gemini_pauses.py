@@ -166,5 +166,5 @@ def test_refusals_in_a_row_end_with_an_answer(requests: GeminiRequests, gemini: 
     media = types.Part.from_bytes(data=b"moving pictures", mime_type="video/mp4")
     question = Question("gemini-3.8-flash", [media], types.GenerateContentConfig(), streaming=True)
     service = GeminiService(requests, delete_remote=False)
-    ask(service, question, Answer(io.BytesIO(), StatusReporter(None)))
+    ask(service, question, Answer(io.BytesIO(), StatusReporter(None), dict))
     assert put_off(requests, "0") < 2

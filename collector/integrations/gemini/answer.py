@@ -14,7 +14,9 @@ Source:     google-genai 3.6 asks for the next part by itself: at once, and afte
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -30,6 +32,7 @@ from collector.integrations.gemini.errors import (
 from collector.integrations.gemini.requests import GeminiRequests, let_interrupt_through
 from collector.integrations.gemini.service import GeminiService
 from collector.integrations.gemini.status import StatusReporter
+from collector.settings import PROGRESS_INTERVAL_S
 
 if TYPE_CHECKING:
     from google.genai import types
@@ -51,6 +54,9 @@ _CONTENT_STOPS: Final = frozenset(
 
 _MORE: Final = "CONTINUATION"
 """The finish reason of a part that is not the last one."""
+
+_MOST_TOKENS: Final = 10**15
+"""No request has as many tokens."""
 
 
 class AnswerWriter(Protocol):
@@ -86,6 +92,8 @@ class Answer:
 
     sink: AnswerWriter
     reporter: StatusReporter
+    count: Callable[[Mapping[str, int]], object]
+    """Adds to the meters of the job."""
     written_bytes: int = 0
     finish_reason: str = ""
     finish_message: str = field(default="", repr=False)  # as the service sent it, not redacted
@@ -96,6 +104,8 @@ class Answer:
     """What the service counted, by its own names, for each attempt."""
     _part_begins: int = 0  # byte
     _usage_before: dict[str, Any] = field(default_factory=dict)  # of the parts before
+    _tokens: dict[str, int] = field(default_factory=dict)  # of this attempt, that are counted
+    _count_again_s: float = -math.inf
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -118,6 +128,17 @@ class Answer:
     def begin(self) -> None:
         """Begin an attempt; a later event of the same one tells its sum anew."""
         self.usages.append({})
+        self._tokens = {}
+        self._count_again_s = -math.inf
+
+    def count_tokens(self) -> None:
+        """Count what the present attempt has used and is not counted."""
+        tokens = _tokens_of(self.usages[-1])
+        more = {name: tokens[name] - self._tokens.get(name, 0) for name in tokens}
+        if any(more.values()):
+            self.count(more)
+        self._tokens = tokens
+        self._count_again_s = time.monotonic() + PROGRESS_INTERVAL_S
 
     def take(self, event: "types.GenerateContentResponse") -> None:
         """Write the text of one event, and note what else it says."""
@@ -127,7 +148,10 @@ class Answer:
             self.finish_message = feedback.block_reason_message or ""
         counted = event.usage_metadata
         if counted is not None:
-            self.usages[-1] = dict(counted.model_dump(mode="json", exclude_none=True))
+            # What it does not tell holds still: the last event may tell another thing, or nothing.
+            self.usages[-1].update(counted.model_dump(mode="json", exclude_none=True))
+            if time.monotonic() >= self._count_again_s:  # now: the job may be killed
+                self.count_tokens()
         ours = (one for one in event.candidates or [] if not one.index)  # by its index: of several
         candidate = next(ours, None)  # each may have events of its own, in any order
         if candidate is None:
@@ -211,6 +235,20 @@ def _question_for_more(question: Question, answer: Answer) -> Question | None:
     return dataclasses.replace(question, token=answer.token)
 
 
+def _tokens_of(usage: Mapping[str, Any]) -> dict[str, int]:
+    """What a request has used, by the names of meters.
+
+    Numbers that no count can be are brought within what a meter takes: they hurt no answer.
+    """
+    read, used, said, thought, total = (
+        min(max(0, usage.get(f"{name}_token_count") or 0), _MOST_TOKENS)
+        for name in ("prompt", "tool_use_prompt", "candidates", "thoughts", "total")
+    )
+    read += used  # what tools gave the model to read
+    total = total or read + said + thought
+    return {"tokens": total, "input_tokens": read, "output_tokens": max(0, total - read)}
+
+
 def _added(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Add up what was counted for two requests."""
     sums = dict(before)
@@ -231,7 +269,8 @@ def _listen(service: GeminiService, question: Question, answer: Answer) -> Excep
         streaming=question.streaming,
         token=question.token,
     )
-    with contextlib.closing(events):
+    with contextlib.closing(events), contextlib.ExitStack() as at_end:
+        at_end.callback(answer.count_tokens)
         while True:
             try:
                 event = next(events, None)

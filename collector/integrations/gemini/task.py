@@ -9,12 +9,12 @@ States:     reading | uploading -> processing, then generating -> streaming -> f
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from collector import current_job
-from collector.errors import CollectorError, RetryLater
+from collector.errors import ClosedError, CollectorError, RetryLater
 from collector.integrations.gemini.answer import Answer, AnswerWriter, Question, ask
 from collector.integrations.gemini.media import Media, check_media
 from collector.integrations.gemini.requests import GeminiRequests
@@ -28,9 +28,6 @@ from collector.store.spill import Sealed, SpillManager
 if TYPE_CHECKING:
     from google import genai
     from google.genai import types
-
-_MOST_TOKENS: Final = 10**15
-"""No request has as many tokens."""
 
 
 @dataclass(slots=True)
@@ -66,7 +63,7 @@ class GeminiResult:
         return self._output
 
 
-def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thing that a user may want
+def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a user may want
     file_path: str | os.PathLike[str],
     *,
     prompt: str,
@@ -118,14 +115,14 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
         The uploaded file is deleted, also after an error, Ctrl-C and `kill -9`; what nobody could
         delete, for the machine went down, the service forgets after 48 hours. The API key is in no
         message, log or error. In a job the tokens are counted, of failed attempts and requests too:
-        the meters `tokens`, `input_tokens`, `output_tokens`. Memory stays flat over an answer of
-        any length.
+        the meters `tokens`, `input_tokens`, `output_tokens`; of a job that is killed what the
+        service had told by then. Memory stays flat over an answer of any length.
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, not {attempts}")
     sink, own = _choose_sink(manager)
     reporter = StatusReporter(on_status)
-    answer = Answer(sink, reporter)
+    answer = Answer(sink, reporter, _count)
     outside = sys.exception()
     try:
         media = check_media(file_path)
@@ -139,10 +136,7 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
                 requests.resource = model  # in a job, and nothing to be uploaded once more
             part = _media_part(service, reporter, media, inline_limit, processing_timeout)
             reporter.report("generating", 0)
-            try:
-                ask(service, _question(model, part, prompt, settings, use_streaming), answer)
-            finally:
-                _count(answer.usages)
+            ask(service, _question(model, part, prompt, settings, use_streaming), answer)
             reporter.report("finalizing", answer.written_bytes, answer.written_bytes)
         output = own.finalize() if own is not None else None
     except BaseException as error:
@@ -159,20 +153,10 @@ def run_gemini_media_task(  # noqa: PLR0913, PLR0915 - one keyword for each thin
     )
 
 
-def _count(usages: Iterable[Mapping[str, Any]]) -> None:
-    """Add what the service has counted to the meters of the job, if this is one.
-
-    Numbers that no count can be are brought within what a meter takes: they hurt no answer.
-    """
-    with contextlib.suppress(RuntimeError):  # it is none
-        job = current_job()
-        for usage in usages:
-            read, total = (
-                min(max(0, usage.get(name) or 0), _MOST_TOKENS)
-                for name in ("prompt_token_count", "total_token_count")
-            )
-            if total:
-                job.count(tokens=total, input_tokens=read, output_tokens=max(0, total - read))
+def _count(tokens: Mapping[str, int]) -> None:
+    """Add tokens to the meters of the job, if this is one."""
+    with contextlib.suppress(RuntimeError, ClosedError):  # it is none, or one that is over
+        current_job().count(**tokens)
 
 
 def _choose_sink(manager: SpillManager | None) -> tuple[AnswerWriter, SpillManager | None]:
