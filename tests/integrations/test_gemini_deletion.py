@@ -1,11 +1,13 @@
 """Whatever happens to the deletion of an uploaded file, the answer is there, and the file goes."""
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collector.integrations.gemini import GeminiStatus
 from tests.integrations.fake_gemini import FakeGemini
 from tests.integrations.gemini_calls import answer_of, run
 from tests.integrations.gemini_script import Drop, Refuse, Stall, expected_transcript
@@ -45,4 +47,33 @@ def test_a_deletion_without_an_answer_is_given_up_soon(
     assert stall.reached.is_set()
     assert answer_of(result) == expected_transcript(video.read_bytes())
     stall.until.set()
+    assert wait_until(lambda: not gemini.files)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_process_that_was_forked_meanwhile_holds_up_no_answer(
+    gemini: FakeGemini, video: Path, refused: bool
+) -> None:
+    if refused:
+        gemini.faults["delete"].append(Refuse(503))
+    children: list[int] = []
+    end, hold = os.pipe()
+
+    def fork(status: GeminiStatus) -> None:
+        if status.stage == "generating":
+            child = os.fork()
+            if child == 0:  # it has all descriptors of this process
+                os.close(hold)
+                os.read(end, 1)
+                os._exit(0)
+            children.append(child)
+
+    try:
+        result = run(video, inline_limit=0, on_status=fork)
+    finally:
+        os.close(hold)
+        os.close(end)
+        (child,) = children
+        os.waitpid(child, 0)
+    assert answer_of(result) == expected_transcript(video.read_bytes())
     assert wait_until(lambda: not gemini.files)

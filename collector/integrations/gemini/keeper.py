@@ -30,6 +30,9 @@ _ANSWER_S: Final = 20.0
 _failures: Final = contextlib.suppress(OSError, http.client.HTTPException)
 
 _DONE: Final = b"done\n"
+_LEFT: Final = b"left\n"
+"""The last word of an uploader that lives. The end of its pipe may not come for long: a process
+that it has forked meanwhile has the pipe, too."""
 
 
 @final
@@ -60,7 +63,7 @@ class Keeper:
         if self._program is None:
             return
         with contextlib.suppress(OSError):  # somebody killed it
-            self._program.communicate(_DONE if done else None)
+            self._program.communicate(_DONE if done else _LEFT)
         self._program = None
 
     def _tell(self, line: bytes) -> None:
@@ -84,8 +87,14 @@ class Keeper:
 
 def main() -> None:
     """Wait for the end of the process at the other end of stdin, and do what it left undone."""
-    lines = sys.stdin.buffer.readlines()  # until the other end is closed, by whatever
-    if len(lines) > 1 and lines[-1] != _DONE:
+    lines = []
+    for line in sys.stdin.buffer:  # until the other end is closed, by whatever, or the last word
+        if line == _DONE:
+            return
+        if line == _LEFT:
+            break
+        lines.append(line)
+    if len(lines) > 1:
         if os.fork():  # an uploader that is not dead waits for this one, and not for the service
             return
         order = json.loads(lines[0])
