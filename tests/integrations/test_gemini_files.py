@@ -51,7 +51,7 @@ def test_a_file_larger_than_the_service_takes(tmp_path: Path) -> None:
         run(tmp_path / "large.mp4")
 
 
-@pytest.mark.parametrize("name", ["a.xyzzy", "noending", "a.zip", "a.exe"])
+@pytest.mark.parametrize("name", ["a.xyzzy", "noending", "a.zip", "a.exe", "a.txt.gz"])
 def test_a_file_of_no_type_that_a_model_understands(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     statuses: list[GeminiStatus] = []

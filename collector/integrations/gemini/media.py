@@ -92,7 +92,8 @@ def check_media(file_path: str | os.PathLike[str]) -> Media:
 
 def _mime_type(path: str) -> str:
     ending = os.path.splitext(path)[1].lower()
-    found = _TYPES.get(ending) or mimetypes.guess_type(path)[0]
+    known, packed = mimetypes.guess_type(path)
+    found = _TYPES.get(ending) or (known if packed is None else None)  # a model unpacks nothing
     if found is None or not (found.startswith(_FAMILIES) or found in _DOCUMENTS):
         message = (
             f"{path}: {ending or 'a name without an ending'} tells no type that Gemini "
