@@ -1,6 +1,7 @@
 """One media task, done by the real SDK against a service on loopback."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -150,6 +151,21 @@ def test_a_manager_of_the_caller_s_stays_open_until_the_output_is_asked_for(
         manager.write("after")
         assert answer_of(result) == b"before " + expected_transcript(video.read_bytes()) + b"after"
         assert result.output is result.output
+
+
+def test_a_result_goes_to_another_process_once_its_answer_is_in_other_hands(
+    gemini: FakeGemini, video: Path
+) -> None:
+    manager = SpillManager()
+    given, own = run(video, manager=manager), run(video)
+    for result in (given, own):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(result)  # the answer would be lost
+    manager.finalize().close()
+    assert own.output is not None
+    own.output.close()
+    for result in (given, own):
+        assert pickle.loads(pickle.dumps(result)) == result
 
 
 def test_text_is_there_while_the_answer_still_streams(gemini: FakeGemini, video: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector import settings
+from collector import Output, settings
 from collector.errors import JobError
 from collector.process.pickling import calls
 from tests.support.jobs import (
@@ -34,6 +34,15 @@ def caught(error: BaseException) -> BaseException:
 def shipped(error: BaseException) -> BaseException:
     """What arrives of it."""
     return calls.load_exception(calls.dump_exception(caught(error)), 7, "name-7", 2)
+
+
+def test_an_error_that_has_an_output_arrives_without_it() -> None:
+    error: Any = ValueError("of a transform")
+    error.line = 3
+    with Output.in_memory(b"what had come", chunks=1) as error.output:
+        again = shipped(error)
+        assert (type(again), again.args, vars(again)) == (ValueError, error.args, {"line": 3})
+        assert error.output.read() == b"what had come"
 
 
 @pytest.mark.parametrize(

@@ -56,11 +56,19 @@ class GeminiResult:
         """The answer; None inside a job, whose `output()` it is.
 
         A manager that the caller gave is finalized by the first look at this; until then it can be
-        handed on as it is.
+        handed on as it is. A result goes to another process once its answer is in other hands: the
+        manager finalized, or this output closed.
         """
         if self._output is None and self._manager is not None:
             self._output = self._manager.finalize()
         return self._output
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        # What still has the answer refuses to be pickled.
+        output = None if self._output is None or _is_closed(self._output) else self._output
+        manager = None if self._manager is None or self._manager.closed else self._manager
+        told = (self.model, self.finish_reason, self.usage, self.file_path, self.remote_file)
+        return type(self), (*told, output, manager)
 
 
 def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a user may want
@@ -221,6 +229,16 @@ def _question(
     from google.genai import types
 
     return Question(model, [part, types.Part.from_text(text=prompt)], config, streaming)
+
+
+def _is_closed(output: Output) -> bool:
+    try:
+        output.open().close()
+    except ClosedError:
+        return True
+    except (CollectorError, OSError):  # it is not, and its file is gone
+        return False
+    return False
 
 
 def _keep_what_came(own: SpillManager | None, error: BaseException) -> None:

@@ -121,7 +121,8 @@ def finalize_processing(  # noqa: PLR0913 - one keyword for each thing that a us
         SpillError: The disk refuses the text.
         Exception: Whatever a transform raises, as itself.
             After each of them the output that was collected is still readable; one that was taken
-            out of a `SpillManager` is the attribute `output` of the exception, if it takes one.
+            out of a `SpillManager` is the attribute `output` of the exception, if it takes one. An
+            exception that leaves a job leaves that behind.
 
     Guarantees:
         Under the final names there is nothing, or what was there before, until both files are

@@ -26,6 +26,7 @@ Reducers = Mapping[type, Callable[[Any], Any]]
 _PROTOCOL: Final = 5
 _CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
 _TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
+_ATTRIBUTES: Final[Any] = BaseException.__dict__["__dict__"]
 """A class may have properties of these names, or forbid that they are set."""
 
 
@@ -123,15 +124,26 @@ def dump_exception(
 ) -> bytes:
     """Pickle an exception and its traceback; one that cannot be pickled goes as text alone.
 
+    The `output` that some errors of ours have stays here if it cannot be pickled.
+
     Args:
         error: The exception.
         pickling: Pickles it; None for `dumps`.
     """
-    try:
-        pickled = (pickling or dumps)(error)
-    except BaseException:  # noqa: BLE001 - user code runs in pickling; the text of the error goes instead
-        pickled = b""
+    pickled = _tried(error, pickling or dumps)
+    attributes = _ATTRIBUTES.__get__(error)
+    if not pickled and "output" in attributes:
+        output = attributes.pop("output")
+        pickled = _tried(error, pickling or dumps)
+        attributes["output"] = output
     return pickle.dumps((pickled, type(error).__qualname__, _text(error), _traceback(error)))
+
+
+def _tried(error: BaseException, pickling: Callable[[object], bytes]) -> bytes:
+    try:
+        return pickling(error)
+    except BaseException:  # noqa: BLE001 - user code runs in pickling; the text of the error goes instead
+        return b""
 
 
 def load_exception(data: bytes, job_id: int, name: str, attempt: int) -> BaseException:
