@@ -237,3 +237,24 @@ def test_a_key_in_the_settings_of_the_request_is_not_quoted_either(
     with pytest.raises(GeminiRequestError, match=r"api_key:\[API key\]") as caught:
         run(video, config=settings, on_status=statuses.append)
     assert KEY not in f"{caught.value.args} {statuses}"
+
+
+@pytest.mark.parametrize("value", [f"Bearer {KEY}", f"one=1; session={KEY}"])
+def test_a_secret_is_not_told_without_what_stands_before_it(
+    gemini: FakeGemini,
+    video: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+) -> None:
+    from google import genai
+    from google.genai import types
+
+    monkeypatch.delenv("GEMINI_API_KEY")
+    gemini.key = "another-key"
+    gemini.faults["generate"].append(Refuse(400, "STATUS", **QUOTED))  # type: ignore[arg-type]
+    options = types.HttpOptions(headers={"Authorization": value})
+    with genai.Client(api_key=gemini.key, http_options=options) as client:
+        told = everything_told(caplog, video, client=client)
+    assert gemini.calls == ["generate"]
+    assert_not_told(told)

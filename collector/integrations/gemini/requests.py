@@ -46,6 +46,9 @@ T = TypeVar("T")
 _MESSAGE_CHARS: Final = 500
 """An explanation of the service's is cut to this length."""
 
+_SECRET_CHARS: Final = 8
+"""A shorter word, as "Bearer", is no secret: a text without it would say less."""
+
 TOO_MANY: Final = 429
 """The HTTP status of a service that wants a pause."""
 
@@ -320,12 +323,15 @@ def _secrets_of(client: "genai.Client") -> list[str]:
 
 
 def _secret_headers(options: "types.HttpOptions | None") -> list[str]:
+    """Values of headers that are secret, and their words: a scheme or a name may stand before."""
     headers = getattr(options, "headers", None) or {}
-    return [
+    values = [
         value
         for name, value in headers.items()
         if re.search("key|auth|token|cookie", name, re.IGNORECASE)
     ]
+    words = (word for value in values for word in re.split(r"[\s;,=]+", value))
+    return [*values, *(word for word in words if len(word) >= _SECRET_CHARS)]
 
 
 def _longest_first(secrets: Iterable[str | None]) -> list[str]:
