@@ -78,6 +78,14 @@ def test_the_type_is_told_by_the_name(
     assert gemini.questions[0].mime_type == mime_type
 
 
+def test_a_name_that_is_no_text_hinders_no_upload(gemini: FakeGemini, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    path.write_bytes(b"x")
+    answer_of(run(path, inline_limit=0))
+    (upload,) = gemini.uploads.values()
+    assert upload.display_name.encode() == b"caf?.mp4"  # the service refuses half a character
+
+
 def test_a_file_that_shrinks_while_it_is_sent(gemini: FakeGemini, video: Path) -> None:
     video.write_bytes(b"x" * (20 * MIB))
 

@@ -108,7 +108,7 @@ class GeminiService:
                 config=types.UploadFileConfig(
                     name=name,
                     mime_type=mime_type,
-                    display_name=os.path.basename(self.requests.file_path)[:512],
+                    display_name=_as_text(os.path.basename(self.requests.file_path))[:512],
                     http_options=one_attempt(None),
                 ),
             )
@@ -231,6 +231,11 @@ class GeminiService:
             return None
         let_interrupt_through(failure)
         return failure
+
+
+def _as_text(name: str) -> str:
+    """Return the name of a file without half characters: the service takes none."""
+    return name.encode("utf-8", "replace").decode()
 
 
 @final
