@@ -146,16 +146,22 @@ class Answer:
         if feedback is not None and feedback.block_reason:
             self.blocked = str(feedback.block_reason.value)
             self.finish_message = feedback.block_reason_message or ""
-        counted = event.usage_metadata
+        ours = (one for one in event.candidates or [] if not one.index)  # by its index: of several
+        candidate = next(ours, None)  # each may have events of its own, in any order
+        try:
+            if candidate is not None:
+                self._take_from(candidate)
+        finally:  # it is paid for, too, if the disk is full
+            self._take_usage(event.usage_metadata)
+
+    def _take_usage(self, counted: "types.GenerateContentResponseUsageMetadata | None") -> None:
         if counted is not None:
             # What it does not tell holds still: the last event may tell another thing, or nothing.
             self.usages[-1].update(counted.model_dump(mode="json", exclude_none=True))
             if time.monotonic() >= self._count_again_s:  # now: the job may be killed
                 self.count_tokens()
-        ours = (one for one in event.candidates or [] if not one.index)  # by its index: of several
-        candidate = next(ours, None)  # each may have events of its own, in any order
-        if candidate is None:
-            return
+
+    def _take_from(self, candidate: "types.Candidate") -> None:
         parts = (candidate.content.parts if candidate.content else None) or []
         self._write("".join(part.text or "" for part in parts if not part.thought))
         self.token = getattr(candidate, "continuation_token", None) or self.token  # not in 3.4
