@@ -122,6 +122,17 @@ def test_a_task_that_is_to_wait_too_long_fails_and_asks_no_sooner(
     assert slept == []
 
 
+def test_a_look_at_a_file_is_not_put_off_beyond_the_time_that_its_processing_may_take(
+    gemini: FakeGemini, video: Path, slept: list[float]
+) -> None:
+    gemini.polls = 1
+    gemini.faults["poll"].append(after("61"))
+    with pytest.raises(GeminiRequestError, match="asked again in 61 s"):
+        run(video, inline_limit=0, processing_timeout=60)
+    assert slept == []
+    assert gemini.files == {}
+
+
 # -- in a job, where all wait together -------------------------------------------------------------
 
 

@@ -98,12 +98,13 @@ class GeminiRequests:
         address = "/".join(filter(None, (str(options.base_url).rstrip("/"), options.api_version)))
         return address, dict(options.headers or {})
 
-    def send(self, what: str, call: Callable[[], T]) -> T:
+    def send(self, what: str, call: Callable[[], T], longest_s: float = math.inf) -> T:
         """Send a request as often as it is allowed to.
 
         Args:
             what: The request in words, for messages.
             call: Sends it once.
+            longest_s: For so many seconds it may be put off, if that is less than for any request.
         """
         for attempt in itertools.count(1):
             try:
@@ -113,10 +114,16 @@ class GeminiRequests:
             except Exception as error:  # noqa: BLE001 - the SDK lets errors of four libraries through; judged below, outside of the block (I2)
                 failure = error
             let_interrupt_through(failure)
-            self.pause_or_raise(what, failure, attempt)
+            self.pause_or_raise(what, failure, attempt, longest_s)
         raise AssertionError  # pragma: no cover - count() does not end
 
-    def pause_or_raise(self, what: str, failure: Exception, attempt: int) -> None:
+    def pause_or_raise(
+        self,
+        what: str,
+        failure: Exception,
+        attempt: int,
+        longest_s: float = math.inf,
+    ) -> None:
         """Wait before the next attempt, or raise what the failure means to the user.
 
         Raises:
@@ -134,8 +141,9 @@ class GeminiRequests:
             raise RetryLater(after, self.resource, text)
         if attempt >= self.attempts or not is_transient(failure):
             raise self._explained(what, failure, attempt)
-        if wished is not None and wished > GEMINI_PAUSE_LONGEST_S:
-            longest = f"a task waits for {GEMINI_PAUSE_LONGEST_S:g} s at most"
+        longest_s = min(longest_s, GEMINI_PAUSE_LONGEST_S)
+        if wished is not None and wished > longest_s:
+            longest = f"a task waits for {longest_s:.4g} s at most"
             more = f"; it is to be asked again in {wished:g} s, and {longest}"
             raise self._explained(what, failure, attempt, more)
         self.pause(f"{what} failed ({self.describe(failure)})", attempt, wished)

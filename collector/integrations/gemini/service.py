@@ -153,7 +153,9 @@ class GeminiService:
                 raise GeminiProcessingTimeoutError(message, requests.file_path, state)
             time.sleep(min(delay, left))
             delay = min(delay * 1.5, GEMINI_POLL_LONGEST_S)
-            remote = requests.send("a look at the uploaded file", partial(self._look, remote.name))
+            look = partial(self._look, remote.name)
+            left = max(0.0, deadline - time.monotonic())
+            remote = requests.send("a look at the uploaded file", look, left)
 
     def generate(
         self,
