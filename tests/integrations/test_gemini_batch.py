@@ -126,6 +126,7 @@ def test_a_killed_worker_fails_its_file_only_and_keeps_its_text(
         jobs = [collector.submit(task, path) for path in videos]
         assert hold.reached.wait(60)
         assert wait_until(lambda: jobs[0].progress.bytes_written == len("as far as it came"))
+        assert wait_until(lambda: bool(jobs[0].meters))
         (pid,) = (int(path.name) for path in pids.iterdir())
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerCrashError):
