@@ -95,15 +95,21 @@ def test_a_stream_cut_before_its_first_byte_is_asked_for_again(
     assert gemini.calls == ["generate"] * 3
 
 
+@pytest.mark.parametrize(("streaming", "attempts"), [(True, 1), (False, 3)])
 def test_a_service_that_says_nothing_is_given_up(
-    gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
+    gemini: FakeGemini,
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    streaming: bool,
+    attempts: int,
 ) -> None:
     monkeypatch.setattr("collector.integrations.gemini.requests.GEMINI_SILENCE_S", 0.2)
     stall = Stall(threading.Event())
     gemini.faults["generate"].append(stall)
     with pytest.raises(GeminiRequestError, match="ReadTimeout"):
-        run(video, attempts=1)
+        run(video, attempts=attempts, use_streaming=streaming)
     stall.until.set()
+    assert gemini.calls == ["generate"]  # without streaming it is silent while it answers
 
 
 def test_after_the_last_attempt_the_error_says_what_the_service_said(

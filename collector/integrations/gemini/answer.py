@@ -29,7 +29,11 @@ from collector.integrations.gemini.errors import (
     GeminiStreamBrokenError,
     GeminiTruncatedError,
 )
-from collector.integrations.gemini.requests import GeminiRequests, let_interrupt_through
+from collector.integrations.gemini.requests import (
+    GeminiRequests,
+    is_silence,
+    let_interrupt_through,
+)
 from collector.integrations.gemini.service import GeminiService
 from collector.integrations.gemini.status import StatusReporter
 from collector.settings import PROGRESS_INTERVAL_S
@@ -208,13 +212,19 @@ def _ask_for_part(service: GeminiService, question: Question, answer: Answer) ->
             let_interrupt_through(failure)
         else:
             requests.answered()
-        if answer.part_has_come or not _waited_for_another(requests, answer, failure, attempt):
+        if answer.part_has_come or not _waited_for_another(
+            requests, question, answer, failure, attempt
+        ):
             return failure
     raise AssertionError  # pragma: no cover - count() does not end
 
 
 def _waited_for_another(
-    requests: GeminiRequests, answer: Answer, failure: Exception | None, attempt: int
+    requests: GeminiRequests,
+    question: Question,
+    answer: Answer,
+    failure: Exception | None,
+    attempt: int,
 ) -> bool:
     """Wait before a question is put once more; False if that was the last attempt."""
     if failure is None:
@@ -222,8 +232,11 @@ def _waited_for_another(
         if is_left:
             requests.pause("the stream ended before its first byte", attempt)
         return is_left
+    what = "the request for an answer"
     try:
-        requests.pause_or_raise("the request for an answer", failure, attempt)
+        if is_silence(failure) and not question.streaming:  # it is silent while it makes the answer
+            raise requests.explained(what, failure, attempt, "; ask with use_streaming=True")
+        requests.pause_or_raise(what, failure, attempt)
     except GeminiRequestError:
         if not answer.written_bytes:
             raise

@@ -140,12 +140,12 @@ class GeminiRequests:
             self._on_retry(f"{what} is put off for {after:g} s ({text})")
             raise RetryLater(after, self.resource, text)
         if attempt >= self.attempts or not is_transient(failure):
-            raise self._explained(what, failure, attempt)
+            raise self.explained(what, failure, attempt)
         longest_s = min(longest_s, GEMINI_PAUSE_LONGEST_S)
         if wished is not None and wished > longest_s:
             longest = f"a task waits for {longest_s:.4g} s at most"
             more = f"; it is to be asked again in {wished:g} s, and {longest}"
-            raise self._explained(what, failure, attempt, more)
+            raise self.explained(what, failure, attempt, more)
         self.pause(f"{what} failed ({self.describe(failure)})", attempt, wished)
 
     def answered(self) -> None:
@@ -188,9 +188,8 @@ class GeminiRequests:
         message = "the API key has a character that no key has (a space, a line end, an accent?)"
         raise GeminiKeyError(message, self.file_path)
 
-    def _explained(
-        self, what: str, failure: Exception, attempt: int, more: str = ""
-    ) -> GeminiError:
+    def explained(self, what: str, failure: Exception, attempt: int, more: str = "") -> GeminiError:
+        """Make the error that says what a failure means to the user, and `more`."""
         code = getattr(failure, "code", None)
         text = self.describe(failure)
         if code in {401, 403} or "API_KEY" in str(getattr(failure, "details", "")):
@@ -233,6 +232,12 @@ def is_transient(failure: Exception) -> bool:
         if isinstance(failure, module.TransportError):
             return True
     return False
+
+
+def is_silence(failure: Exception) -> bool:
+    """Tell whether a request was sent and not answered in time: the service may be at it still."""
+    modules = filter(None, map(sys.modules.get, ("httpx2", "httpx")))
+    return any(isinstance(failure, module.ReadTimeout) for module in modules)
 
 
 def wished_pause_s(failure: Exception) -> float | None:

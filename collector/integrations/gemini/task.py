@@ -106,7 +106,8 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         processing_timeout: Seconds that the service may take to process an uploaded file.
         delete_remote: False leaves the uploaded file to the service, which keeps it for 48 hours.
         attempts: How often each request is sent at most: again if the service is busy (408, 429,
-            5xx), or if the connection is lost before the first byte of the answer.
+            5xx), or if the connection is lost before the first byte of the answer. A service that
+            is silent for ten minutes is asked again only with streaming.
         config: Further settings of the request, as google-genai has them.
 
     Raises:
