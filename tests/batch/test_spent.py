@@ -158,13 +158,10 @@ class TellsLate:
     _meters: Mapping[str, float] = MappingProxyType({})
     heard_since: Any = None
     counted = Job.counted
+    meters_of_run = Job.meters_of_run
 
     def __init__(self, stopping: Stopping) -> None:
         self._stopping = stopping
-
-    @property
-    def meters(self) -> Mapping[str, float]:
-        return self._meters
 
     @property
     def at_count(self) -> Any:
