@@ -97,22 +97,26 @@ class TestR1ASweeperTakesTheDirectoryBetweenItsMakingAndItsLock:
             RunDirectory.create(temp_root)
         assert caught.value.errno == errno.EAGAIN
 
-    def test_a_directory_that_vanishes_before_the_file_lock_is_not_used(
-        self, temp_root: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("root_too", [False, True])
+    def test_a_directory_that_vanishes_before_the_file_lock_is_not_used_nor_made_anew(
+        self, temp_root: Path, monkeypatch: pytest.MonkeyPatch, root_too: bool
     ) -> None:
-        """FileLock makes it anew: a directory of that name, without our lease."""
+        """By its path it would be, with its root, in a mode in which nobody trusts that."""
         real = locks.Lease.take_file_lock
         removed: list[str] = []
 
-        def vanish(self: locks.Lease, path: str) -> bool:
+        def vanish(self: locks.Lease) -> bool:
             if not removed:
-                removed.append(path)
-                os.rmdir(path)
-            return real(self, path)
+                removed.extend(names(temp_root))
+                (temp_root / removed[0]).rmdir()
+                if root_too:
+                    temp_root.rmdir()
+            return real(self)
 
         monkeypatch.setattr(locks.Lease, "take_file_lock", vanish)
         directory = RunDirectory.create(temp_root)
-        assert removed != [os.fspath(directory.path)]
+        assert len(removed) == 1
+        assert removed != [directory.path.name]
         assert names(temp_root) == [directory.path.name]
         directory.dispose()
 

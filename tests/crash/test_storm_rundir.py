@@ -34,7 +34,7 @@ def widen(name, matching):
     setattr(kernel, name, hooked)
 
 if control in ('no locks', 'no look at the inode'):
-    locks.Lease.take_file_lock = lambda self, path: True
+    locks.Lease.take_file_lock = lambda self: True
 if control == 'no locks':
     locks.share = lambda fd: True
 if control == 'no look at the inode':

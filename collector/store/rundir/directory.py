@@ -25,7 +25,12 @@ from typing import TYPE_CHECKING, Final, Self, final
 from collector import interpreter
 from collector.errors import RunDirectoryError
 from collector.logger import PackageLogger
-from collector.settings import DISPOSE_PATIENCE_S, DISPOSE_PAUSE_S, RUN_NAME_TRIES
+from collector.settings import (
+    DIRECTORY_TRIES,
+    DISPOSE_PATIENCE_S,
+    DISPOSE_PAUSE_S,
+    RUN_NAME_TRIES,
+)
 from collector.states import move
 from collector.store.absolute import absolute_path
 from collector.store.rundir import cleanup, kernel
@@ -120,9 +125,17 @@ class RunDirectory:
         Raises:
             RunDirectoryError: The root cannot be made or trusted, or is full.
         """
-        root = open_root(temp_root)
-        advise(root)
-        return cls.create_in(root)
+        tries = 0
+        while True:
+            root = open_root(temp_root)
+            advise(root)
+            try:
+                return cls.create_in(root)
+            except RunDirectoryError as error:
+                tries += 1
+                if error.errno != errno.ENOENT or tries == DIRECTORY_TRIES:
+                    raise
+                # Others removed the root just now: it is made anew.
 
     @classmethod
     def create_in(cls, root: Root) -> Self:
@@ -325,7 +338,7 @@ class RunDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return False
         tighten(self.fd)
-        if not self._lease.take_file_lock(os.fspath(self.path)):
+        if not self._lease.take_file_lock():
             return False
         if not leads_to(name, self.fd, dir_fd=root_fd):
             return False

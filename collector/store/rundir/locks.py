@@ -14,18 +14,18 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
 
 from collector import interpreter
 from collector.store.rundir import kernel
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 LOCK_NAME: Final = "lock"
 """Name of the file lock inside a run directory."""
+
+_NEW_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -96,7 +96,7 @@ class Lease:
     def __init__(self) -> None:
         self.fd = -1
         self.refused: OSError | None = None
-        self._file_lock: BaseFileLock | None = None
+        self._lock_fd = -1
 
     def take(self, name: str, *, dir_fd: int) -> bool:
         """Open the directory `name` of `dir_fd` and lock it; False if it is lost to a sweeper.
@@ -114,30 +114,25 @@ class Lease:
             self.refused = error
         return leads_to(name, self.fd, dir_fd=dir_fd)
 
-    def take_file_lock(self, path: str) -> bool:
-        """Take the file lock in the directory, whose path is `path`; False if it is lost.
+    def take_file_lock(self) -> bool:
+        """Take the file lock in the directory; False if it is lost.
 
-        FileLock goes by the path and makes missing parents: 1. somebody removes the directory,
-        2. FileLock makes it anew, 3. we hold a lock in a directory that nobody leases. So the
-        caller looks afterwards whether the directory is still the same.
+        Not through FileLock.acquire, which goes by the path and makes missing parents: 1. somebody
+        removes the root, 2. it is made anew, in the mode of any directory, 3. nobody trusts it.
 
         Raises:
             OSError: as `os.open`.
         """
         with loading("filelock"):
-            from filelock import FileLock, Timeout
+            from filelock import lock_descriptor
 
-        self._file_lock = FileLock(
-            os.path.join(path, LOCK_NAME),
-            mode=0o600,
-            thread_local=False,
-            fallback_to_soft=False,
-            preserve_lock_file=True,
-        )
         try:
-            self._file_lock.acquire(blocking=False)
-            kernel.stat(LOCK_NAME, dir_fd=self.fd, follow_symlinks=False)
-        except (Timeout, FileNotFoundError):
+            self._lock_fd = open_private(LOCK_NAME, _NEW_LOCK_FLAGS, dir_fd=self.fd)
+            with contextlib.suppress(OSError):  # the umask may have taken it away
+                kernel.fchmod(self._lock_fd, stat.S_IRUSR | stat.S_IWUSR)
+            if not lock_descriptor(self._lock_fd, blocking=False):
+                return False
+        except FileNotFoundError:
             return False
         except OSError as error:
             if not unsupported(error):
@@ -148,12 +143,13 @@ class Lease:
 
     def drop(self) -> None:
         """Let go of everything; any number of times."""
-        if self._file_lock is not None:
-            with contextlib.suppress(OSError):
-                self._file_lock.release()
         with fork_gate:
+            if self._lock_fd >= 0:
+                unlock(self._lock_fd)  # first: interrupted after this, it is only a descriptor
+                fd, self._lock_fd = self._lock_fd, -1
+                close_private(fd)
             if self.fd >= 0:
-                unlock(self.fd)  # first: interrupted after this, it is only a descriptor
+                unlock(self.fd)
                 fd, self.fd = self.fd, -1
                 close_private(fd)
 
