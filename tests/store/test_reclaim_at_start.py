@@ -1,5 +1,6 @@
 """The sweep that a program makes in the background when it first needs its root."""
 
+import fcntl
 import logging
 import os
 import shutil
@@ -11,13 +12,17 @@ import pytest
 from collector.store.rundir import kernel, reclaim
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.reclaim import start_sweep
-from tests.support.rundirs import make_orphan, names, place, run_code
+from tests.support.rundirs import make_orphan, names, run_code
 
 
 def wait_for_sweep() -> None:
     for thread in threading.enumerate():
         if thread.name == "collector-sweep":
             thread.join()
+
+
+def is_sweeping() -> bool:
+    return any(thread.name == "collector-sweep" for thread in threading.enumerate())
 
 
 class TestTheSweepAtStart:
@@ -111,25 +116,40 @@ class TestTheSweepAtStart:
     def test_it_leaves_what_its_own_process_is_disposing_of(
         self, temp_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Otherwise the process could end in the midst of it, and half of its own run stay."""
-        directory = RunDirectory.create(temp_root)
-        sweepers: list[str] = []
-        real = kernel.rename
+        """Otherwise the process could end in the midst of it, and half of its own run stay.
 
-        def rename(*args: object, **kwargs: object) -> None:
-            sweepers.append(threading.current_thread().name)
-            real(*args, **kwargs)  # type: ignore[arg-type]
+        Nor does it lock that to look at it: dispose would give up, and all of the run stay.
+        """
+        directory, orphan = RunDirectory.create(temp_root), make_orphan(temp_root).name
+        inode, renamed = directory.path.stat().st_ino, set[tuple[str, str]]()
+        looked, over = threading.Event(), threading.Event()
+        flock, rename, dropped = kernel.flock, kernel.rename, list[int]()
 
-        def sweep() -> None:
-            start_sweep(temp_root)
-            wait_for_sweep()
+        def slow_flock(fd: int, operation: int) -> None:
+            if os.fstat(fd).st_ino != inode:
+                pass
+            elif threading.current_thread().name == "collector-sweep":
+                if operation == fcntl.LOCK_UN:
+                    looked.set()
+                    over.wait(60)
+            elif operation & fcntl.LOCK_EX and not dropped:
+                dropped.append(fd)  # its own lock: nothing else keeps the sweep off
+                start_sweep(temp_root)
+                while is_sweeping() and not looked.wait(0.01):
+                    pass
+            flock(fd, operation)
 
-        monkeypatch.setattr(kernel, "rename", rename)
-        # By the third lock, the one to remove it, its own is dropped: nothing keeps the sweep off.
-        point = place(monkeypatch, "flock", before=sweep, nth=3)
+        def noted_rename(name: str, *args: object, **kwargs: object) -> None:
+            renamed.add((threading.current_thread().name, name))
+            rename(name, *args, **kwargs)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(kernel, "flock", slow_flock)
+        monkeypatch.setattr(kernel, "rename", noted_rename)
         directory.dispose()
-        assert point.fired == 1
-        assert sweepers == [threading.current_thread().name]
+        over.set()
+        wait_for_sweep()
+        own = threading.current_thread().name, directory.path.name
+        assert renamed == {own, ("collector-sweep", orphan)}
         assert names(temp_root) == []
 
     def test_a_process_that_ends_meanwhile_does_not_wait_and_leaves_a_sweepable_rest(

@@ -42,10 +42,11 @@ UNLOCKED_NAME: Final = "unlocked"
 ASK_NAME: Final = "ask"
 """The socket on which the Collector is asked that works in the run directory."""
 
-disposed_here: Final[set[str]] = set()
-"""Names of the run directories that this process is disposing of: its own sweep leaves them.
-Otherwise 1. `dispose` drops the locks, 2. the sweep takes the run, 3. `dispose` finds nothing left
-to do, 4. the process ends, and with it the sweep, in the midst of the removal."""
+made_here: Final[set[str]] = set()
+"""Names of the run directories that this process has made and not disposed of: its own sweep leaves
+them, and does not look at them either. Otherwise 1. `dispose` drops the locks, 2. the sweep takes
+the run, 3. `dispose` finds nothing left to do, or a lock that only looks, 4. the process ends, and
+with it the sweep, in the midst of the removal or before it."""
 
 _OWN_NAMES: Final = (ASK_NAME, ELSEWHERE_NAME, UNLOCKED_NAME, LOCK_NAME, OWNER_NAME)
 _LOCK_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY

@@ -37,7 +37,7 @@ from collector.store.rundir import cleanup, kernel
 from collector.store.rundir.claim import (
     RUN_NAME,
     UNLOCKED_NAME,
-    disposed_here,
+    made_here,
     new_trash_name,
     sweep,
 )
@@ -331,6 +331,7 @@ class RunDirectory:
         """Go through the steps of making; False if a sweeper came in between."""
         name, root_fd = self.path.name, self._root.fd
         self._made_here = True
+        made_here.add(name)
         kernel.mkdir(name, stat.S_IRWXU, dir_fd=root_fd)
         try:
             if not self._lease.take(name, dir_fd=root_fd):
@@ -355,13 +356,13 @@ class RunDirectory:
         with cleanup.deferred():
             try:
                 self._state = move(TABLE, self._state, Event.BEGUN)
-                disposed_here.add(self.path.name)
+                made_here.add(self.path.name)  # again, after it was broken off
                 self._open_again()
                 self._lease.drop()
                 failures = self._remove(patience_s)
                 self._state = move(TABLE, self._state, Event.DONE)
             finally:
-                disposed_here.discard(self.path.name)
+                made_here.discard(self.path.name)
                 if self._state is State.DISPOSING:
                     self._state = move(TABLE, self._state, Event.BROKEN_OFF)
             with contextlib.suppress(OSError):  # the program has closed it
@@ -374,10 +375,12 @@ class RunDirectory:
         self._lease.drop()
         if not self._made_here:
             return
-        with contextlib.suppress(OSError):
+        try:
             kernel.rmdir(self.path.name, dir_fd=self._root.fd)  # empty: needs no descriptor
-            return
-        self._remove()
+        except OSError:
+            self._remove()
+        finally:
+            made_here.discard(self.path.name)
 
     def _open_again(self) -> None:
         """Put the mode back, which others may have taken away."""
@@ -431,7 +434,7 @@ class _OwnDirectories:
 
 _own: Final = _OwnDirectories()
 interpreter.in_forked_child(_own.start_afresh)
-interpreter.in_forked_child(disposed_here.clear)
+interpreter.in_forked_child(made_here.clear)
 
 
 def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:

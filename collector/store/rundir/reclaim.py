@@ -19,7 +19,7 @@ from typing import Any, Final
 from collector.errors import RunDirectoryError
 from collector.logger import PackageLogger
 from collector.store.rundir import kernel
-from collector.store.rundir.claim import RootEntry, RunState, disposed_here, new_trash_name
+from collector.store.rundir.claim import RootEntry, RunState, made_here, new_trash_name
 from collector.store.rundir.contents import Contents, Tick, nothing
 from collector.store.rundir.root import PathName, Root, on_network, open_known_roots, open_root
 
@@ -215,11 +215,13 @@ def _sweep_root(
 ) -> None:
     local_only = on_network(root)
     for name in _names(root):
+        if name in spared:
+            continue
         with RootEntry(root, name, local_only=local_only) as entry:
             found = entry.examine()
-            if found is RunState.STALE and name not in spared:
+            if found is RunState.STALE:
                 _reclaim_entry(entry, report, tick)
-            elif found not in {RunState.STALE, RunState.GONE}:
+            elif found is not RunState.GONE:
                 setattr(report, found.value, getattr(report, found.value) + 1)
 
 
@@ -312,7 +314,7 @@ def _sweep_quietly(path: PathName | None) -> None:
         root = open_root(path, make=False)
         try:
             if not on_network(root):
-                _sweep_root(root, report, _RestingTick(), spared=disposed_here)
+                _sweep_root(root, report, _RestingTick(), spared=made_here)
         finally:
             root.close()
         if report.reclaimed:
