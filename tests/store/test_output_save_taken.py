@@ -78,12 +78,21 @@ def test_a_path_made_of_bytes_is_a_path(make: Maker, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_its_own_temporary_file_is_no_place_to_save_it(tmp_path: Path, overwrite: bool) -> None:
+def test_its_own_temporary_directory_is_no_place_to_save_it(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    """What is saved is never removed by us, and that goes with all that is in it."""
     output = on_disk(b"abc")
     own = os.fspath(output)
     (tmp_path / "link").symlink_to(Path(own).parent)
-    for path in (own, tmp_path / "link" / Path(own).name):
-        with pytest.raises(OSError, match="own temporary file" if overwrite else "is taken"):
+    taken = "own temporary directory" if overwrite else "is taken"
+    for path, reason in (
+        (own, taken),
+        (tmp_path / "link" / Path(own).name, taken),
+        (Path(own).with_suffix(".txt"), "own temporary directory"),
+        (tmp_path / "link" / "new" / "out.txt", "own temporary directory"),
+    ):
+        with pytest.raises(OSError, match=reason):
             output.save(path, overwrite=overwrite)
         assert (output.path, output.read()) == (Path(own), b"abc")
     (tmp_path / "else").mkdir()

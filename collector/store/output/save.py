@@ -76,12 +76,11 @@ def save_as(
         IsADirectoryError: A directory has it.
         SpillError: The bytes could not be written.
         OutputLostError: The output could not be read to its end.
-        OSError: As it came from the system; or `target` is the output's own temporary file.
+        OSError: As it came from the system; or `target` lies in the run directory of the output.
     """
     refuse_taken(target, overwrite=overwrite)
-    if isinstance(place, Spilled) and _is_same_name(place.path, target):
-        # A file renamed onto itself stays what it is, and would go as what we have let go of.
-        message = "this is the output's own temporary file; save it under a name of yours"
+    if isinstance(place, Spilled) and _is_within(place.path.parent, target):
+        message = "this is in the output's own temporary directory, which goes; save it elsewhere"
         raise OSError(errno.EINVAL, message, target)
     with naming(target), Publication(target, mode=mode) as new:
         if isinstance(place, Spilled) and place.file.owned and not place.may_grow:
@@ -165,6 +164,7 @@ def send_to(reader: io.BufferedReader, target: Openable, *, overwrite: bool) -> 
         raise
 
 
-def _is_same_name(own: Path, target: str) -> bool:
-    directory, name = os.path.split(target)
-    return name == own.name and os.path.realpath(directory) == os.path.realpath(own.parent)
+def _is_within(run_directory: Path, target: str) -> bool:
+    return Path(os.path.realpath(os.path.dirname(target))).is_relative_to(
+        os.path.realpath(run_directory)
+    )
