@@ -126,7 +126,7 @@ CHUNKS: list[tuple[Any, bytes]] = [
     (memoryview(array.array("H")), b""),
     ("", b""),
     ("grüße, 世界 🎬", "grüße, 世界 🎬".encode()),
-    (type("MyBytes", (bytes,), {})(b"mine"), b"mine"),
+    (type("MyBytes", (bytes,), {"__len__": lambda _: 2})(b"mine"), b"mine"),
 ]
 
 

@@ -22,10 +22,10 @@ def chunk_buffer(chunk: Chunk) -> Buffer:
         TypeError: It is no chunk, or a buffer that is not C-contiguous or holds Python objects.
         UnicodeEncodeError: A str with lone surrogates.
     """
-    if isinstance(chunk, (bytes, bytearray)):
+    if type(chunk) is bytes or type(chunk) is bytearray:  # a subclass may have a len() of its own
         return chunk
     if isinstance(chunk, str):
-        return str.encode(chunk)  # a subclass may have an encode() of its own
+        return str.encode(chunk)  # as above: an encode()
     try:
         view = memoryview(chunk)
     except TypeError:
