@@ -12,7 +12,14 @@ from typing import Final
 import pytest
 
 from collector import BrokenCollectorError, Collector, JobKilledError, current_job, settings
-from tests.support.inside import channel_to_sink, server_pid, set_pace, sink_pid, supervisor_held_up
+from tests.support.inside import (
+    channel_to_sink,
+    run_directory,
+    server_pid,
+    set_pace,
+    sink_pid,
+    supervisor_held_up,
+)
 from tests.support.jobs import (
     MIB,
     begun_then_wait,
@@ -183,6 +190,8 @@ def test_the_jobs_that_a_sink_had_open_fail_and_the_others_run(method: str, tmp_
         pending = [collector.submit(numbered, 6 * MIB) for _ in range(4)]
         for number in range(2):
             wait_for(tmp_path / f"begun-{number}")
+        unheard = run_directory(collector) / "streaming-output-0123456789abcdef.spill"
+        unheard.touch()  # as one that was made just now, of which the parent had not been told
         kill(sink_pid(collector))
         for job in opened:
             error = job.exception(30)
@@ -199,6 +208,7 @@ def test_the_jobs_that_a_sink_had_open_fail_and_the_others_run(method: str, tmp_
             assert sha256(job.output()) == sha256(numbered(size))
             job.output().close()
         assert collector.submit(square, 5).result() == 25
+        assert not unheard.exists()
 
 
 @each_method

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -26,8 +26,9 @@ from collector.process.pickling.script import Parts, numbers_of
 from collector.process.pool.ending import Ending, discard, log_of, outcome_of, output_of
 from collector.process.scheduler.decisions import End, Entry
 from collector.store.output.output import Output
+from collector.store.output.spill_file import names_held
 from collector.store.rundir.current_directory import CurrentDirectory
-from collector.store.rundir.directory import RunDirectory
+from collector.store.rundir.directory import FILE_SUFFIX, RunDirectory
 from collector.wire.capture import Capture
 from collector.wire.messages import JobEnded, JobProgressed, RunJob
 from collector.wire.outcome import Outcome
@@ -183,7 +184,7 @@ class JobTable:
             return None
         work.claimed = True
         work.sent_to, work.began_s = work.worker or 0, 0.0
-        work.log_name = f"log-{os.urandom(8).hex()}.spill" if work.capture else ""
+        work.log_name = f"log-{os.urandom(8).hex()}{FILE_SUFFIX}" if work.capture else ""
         return RunJob(
             ticket=entry.ticket,
             job_id=entry.job_id,
@@ -336,6 +337,31 @@ class JobTable:
         for name in filter(None, (said.name, said.value_name)):
             self._directory.holding(name).remove_file(name)
 
+    def drop_unheard(self, sealed: Iterable[JobEnded]) -> None:
+        """Remove, after what is being settled, the files of a dead sink that nobody has heard of.
+
+        To be called before there is another sink, whose files are not known either.
+
+        Args:
+            sealed: What is not settled yet of what it had sealed.
+        """
+        known = {name for work in self._work.values() for name in (work.spilled, work.log_name)}
+        known.update(name for said in sealed for name in (said.name, said.value_name))
+        left = [
+            (directory, name)
+            for directory in self._directory.every()
+            for name in _files_in(directory)
+            if name not in known
+        ]
+
+        def remove() -> None:
+            held = names_held()  # what was settled meanwhile
+            for directory, name in left:
+                if name not in held:
+                    directory.remove_file(name)
+
+        self.later(remove)
+
     def remove_scratch(self, prefix: str) -> None:
         """Remove the scratch directories of a dead worker."""
 
@@ -405,6 +431,12 @@ class JobTable:
                 except BaseException:
                     # A callback of the user's that exits: the others are settled all the same.
                     _logger.exception("a callback of a job failed")
+
+
+def _files_in(directory: RunDirectory) -> list[str]:
+    with contextlib.suppress(OSError):  # others have removed it
+        return [name for name in os.listdir(directory.path) if name.endswith(FILE_SUFFIX)]
+    return []
 
 
 def _ending(work: Work, end: End, attempt: int) -> Ending:

@@ -372,6 +372,8 @@ class Supervisor:
             return
         how = sink.exit.how
         self.jobs.tell("the collector process (pid %d) %s", sink.handle.pid, how)
+        sealed = [worker.sealed_job for worker in self._workers.values()]
+        self.jobs.drop_unheard(filter(None, sealed))
         self._do(self._scheduler.sink_gone())
         for worker in list(self._workers.values()):
             worker.read_out()

@@ -272,6 +272,11 @@ def temp_file_count() -> int:
     return len(_owned)
 
 
+def names_held() -> set[str]:
+    """Return the names that the temporary files of this process have in their run directories."""
+    return {grip.name for grip in tuple(_owned)}
+
+
 def cleanup_temp_files() -> int:
     """Remove all temporary files of this process now; outputs that lie in them are lost.
 

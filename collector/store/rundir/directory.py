@@ -84,6 +84,9 @@ TABLE: Final = {
     State.LET_GO: {},
 }
 
+FILE_SUFFIX: Final = ".spill"
+"""Of the files of outputs and logs."""
+
 _BASE_NAME_BYTES: Final = 200
 """A file name may have 255 bytes (NAME_MAX); this leaves room for the random part."""
 
@@ -199,7 +202,7 @@ class RunDirectory:
         names = sys.getfilesystemencoding()  # not UTF-8 in every locale
         base = base_name.replace("/", "_").replace("\0", "_").encode(names, "replace")
         kept = base[:_BASE_NAME_BYTES].decode(names, "ignore")
-        name = f"{kept}-{os.urandom(8).hex()}.spill"
+        name = f"{kept}-{os.urandom(8).hex()}{FILE_SUFFIX}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return kernel.open_fd(name, flags, 0o600, dir_fd=self.fd), name
 
