@@ -1,8 +1,17 @@
 """A job that is open in the sink: whatever becomes of its bytes, its end is told."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+from collector.errors import RunDirectoryError
+from collector.process.sink.open_job import OpenJob
+from collector.store.budget import Budget
+from collector.store.spill import SpillManager
+from collector.wire.frames import Stream
+from collector.wire.outcome import Outcome
 
 LOSES_BOTH = """
 import os, resource, sys
@@ -47,3 +56,25 @@ def test_a_job_that_lost_its_value_and_its_buffer_ends_with_a_message(tmp_path: 
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["no memory", "LOST 0 b'' 0 0", "[]"]
+
+
+def test_a_job_that_is_followed_where_no_file_can_be_made_goes_on_in_memory() -> None:
+    """Whoever looks on must not cost the job anything; readers get it at the end."""
+    asked: list[str] = []
+
+    def refuse() -> NoReturn:
+        asked.append("for a directory")
+        raise RunDirectoryError(errno.ENOSPC, "no room", "/")
+
+    def new(most: int) -> SpillManager:
+        return SpillManager.in_directory(refuse, memory_threshold=most)
+
+    job = OpenJob(1, 1, 100, new, Budget(1000))
+    job.follow()
+    assert not asked  # an empty file can be made on a full disk, too
+    for chunk in (b"abc", b"def"):
+        job.store(Stream.OUTPUT, chunk, 1)
+    assert len(asked) == 2
+    said = job.end(Outcome.RETURNED, b"")
+    assert said is not None
+    assert (said.outcome, said.data, said.chunks) == (Outcome.RETURNED, b"abcdef", 2)

@@ -438,10 +438,7 @@ class Sink:
         for source in self._sources.values():
             job = source.jobs.get(ticket)
             if job is not None and job.state is JobState.OPEN:
-                try:
-                    job.follow()
-                except SpillError as error:
-                    self._control.post(job.fail(error))
+                job.follow()
                 self._next_report_s = 0.0
 
     def _report(self) -> None:

@@ -123,6 +123,8 @@ class OpenJob:
         if output.in_memory:
             self._budget.admit(output, len(data))
         output.write_joined(data, chunks)
+        if self.followed and stream is Stream.OUTPUT:
+            self._show(output)
 
     def lose(self, why: str) -> None:
         """Have the output lost at the end: its file may hold what the job has not written."""
@@ -135,14 +137,18 @@ class OpenJob:
         return stream
 
     def follow(self) -> None:
-        """Have the output in a file from now on.
-
-        Raises:
-            SpillError: It cannot be.
-        """
+        """Have the output in a file from its first byte on, as soon as that can be made."""
         self.followed = True
-        self._output = self._output or self._open(self._threshold)
-        self._output.spill()
+        self._show(self._output)
+
+    def _show(self, output: SpillManager | None) -> None:
+        """Let those who follow read what has come; where the disk is full they wait for the end.
+
+        Nothing goes to a file that is empty: on a full disk it could be made, and not be written.
+        """
+        if output is not None and output.held_bytes:
+            with contextlib.suppress(SpillError):  # who looks on must not cost the job its output
+                output.spill()
 
     def progressed(self) -> JobProgressed | None:
         """Return how far the output is, if that is news."""
