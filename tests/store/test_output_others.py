@@ -14,6 +14,7 @@ from collector.errors import ClosedError, OutputLostError
 from collector.settings import KIB, MIB
 from collector.store.output.output import Output
 from collector.store.output.spill_file import cleanup_temp_files
+from collector.store.rundir import kernel
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.root import filesystem_type_of
 from tests.support.faultyos import FaultyOs
@@ -205,13 +206,14 @@ def test_an_error_of_the_disk_while_reading_is_an_error(monkeypatch: pytest.Monk
 def test_too_many_open_files_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
     output = on_disk(b"abc")
 
-    def refuse(_self: RunDirectory, name: str) -> int:
+    def refuse(name: str, *_flags: int, **_where: int) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "open_file", refuse)
-        with pytest.raises(OSError, match="Too many open files"):
+        patch.setattr(kernel, "open_fd", refuse)
+        with pytest.raises(OSError, match="Too many open files") as told:
             output.read()
+    assert told.value.filename == os.fspath(output)
     assert output.read() == b"abc"
 
 

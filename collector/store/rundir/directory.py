@@ -223,6 +223,7 @@ class RunDirectory:
                 fd = kernel.open_fd(path, flags)
         except OSError as error:
             # EBADF: its last user went, perhaps just now in another thread, and its files with it.
+            error.filename = path
             if error.errno not in {errno.EBADF, errno.ELOOP, errno.ENXIO}:
                 raise
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
