@@ -16,6 +16,7 @@ import pytest
 
 from collector import Collector, Job, SpillError, current_job
 from collector.process.worker import capture
+from collector.store.rundir.directory import process_run_directory
 from tests.support.disks import fill, small_disk
 from tests.support.jobs import KIB, MIB, nothing
 from tests.support.tiers import each_method, each_method_in_one_tier
@@ -252,11 +253,16 @@ def test_a_limit_of_the_process_is_told_as_a_full_disk_is(method: str, disk: Pat
 
 
 def test_a_log_ends_where_its_job_ended_though_the_next_byte_was_tried(tmp_path: Path) -> None:
-    with Collector(1, capture=True, temp_root=tmp_path / "c", progress=False) as collector:
-        log = collector.submit(prints_a_page).log()
+    root = tmp_path / "c"
+    with Collector(1, capture=True, temp_root=root, progress=False) as collector:
+        job = collector.submit(prints_a_page)
+        log = job.log()
         assert log.path is not None
         assert log.path.stat().st_size == 4096
         assert log.read() == b"y" * 4096
+    # Their paths are made when asked for; there, too, and not where there may be no room.
+    assert [root in Path(output).parents for output in (log, job.output())] == [True, True]
+    process_run_directory(root).dispose()
 
 
 @pytest.mark.parametrize("error", [None, errno.EOPNOTSUPP])

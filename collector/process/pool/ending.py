@@ -78,6 +78,7 @@ def output_of(
         said.data,
         chunks=said.chunks,
         complete=complete,
+        temp_root=directory.root,
         on_close=(lambda: release(size)) if size else None,
     )
 
@@ -94,7 +95,7 @@ def _rescued(name: str, directory: CurrentDirectory) -> Output:
             size = os.fstat(fd).st_size
             os.close(fd)
             return Output.on_disk(holding, name, size=size, chunks=0, complete=False)
-    return Output.in_memory(b"", chunks=0, complete=False)
+    return Output.in_memory(b"", chunks=0, complete=False, temp_root=directory.root)
 
 
 def log_of(ending: Ending, directory: CurrentDirectory) -> Output | None:
@@ -111,7 +112,7 @@ def log_of(ending: Ending, directory: CurrentDirectory) -> Output | None:
     if not size:
         if size is not None:
             holding.remove_file(name)
-        return Output.in_memory(b"", chunks=0, complete=complete)
+        return Output.in_memory(b"", chunks=0, complete=complete, temp_root=directory.root)
     # What the job left running may print on; the log is what was printed by now.
     return Output.on_disk(holding, name, size=size, chunks=0, complete=complete, may_grow=True)
 

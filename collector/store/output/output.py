@@ -351,8 +351,11 @@ class Output(Unopened, Closable):
             place = self._open_place()
             if isinstance(place, Held) or (isinstance(place, Spilled) and place.may_grow):
                 # A file that may grow is copied: whoever reads by path reads to its end.
-                blocks = [place.data] if isinstance(place, Held) else iter(self)
-                spilled = spill_blocks(blocks, self._size, self._temp_root)
+                if isinstance(place, Held):
+                    spilled = spill_blocks([place.data], self._size, self._temp_root)
+                else:
+                    root = place.path.parent.parent
+                    spilled = spill_blocks(iter(self), self._size, root)
                 self._leave(place, spilled)
                 return str(spilled.path)
             os.close(place.open())

@@ -11,7 +11,7 @@ Invariants: I1  only the parent makes run directories; the sink and the workers 
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from collector.errors import RunDirectoryError
 from collector.store.rundir.directory import RunDirectory
@@ -42,7 +42,8 @@ class CurrentDirectory:
         """Path of the entry in the default root that names it; empty if there is none."""
         self._latest = RunDirectory.create(temp_root)
         chosen = temp_root is not None or os.environ.get(ROOT_VARIABLE)
-        self._root = self._latest.path.parent if chosen else None
+        self.root: Final = self._latest.path.parent if chosen else None
+        """The root, if somebody has chosen it; None for the default one."""
         self._earlier: tuple[RunDirectory, ...] = ()
         self._lock = threading.RLock()
         self._over = False
@@ -78,7 +79,7 @@ class CurrentDirectory:
         return self._latest
 
     def _make(self) -> RunDirectory:
-        root = self._root
+        root = self.root
         if root is not None and root.is_symlink():
             # One that led to the root was followed at the start; this one was put there since.
             message = "the temp root has become a symbolic link"
