@@ -17,6 +17,7 @@ from typing import Any, Final, final
 import pytest
 
 from collector.store.rundir import kernel, root
+from collector.store.rundir.claim import made_here
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.reclaim import list_runs, reclaim
 
@@ -289,6 +290,7 @@ def advise_anew(*known: tuple[str, int]) -> None:
 def let_go(run: RunDirectory) -> None:
     """Give its locks back and leave all that is in it, as the death of its owner does."""
     run._lease.drop()
+    made_here.discard(run.path.name)
 
 
 def gone(temp_root: Path) -> bool:
