@@ -264,6 +264,10 @@ RUN_NAME_TRIES: Final = 100
 DIRECTORY_TRIES: Final = 3
 """Tries to make a file in a run directory that others remove each time, before that job fails."""
 
+OWN_DIRECTORIES_IDLE: Final = 4
+"""Run directories in as many roots that a process keeps without a file in them: each holds three
+descriptors, and costs half a millisecond to make again."""
+
 DISPOSE_PATIENCE_S: Final = 0.006
 DISPOSE_PAUSE_S: Final = 0.002
 """For how long, and how often, a run directory that another process holds is tried again when it is

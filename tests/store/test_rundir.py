@@ -149,12 +149,12 @@ class TestProcessRunDirectory:
         clean_up()
         assert names(new_root) == []
 
-    def test_roots_that_somebody_has_removed_keep_no_descriptors(self, tmp_path: Path) -> None:
+    def test_roots_that_are_gone_or_not_in_use_keep_no_descriptors(self, tmp_path: Path) -> None:
         code = """
 import resource, tempfile
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 from collector import SpillManager
-kept = []
+kept, held = [], []
 for number in range(100):
     with tempfile.TemporaryDirectory(dir=sys.argv[1]) as place:
         manager = SpillManager(0, temp_root=place + "/root")
@@ -163,9 +163,16 @@ for number in range(100):
         if number % 20 == 0:
             kept.append(output.open())
 say({reader.read() for reader in kept}, len(os.listdir(sys.argv[1])))
+for number in range(100):
+    with SpillManager(0, temp_root=f"{sys.argv[1]}/{number}") as manager:
+        manager.write(b"abc")
+        if number % 20 == 0:
+            held.append(manager.finalize())
+say({output.read() for output in held})
 """
         done = run_code(code, tmp_path)
-        assert done.stdout == "{b'abc'} 0\n", done.stderr
+        assert done.stdout == "{b'abc'} 0\n{b'abc'}\n", done.stderr
+        assert {tuple(names(root)) for root in tmp_path.iterdir()} == {()}
 
     def test_it_sweeps_its_root_once_in_the_background(
         self, new_root: Path, caplog: pytest.LogCaptureFixture

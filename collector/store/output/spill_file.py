@@ -83,9 +83,10 @@ class SpillFile:
                 return cls._create_in(directory, base_name)
             except OSError as error:
                 tries += 1
-                if not isinstance(error, FileNotFoundError) or tries == DIRECTORY_TRIES:
+                gone = isinstance(error, FileNotFoundError) or directory.fd < 0
+                if not gone or tries == DIRECTORY_TRIES:
                     raise spill_error(error, directory.path) from error
-                # Others removed the directory just now: there is a new one.
+                # Others removed it just now, or another thread let go of it: there is a new one.
 
     @classmethod
     def _create_in(cls, directory: RunDirectory, base_name: str) -> Self:

@@ -29,6 +29,7 @@ from collector.settings import (
     DIRECTORY_TRIES,
     DISPOSE_PATIENCE_S,
     DISPOSE_PAUSE_S,
+    OWN_DIRECTORIES_IDLE,
     RUN_NAME_TRIES,
 )
 from collector.states import move
@@ -296,6 +297,11 @@ class RunDirectory:
         self._open_again()
         self.release()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has one user only: whoever keeps it for the next file."""
+        return len(self._users) == 1
+
     def retain(self) -> None:
         """Count one more user; each calls `release` once."""
         self._users.append(None)
@@ -435,6 +441,16 @@ class _OwnDirectories:
                 del self.by_root[key]
                 directory.leave()
 
+    def let_go_of_idle(self) -> None:
+        """Let go of those without a file, but for the few that were asked for last.
+
+        A program may name a new root each time. What another thread has just asked for is about to
+        have a file, and is not among the first.
+        """
+        idle = [key for key, directory in self.by_root.items() if directory.is_idle]
+        for key in idle[:-OWN_DIRECTORIES_IDLE]:
+            self.by_root.pop(key).release()
+
 
 _own: Final = _OwnDirectories()
 interpreter.in_forked_child(_own.start_afresh)
@@ -445,7 +461,8 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
     """Return the run directory of this process for one root, making it at first need.
 
     It is made anew in a forked child, and when somebody has removed it. It is removed when the
-    process ends, as far as any code can run then (`collector.store.rundir.cleanup`).
+    process ends, as far as any code can run then (`collector.store.rundir.cleanup`); without a file
+    before that, when others are asked for.
 
     Raises:
         RunDirectoryError: as `RunDirectory.create`.
@@ -454,8 +471,10 @@ def process_run_directory(temp_root: PathName | None = None) -> RunDirectory:
     with _own.lock, cleanup.deferred():
         found = _own.by_root.get(key)
         if found is not None and found.is_in_place():
+            _own.by_root[key] = _own.by_root.pop(key)  # the last one that was asked for
             return found
         _own.let_go_of_removed()
+        _own.let_go_of_idle()
         directory = RunDirectory.create(temp_root)
         directory.dispose_at_exit()
         _own.by_root[key] = directory
