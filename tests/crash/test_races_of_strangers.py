@@ -119,11 +119,12 @@ class TestR13TheRootIsSwappedAfterItWasOpened:
             victim.rename(temp_root)
 
         point = place(monkeypatch, "flock", before=swap)
-        monkeypatch.setattr("collector.store.rundir.directory.RUN_NAME_TRIES", 1)
-        with pytest.raises(RunDirectoryError):
-            RunDirectory.create(temp_root)
+        directory = RunDirectory.create(temp_root)
         assert point.fired == 1
         assert names(tmp_path / "moved") == []
+        assert directory.is_in_place()
+        assert names(temp_root) == [directory.path.name]  # in the root that has the name now
+        directory.dispose()
 
 
 class TestR17OtherUsers:

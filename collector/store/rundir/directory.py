@@ -139,7 +139,7 @@ class RunDirectory:
                 tries += 1
                 if error.errno != errno.ENOENT or tries == DIRECTORY_TRIES:
                     raise
-                # Others removed the root just now: it is made anew.
+                # Others removed or moved the root just now: it is opened, or made, anew.
 
     @classmethod
     def create_in(cls, root: Root) -> Self:
@@ -353,6 +353,8 @@ class RunDirectory:
             return False
         if not leads_to(name, self.fd, dir_fd=root_fd):
             return False
+        if not leads_to(self._root.path, root_fd):  # moved: here would be another path than ours
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if self._lease.refused is not None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             close_private(open_private(UNLOCKED_NAME, flags, dir_fd=self.fd))

@@ -225,8 +225,8 @@ def unsupported(error: OSError) -> bool:
     return error.errno in _UNSUPPORTED
 
 
-def leads_to(name: str, fd: int, *, dir_fd: int) -> bool:
-    """Tell whether `name` in the directory `dir_fd` is still the directory behind `fd`."""
+def leads_to(name: str, fd: int, *, dir_fd: int | None = None) -> bool:
+    """Tell whether `name`, in the directory `dir_fd` if given, is still what is behind `fd`."""
     try:
         found = kernel.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
