@@ -213,17 +213,20 @@ os.kill(os.getpid(), signal.SIGKILL)
             parent.tell()
 
     def test_a_file_that_has_the_number_of_a_descriptor_that_others_closed_is_left_alone(
-        self, new_root: Path
+        self, new_root: Path, tmp_path: Path
     ) -> None:
         """As in a program that makes itself a daemon: it closes all, and opens its own files."""
         code = """
+import fcntl
 reclaim.start_sweep = lambda root: None  # its thread would have descriptors, too
 run = process_run_directory(sys.argv[1])
 numbers = [fd for fd in range(3, 100) if os.path.exists(f'/proc/self/fd/{fd}')]
-ours = [fd for fd in numbers if os.readlink(f'/proc/self/fd/{fd}') in (sys.argv[1], str(run.path))]
+ours = [fd for fd in numbers if os.readlink(f'/proc/self/fd/{fd}').startswith(sys.argv[1])]
 os.closerange(3, 100)
-while os.open(os.devnull, os.O_RDONLY) < max(ours):
+while os.open(sys.argv[2], os.O_RDWR | os.O_CREAT, 0o644) < max(ours):
     pass
+for fd in ours:
+    fcntl.flock(fd, fcntl.LOCK_SH)
 def left():
     return all(os.path.exists(f'/proc/self/fd/{fd}') for fd in ours)
 child = os.fork()
@@ -232,10 +235,11 @@ if child == 0:
     os._exit(0)
 os.waitpid(child, 0)
 run.dispose()
-say(len(ours), left())
+locks = open('/proc/locks').read().count(f':{os.stat(sys.argv[2]).st_ino} ')
+say(len(ours), left(), locks, oct(os.stat(sys.argv[2]).st_mode))
 """
-        done = run_code(code, new_root)
-        assert done.stdout == "True\n2 True\n", done.stderr
+        done = run_code(code, new_root, tmp_path / "theirs")
+        assert done.stdout == "True\n3 True 3 0o100644\n", done.stderr
 
     def test_a_forked_child_makes_a_run_of_its_own(self, new_root: Path) -> None:
         code = """

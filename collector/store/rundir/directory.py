@@ -42,7 +42,14 @@ from collector.store.rundir.claim import (
     new_trash_name,
     sweep,
 )
-from collector.store.rundir.locks import Lease, close_private, leads_to, loading, open_private
+from collector.store.rundir.locks import (
+    Lease,
+    close_private,
+    is_ours,
+    leads_to,
+    loading,
+    open_private,
+)
 from collector.store.rundir.owner import write_owner
 from collector.store.rundir.root import (
     ROOT_VARIABLE,
@@ -116,8 +123,11 @@ class RunDirectory:
 
     @property
     def fd(self) -> int:
-        """Descriptor of the directory, which carries the shared lock; -1 when it was let go."""
-        return self._lease.fd
+        """Descriptor of the directory, which carries the shared lock.
+
+        It is -1 when it was let go of, or the program has closed it.
+        """
+        return self._lease.fd if is_ours(self._lease.fd) else -1
 
     @classmethod
     def create(cls, temp_root: PathName | None = None) -> Self:

@@ -171,20 +171,14 @@ def open_private(path: str, flags: int = DIRECTORY_FLAGS, *, dir_fd: int | None 
 
 
 def close_private(fd: int, *, locked: bool = True) -> None:
-    """Close a descriptor of ours; before that drop whatever lock it carries, unless none can.
-
-    A descriptor that the program has closed is left: by now its number may be one of the program's.
-    """
+    """Close a descriptor of ours; before that drop whatever lock it carries, unless none can."""
     with fork_gate:
-        if fd not in _held:
-            return
-        if not _is_ours(fd):
-            del _held[fd]
-            return
         if locked:
             unlock(fd)
-        del _held[fd]
-        kernel.close(fd)
+        ours = is_ours(fd)
+        _held.pop(fd, None)
+        if ours:
+            kernel.close(fd)
 
 
 def share(fd: int) -> bool:
@@ -213,6 +207,8 @@ def seize(fd: int) -> bool:
 
 def unlock(fd: int) -> None:
     """Drop the lock that `fd` carries, if any; never raises."""
+    if not is_ours(fd):
+        return
     try:
         kernel.flock(fd, fcntl.LOCK_UN)
     except OSError:
@@ -239,8 +235,13 @@ def _file_at(fd: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_ours(fd: int) -> bool:
-    """Tell whether a descriptor still leads where it did when it was opened here."""
+def is_ours(fd: int) -> bool:
+    """Tell whether a descriptor was opened here, and the program has not closed it since.
+
+    Then its number may be one of the program's by now, whose file, mode and locks are left alone.
+    """
+    if fd not in _held:
+        return False
     try:
         return _file_at(fd) == _held[fd]
     except OSError as error:
@@ -260,7 +261,7 @@ def _lock(fd: int, operation: int) -> bool:
 def _close_inherited() -> None:
     """Close in a forked child what belongs to the parent, without a LOCK_UN: it is the parent's."""
     for fd in tuple(_held):
-        if _is_ours(fd):  # else it was closed behind our back
+        if is_ours(fd):  # else it was closed behind our back
             os.close(fd)
     _held.clear()
     _open_gates()
