@@ -202,7 +202,8 @@ class _Strangers:
 
     def others(self) -> list[ProcessInfo]:
         """Read all processes that are no strangers, so far as it is known."""
-        inodes = {int(name): _inode(name) for name in os.listdir("/proc") if name.isdecimal()}
+        with os.scandir("/proc") as listed:  # which has the inodes: no need to ask for each
+            inodes = {int(at.name): at.inode() for at in listed if at.name.isdecimal()}
         self._known = {pid: at for pid, at in self._known.items() if inodes.get(pid) == at}
         read = [_process(pid) for pid in inodes.keys() - self._known.keys()]
         found = {process.pid: process for process in read if process is not None}
@@ -221,13 +222,6 @@ class _Strangers:
 
 
 _strangers: Final = _Strangers()
-
-
-def _inode(pid: str) -> int:
-    try:
-        return os.stat(f"/proc/{pid}").st_ino
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
 
 
 def _reap_if_adopted(process: ProcessInfo) -> bool:
