@@ -1,24 +1,24 @@
 """Jobs and their reference results: module-level, so that every start method can import them.
 
 What a job writes is a function of its arguments alone, so that a test makes the same bytes itself.
+Each worker of nearly every test loads this module: what only some jobs need, those load (11 ms).
 """
 
 import contextlib
-import ctypes
 import faulthandler
-import hashlib
 import os
-import random
 import signal
 import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Executor, wait
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from collector import current_job
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 METHODS: Final = ("forkserver", "spawn", "fork")
 KIB: Final = 1024
@@ -27,6 +27,8 @@ MIB: Final = 1024 * KIB
 
 def sha256(pieces: Iterable[bytes]) -> str:
     """The digest of all pieces one after the other."""
+    import hashlib
+
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -49,6 +51,9 @@ def random_chunks(
     seed: int, count: int, largest: int, pause_s: float = 0.0
 ) -> Generator[bytes, None, str]:
     """Yield `count` chunks of 0 to `largest` bytes, with pauses; return the digest of it all."""
+    import hashlib
+    import random
+
     chance, pauses = random.Random(seed), random.Random(-seed)
     digest = hashlib.sha256()
     for _ in range(count):
@@ -81,6 +86,8 @@ def one_chunk(size: int) -> int:
 
 def changed_after_write(size: int, rounds: int) -> str:
     """Write the same bytearray again and again, and spoil it right after each write."""
+    import hashlib
+
     digest = hashlib.sha256()
     buffer = bytearray(size)
     for number in range(rounds):
@@ -140,8 +147,10 @@ def begun_then_wait(begun: str, until: str, value: Any = None) -> Any:
 
 
 @contextlib.contextmanager
-def kept_busy(collector: Executor, workers: int, directory: Path) -> Iterator[list[Any]]:
+def kept_busy(collector: "Executor", workers: int, directory: Path) -> Iterator[list[Any]]:
     """Run a job on each of so many workers that ends with this block; yield when all run."""
+    from concurrent.futures import wait
+
     until = directory / "no-longer-busy"
     begun = [directory / f"busy-{number}" for number in range(workers)]
     jobs = [collector.submit(begun_then_wait, os.fspath(mark), os.fspath(until)) for mark in begun]
@@ -327,6 +336,8 @@ def act(what: What, argument: int = 0) -> None:
         case "kill":
             kill_self()
         case "segfault":
+            import ctypes
+
             faulthandler.disable()
             ctypes.string_at(0)
         case "abort":
