@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from collector.process.start.forkserver import ForkServer
+from collector.process.start.methods import launcher_for
+from tests.support.jobs import METHODS
 from tests.support.leaks import Snapshot, adopt_orphans, end_processes, live_apart, settle
+from tests.support.one_server import OneServer
 from tests.support.processend import end_of_process
 from tests.support.sharedray import shared, start_if_needed
 from tests.support.tiers import is_in_two_tiers
@@ -98,6 +102,29 @@ def process_ends() -> Iterator[None]:
     """After the test, do what the end of this process would."""
     yield
     end_of_process()
+
+
+@pytest.fixture(scope="session", name="server_of_all")
+def _one_server_of_all() -> Iterator[OneServer]:
+    """Be there before any test looks at what it leaves."""
+    own = launcher_for(METHODS[0])
+    assert isinstance(own, ForkServer)
+    server = OneServer(own)
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def one_server(
+    server_of_all: OneServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Have the Collectors of this test share the server of all such tests.
+
+    Not where its own stdout and stderr are looked at: the server was started with others.
+    """
+    if not {"capfd", "capfdbinary"} & {*request.fixturenames}:
+        name = "collector.executor.collector.launcher_for"
+        monkeypatch.setattr(name, server_of_all.in_place_of_its_own)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,6 +27,8 @@ from tests.support.leaks import wait_until
 from tests.support.rundirs import REPOSITORY
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 TWO_GATED = """
 jobs = [collector.submit(gated, f"{here}/go-{n}", b"0123456789", b"end %d" % n) for n in (1, 2)]
 for job in jobs:

@@ -17,6 +17,8 @@ from tests.support.follow import asks_once
 from tests.support.inside import run_directory, supervisor_held_up
 from tests.support.leaks import wait_until
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 QUIET = """
 collector.submit(gated, f"{here}/go", b"0123456789", b"the end").result()
 """

@@ -12,6 +12,8 @@ from collector import Collector, WorkerCrashError
 from tests.support.batches import wait_for
 from tests.support.leaks import wait_until
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def square(number: int) -> int:
     """Return its square."""

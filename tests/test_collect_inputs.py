@@ -19,6 +19,8 @@ from tests.support.leaks import wait_until
 from tests.support.person import Person
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 either_order = pytest.mark.parametrize("ordered", [False, True])
 
 

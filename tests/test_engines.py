@@ -31,7 +31,7 @@ from tests.support.leaks import is_running, wait_until
 
 MIB = 1 << 20
 
-pytestmark = each_engine
+pytestmark = [each_engine, pytest.mark.usefixtures("one_server")]
 
 
 @pytest.fixture(name="collector")

@@ -13,6 +13,8 @@ from tests.support.jobs import begun_then_wait, square, wait_for
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def note_and_wait(number: int, path: str) -> None:
     """The first ends at once; the others say that they run and wait to be let go."""

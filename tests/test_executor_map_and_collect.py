@@ -13,6 +13,8 @@ from collector import Collector, WorkerCrashError, current_job
 from tests.support.jobs import kill_self, lines, numbered, square, wait_for
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 # -- map -------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,8 @@ from tests.support.jobs import (
 from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 @each_method
 def test_with_options_changes_the_settings_of_its_own_jobs_only(method: str) -> None:

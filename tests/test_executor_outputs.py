@@ -24,6 +24,8 @@ from tests.support.jobs import (
 )
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 ANY_SIZE = [
     pytest.param(0, id="0 B"),
     pytest.param(1, id="1 B"),

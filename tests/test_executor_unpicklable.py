@@ -13,6 +13,8 @@ from collector import Collector, JobError, WorkerCrashError, current_job
 from tests.support.jobs import Refuses, echo, return_that, square
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 # -- what cannot be pickled ------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ from collector import (
 from tests.support.jobs import MIB, echo, kept_busy, nothing, numbered, square
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),

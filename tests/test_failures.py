@@ -23,6 +23,8 @@ from tests.support.jobs import HasNoTextError, wait_for
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 PAUSE_S: Final = 0.3
 YEAR_S: Final = 365 * 24 * 3600.0
 

@@ -33,6 +33,8 @@ from tests.support.jobs import (
 )
 from tests.support.tiers import each_method, each_method_in_one_tier
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 # -- every byte, to every reader -------------------------------------------------------------------
 
 

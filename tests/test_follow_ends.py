@@ -23,6 +23,8 @@ from tests.support.jobs import (
 )
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 @each_method
 def test_a_reader_of_a_job_that_is_killed_gets_all_that_came_then_the_error(

@@ -26,6 +26,8 @@ from collector.process.worker import job_pipe as jobpipe
 from tests.support.jobs import KIB
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def everything_that_a_file_says(file: Any) -> dict[str, Any]:
     """Ask a file what it is."""

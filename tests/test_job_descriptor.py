@@ -19,6 +19,8 @@ from tests.support.jobs import KIB, MIB, kill_self, sha256, wait_for
 from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 PROGRAM: Final = sys.executable
 
 

@@ -24,6 +24,8 @@ from tests.support.jobs import (
 )
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 class Kept(logging.Handler):
     """Keeps the records that it is given."""

@@ -17,6 +17,8 @@ from collector.progress.report import Call, Reporter
 from tests.support.batches import wait_for
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 MIB = 1024 * 1024
 PATIENCE_S = 60.0
 

@@ -17,6 +17,8 @@ from collector import Collector, JobKilledError, JobTimeoutError, current_job
 from tests.support.jobs import echo, nothing, wait_for
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 imports_it_anew = pytest.mark.parametrize(  # by fork a worker has it already
     "method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)]
 )

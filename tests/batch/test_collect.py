@@ -30,6 +30,8 @@ from tests.support.batchjobs import (
 from tests.support.inside import sink_pid
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def run(
     method: str, fn: Any, inputs: Any, path: Path, **options: Any

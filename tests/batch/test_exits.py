@@ -11,6 +11,8 @@ from collector import Batch, Collector, Job, JobError
 from collector.batch.writer import BatchWriter
 from tests.support.batchjobs import exits_as_text, exits_as_value, pausing
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def test_a_value_that_exits_while_it_is_pickled_fails_its_job(tmp_path: Path) -> None:
     with Collector(1, progress=False) as collector:

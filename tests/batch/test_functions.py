@@ -12,6 +12,8 @@ import pytest
 from collector import Collector
 from collector.batch.functions import what_of
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 @dataclass(slots=True)
 class Client:

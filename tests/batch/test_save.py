@@ -10,6 +10,8 @@ from collector import Batch, Collector
 from collector.batch.names import Template
 from tests.support.batchjobs import fails_if_bad, many_bytes
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def collect(
     inputs: Any, path: str | Path, save: Any, **options: Any

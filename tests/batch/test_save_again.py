@@ -21,6 +21,8 @@ from tests.support.batchdir import ended, failed, journal, writer
 from tests.support.batchjobs import many_bytes
 from tests.support.killpoints import in_child
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 ALL = Options(resume=Resume.ALL)
 
 

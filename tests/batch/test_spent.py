@@ -21,6 +21,8 @@ from collector.executor.job import Job
 from tests.support.disks import fill, small_disk
 from tests.support.jobs import wait_for
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def asks_for_later(item: tuple[str, str]) -> str:
     """Count, and ask for later if it is the first one."""
