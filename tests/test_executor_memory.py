@@ -25,6 +25,8 @@ from tests.support.jobs import (
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 FILES, FILE_BYTES = 60, 20 * MIB
 THRESHOLD = 5 * MIB
 SLOTS = MIB

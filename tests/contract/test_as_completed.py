@@ -10,6 +10,8 @@ import pytest
 from tests.contract.kinds import PATIENCE, is_gone
 from tests.support.jobs import begun_then_wait, echo, kept_busy, square
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def test_all_of_them_come_once(executor: Executor) -> None:
     futures = [executor.submit(square, number) for number in range(20)]

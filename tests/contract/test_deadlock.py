@@ -33,6 +33,8 @@ from tests.support.jobs import (
 )
 from tests.support.leaks import wait_until
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 CRASH, EXIT, ERROR = ("kill",), ("exit", 3), ("raise",)
 
 Submit = Callable[[Executor], Future[Any]]

@@ -14,6 +14,8 @@ from tests.contract.kinds import PATIENCE, Kind
 from tests.support.jobs import nothing, square
 from tests.support.leaks import wait_until
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 GIVEN: list[Any] = []
 
 

@@ -9,6 +9,8 @@ import pytest
 from tests.contract.kinds import PATIENCE, Kind, is_gone
 from tests.support.jobs import echo, square, wait_for
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 class Given:
     """Something that can be referred to weakly, and pickled."""

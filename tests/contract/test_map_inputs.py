@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.jobs import square, wait_for
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def marks(directory: Path) -> Iterator[Path]:
     """Two paths, and no third one."""

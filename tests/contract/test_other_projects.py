@@ -22,6 +22,8 @@ from tests.support.leaks import is_running, wait_until
 from tests.support.person import ROOT
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 PAGE = ROOT / "docs" / "how-to" / "joblib-and-dask.md"
 LONGEST_BACKEND_LINES = 60
 

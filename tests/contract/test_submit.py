@@ -13,6 +13,8 @@ from tests.contract.kinds import PATIENCE, Kind, is_gone
 from tests.support.jobs import begun_then_wait, echo, fail, kept_busy, nothing, square, wait_for
 from tests.support.leaks import wait_until
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def capture(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, kwargs

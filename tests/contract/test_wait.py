@@ -11,9 +11,13 @@ from concurrent.futures import (
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.contract.kinds import PATIENCE
 from tests.support.jobs import begun_then_wait, fail, kept_busy, nothing, square
 from tests.support.leaks import wait_until
+
+pytestmark = pytest.mark.usefixtures("one_server")
 
 
 def test_the_first_that_is_completed(executor: Executor, tmp_path: Path) -> None:

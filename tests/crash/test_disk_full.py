@@ -25,6 +25,8 @@ from tests.support.leaks import is_running, wait_until
 from tests.support.outputs import files
 from tests.support.tiers import each_method, each_method_in_one_tier
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:

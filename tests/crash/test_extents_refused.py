@@ -23,6 +23,8 @@ from tests.support.inside import (
 from tests.support.jobs import MIB, kill_self, square, wait_for
 from tests.support.tiers import each_method, each_method_in_one_tier
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 

@@ -30,6 +30,8 @@ from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method, each_method_in_one_tier
 from tests.support.tree import stopped
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 Lie = Callable[[QueueWriter, int], None]
 _HEADER: Final = struct.Struct("<HBBBBHIIQQ")
 

@@ -26,6 +26,8 @@ from tests.support.taken_away import (
 from tests.support.tiers import each_method, each_method_in_one_tier
 from tests.support.tree import kill
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 
 

@@ -39,6 +39,8 @@ from tests.support.taken_away import (
 from tests.support.tiers import each_method, each_method_in_one_tier
 from tests.support.tree import script
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def removed_for_a_link(directory: Path) -> None:
     """A link in its place leads to a directory in which nothing may be made."""

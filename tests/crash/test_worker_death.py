@@ -28,6 +28,8 @@ from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method
 from tests.support.tree import kill
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 @each_method
 def test_an_idle_worker_that_is_killed_fails_no_job_and_is_replaced(method: str) -> None:
