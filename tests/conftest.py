@@ -120,11 +120,17 @@ def one_server(
 ) -> None:
     """Have the Collectors of this test share the server of all such tests.
 
-    Not where its own stdout and stderr are looked at: the server was started with others.
+    Not where its own stdout and stderr are looked at: the server was started with others. Nor where
+    it says `own_server`.
     """
-    if not {"capfd", "capfdbinary"} & {*request.fixturenames}:
+    if not {"capfd", "capfdbinary", "own_server"} & {*request.fixturenames}:
         name = "collector.executor.collector.launcher_for"
         monkeypatch.setattr(name, server_of_all.in_place_of_its_own)
+
+
+@pytest.fixture
+def own_server() -> None:
+    """Have each Collector of this test start its own, though those of its file share one."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,8 @@ from tests.support.otheruser import become
 from tests.support.rundirs import NOBODY, needs_root
 from tests.support.tiers import each_method, each_method_in_one_tier
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def answer(run: Path, question: bytes) -> dict[str, object]:
     """What is answered to these bytes."""
@@ -312,6 +314,7 @@ def test_an_answer_of_another_form_is_said_and_hides_no_other_run(line: bytes) -
 
 @each_method_in_one_tier
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_server")
 def test_neither_the_workers_nor_a_forked_child_have_the_socket(
     method: str, tmp_path: Path
 ) -> None:

@@ -34,6 +34,8 @@ from tests.support.jobs import (
 from tests.support.leaks import is_running
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 # -- as any executor -------------------------------------------------------------------------------
 
 
@@ -143,6 +145,7 @@ def test_without_cancel_futures_everything_submitted_is_done_first(method: str) 
     collector.shutdown()
 
 
+@pytest.mark.usefixtures("own_server")
 def test_a_collector_that_never_ran_a_job_starts_no_process_and_leaves_nothing() -> None:
     with Collector(4):
         pass
@@ -171,6 +174,7 @@ def test_leaving_by_ctrl_c_or_exit_ends_running_jobs_and_cancels_the_others(
         assert not is_running(int((tmp_path / type(how).__name__).read_text()))
 
 
+@pytest.mark.usefixtures("own_server")
 def test_a_ctrl_c_while_a_collector_is_made_leaves_no_run_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

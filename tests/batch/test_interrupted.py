@@ -30,6 +30,8 @@ from tests.support.batchdir import journal, run, writer
 from tests.support.batchjobs import double, double_later, fails_first, forever, noted
 from tests.support.inside import run_directory
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def events(path: Path, kind: str) -> list[Any]:
     lines = map(json.loads, journal(path).read_bytes().splitlines())

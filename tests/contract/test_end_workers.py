@@ -19,6 +19,8 @@ from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method
 from tests.support.tree import script
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 WAYS: Final = ("terminate_workers", "kill_workers")
 each_way = pytest.mark.parametrize("way", WAYS)
 

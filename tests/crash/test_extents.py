@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from collector import BrokenCollectorError, Collector, Job, WorkerCrashError, current_job
 from tests.support.extents import (
     BLOCK,
@@ -23,6 +25,8 @@ from tests.support.jobs import MIB, begun_then_wait, kill_self, sha256, wait_for
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
 from tests.support.tree import kill
+
+pytestmark = pytest.mark.usefixtures("one_server")
 
 
 def to_files(collector: Collector) -> Collector:

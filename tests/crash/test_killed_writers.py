@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
+
 from collector import Collector, JobTimeoutError, WorkerCrashError, current_job
 from tests.support.inside import sink_pid
 from tests.support.jobs import KIB, MIB, numbered, one_chunk, sha256, square, wait_for
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
 from tests.support.tree import kill, waits_for_a_pipe
+
+pytestmark = pytest.mark.usefixtures("one_server")
 
 
 @each_method

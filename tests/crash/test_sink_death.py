@@ -33,6 +33,8 @@ from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method, each_method_in_one_tier
 from tests.support.tree import kill, script, thread_states
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def spill_then_wait(number: int, directory: str) -> int:
     for chunk in numbered(6 * MIB):
@@ -281,6 +283,7 @@ def _known_parent(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- what there is besides, by the method ----------------------------------------------------------
 
 
+@pytest.mark.usefixtures("own_server")
 def test_the_death_of_the_forkserver_harms_no_process_and_the_next_start_makes_one() -> None:
     with Collector(1, "forkserver") as collector:
         worker = collector.submit(pid).result()
