@@ -466,6 +466,11 @@ class Processes(RuleBasedStateMachine):
 
 
 class TestEveryOrderOfEvents(Processes.TestCase):  # type: ignore[misc,valid-type]
+    settings = hypothesis_settings(max_examples=100, stateful_step_count=40)
+
+
+@pytest.mark.slow
+class TestEveryOrderOfMoreEvents(Processes.TestCase):  # type: ignore[misc,valid-type]
     settings = hypothesis_settings(max_examples=300, stateful_step_count=40)
 
 
