@@ -1,6 +1,7 @@
 """The documentation is true: its examples run, its links lead somewhere, its tables are code."""
 
 import ast
+import functools
 import importlib
 import os
 import re
@@ -31,6 +32,7 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@functools.cache  # many pages name the same files
 def functions(path: Path) -> set[str]:
     """The names of all functions of a file, also of those in classes."""
     nodes = ast.walk(ast.parse(path.read_text()))
