@@ -30,6 +30,8 @@ from tests.support.jobs import MIB, act, kill_self, nothing, wait_for
 from tests.support.processend import end_of_process
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -21,6 +21,8 @@ from tests.support.disks import fill, small_disk
 from tests.support.jobs import KIB, MIB, nothing
 from tests.support.tiers import each_method, each_method_in_one_tier
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 MUCH = b"x" * 999 + b"\n"
 
 

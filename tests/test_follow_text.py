@@ -12,6 +12,8 @@ from collector import Collector, Job, WorkerCrashError, current_job
 from tests.support.jobs import MIB, kill_self, wait_for
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 each_kind = pytest.mark.parametrize("asynchronous", [False, True], ids=["for", "async for"])
 
 
