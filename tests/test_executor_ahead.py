@@ -125,7 +125,8 @@ def test_a_further_attempt_that_waits_at_a_worker_is_not_made_after_the_end(
             getattr(collector, way)()
         with pytest.raises(JobKilledError, match="was not run again"):
             job.result(60)
-        go.touch()
+        if way == "shutdown":  # the others return at once: let go, it might end before it is killed
+            go.touch()
         assert (other.exception(60) is None) is (way == "shutdown")
     assert ran.read_text() == "1 "
 
