@@ -42,14 +42,7 @@ from collector.store.rundir.claim import (
     new_trash_name,
     sweep,
 )
-from collector.store.rundir.locks import (
-    Lease,
-    close_private,
-    is_ours,
-    leads_to,
-    loading,
-    open_private,
-)
+from collector.store.rundir.locks import Lease, close_private, leads_to, loading, open_private
 from collector.store.rundir.owner import write_owner
 from collector.store.rundir.root import (
     ROOT_VARIABLE,
@@ -123,11 +116,8 @@ class RunDirectory:
 
     @property
     def fd(self) -> int:
-        """Descriptor of the directory, which carries the shared lock.
-
-        It is -1 when it was let go of, or the program has closed it.
-        """
-        return self._lease.fd if is_ours(self._lease.fd) else -1
+        """Descriptor of the directory, which carries the shared lock; see `Lease.held_fd`."""
+        return self._lease.held_fd
 
     @classmethod
     def create(cls, temp_root: PathName | None = None) -> Self:

@@ -98,6 +98,11 @@ class Lease:
         self.refused: OSError | None = None
         self._lock_fd = -1
 
+    @property
+    def held_fd(self) -> int:
+        """The descriptor; -1 when it was let go of, or the program has closed it."""
+        return self.fd if is_ours(self.fd) else -1
+
     def take(self, name: str, *, dir_fd: int) -> bool:
         """Open the directory `name` of `dir_fd` and lock it; False if it is lost to a sweeper.
 
