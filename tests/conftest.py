@@ -145,6 +145,8 @@ def _own_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that passed but left something; end the processes of one that failed anyway."""
     start_if_needed(request.node)
+    if "one_server" in request.fixturenames:
+        request.getfixturevalue("server_of_all").prepare()  # a test may have ended all there were
     temp = Path(tempfile.mkdtemp(prefix="ct-"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", os.fspath(temp))

@@ -12,7 +12,7 @@ Invariants: I1  the sink and the workers of each Collector are forked for it, an
                 ever: what they leave is still found after the test.
 """
 
-from typing import Final, final
+from typing import final
 
 from collector.process.start.forkserver import ForkServer
 from collector.process.start.launcher import Launcher
@@ -27,11 +27,17 @@ class OneServer(ForkServer):
         """Start it, like one of these."""
         super().__init__(model._preload, model._spare)
         self.prepare()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
         assert self._server is not None
-        self.pid: Final = self._server.pid
+        return self._server.pid
 
     def prepare(self) -> None:
-        """See `ForkServer.prepare`; it may have been prepared already."""
+        """See `ForkServer.prepare`; it may have been prepared already, and have died since."""
+        if self._server is not None and self._server.dead():
+            super().close()
         if self._server is None:
             super().prepare()
 
