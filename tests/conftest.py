@@ -22,7 +22,7 @@ from tests.support.leaks import Snapshot, adopt_orphans, end_processes, live_apa
 from tests.support.one_server import OneServer
 from tests.support.processend import end_of_process
 from tests.support.sharedray import shared, start_if_needed
-from tests.support.tiers import is_in_two_tiers
+from tests.support.tiers import is_in_two_tiers, take_turns
 
 _CALL = pytest.StashKey[pytest.TestReport]()
 
@@ -60,6 +60,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def _ignore(_number: int, _frame: object) -> None:
     """Do with a signal what was asked for, without passing that on."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the start methods take turns, before tests are selected by their marks."""
+    take_turns(items)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,6 +32,11 @@ def test_a_file():
 def test_nothing(method):
     pass
 
+@each_method
+@pytest.mark.parametrize("case", range(2))
+def test_turns(method, case):
+    pass
+
 @pytest.mark.slow
 @pytest.mark.campaign
 def test_in_two_tiers():
@@ -96,11 +101,18 @@ def test_what_a_test_leaves_is_caught_in_each_of_several_processes(tmp_path: Pat
     assert said.count("the test left behind:") == 3, said
     for left in ("  process ", "  descriptor /dev/null", "  file "):
         assert left in said
-    assert "4 passed, 3 errors" in said  # each passed, and failed when it was looked after
+    assert "6 passed, 3 errors" in said  # each passed, and failed when it was looked after
 
 
 def test_other_start_methods_are_slow_and_no_test_is_of_two_tiers(tmp_path: Path) -> None:
     said = run_planted(tmp_path, "-m", "slow", "-p", "no:xdist")  # nor is xdist needed
     assert "it is marked both slow and campaign" in said
-    assert "2 passed" in said
+    assert "4 passed" in said
     assert "test_in_two_tiers" in said
+
+
+def test_other_start_methods_take_turns_where_there_are_several_cases(tmp_path: Path) -> None:
+    said = run_planted(tmp_path, "-m", "campaign", "-p", "no:xdist", "-vv")
+    assert "2 passed" in said, said
+    assert "test_turns[0-fork]" in said
+    assert "test_turns[1-spawn]" in said
