@@ -33,9 +33,9 @@ _CHUNK: Final = 128
 _NO_PACK: Final = b"0"
 """Where no bytes were written; packs are numbered from 1."""
 
-_WHOLE = rb"(?:0|[1-9][0-9]{0,17}+)"
+_WHOLE = rb"(?!0[0-9])[0-9]{1,18}+"
 _PLAIN = rb"[ !#-\[\]-~]*+"
-_TEXT = rb'(?:"%b"|"%b(?:\\(?:["\\/bfnrt]|u[0-9a-f]{4})%b)+")' % ((_PLAIN,) * 3)
+_TEXT = rb'"%b(?:\\(?:["\\/bfnrt]|u[0-9a-f]{4})%b)*+"' % (_PLAIN, _PLAIN)
 _PLACE = rb'(?:null|\{"pack":([1-9][0-9]{0,8}),"at":(%b),"bytes":(%b)\})' % (_WHOLE, _WHOLE)
 _METER = rb"%b:-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?" % _TEXT
 _METERS = rb"\{\}|\{%b(?:,%b)*\}" % (_METER, _METER)
@@ -161,7 +161,11 @@ class Scan:
         if not table.knows_none_of(numbers):
             return False
         sizes = list(map(int, places[2]))
-        if not (self._have(*places[:3]) and self._have(*places[3:6]) and self._have(*places[6:])):
+        if not (
+            self._have(places[0], places[1], sizes)
+            and self._have(places[3], places[4], map(int, places[5]))
+            and self._have(places[6], places[7], map(int, places[8]))
+        ):
             return False
         table.first(
             numbers,
@@ -177,20 +181,23 @@ class Scan:
         if findings.saving:
             for key, attempt in zip(keys, attempts, strict=True):
                 findings.ended(key.decode(), int(attempt))
-        took = map(operator.sub, map(float, ends), map(float, starts))
-        findings.seconds += sum(seconds for seconds in took if seconds > 0)
+        took = list(map(operator.sub, map(float, ends), map(float, starts)))
+        findings.seconds += sum(took) if min(took) >= 0 else sum(s for s in took if s > 0)
         for counted in meters:
             if counted != b"{}":
                 findings.meters.update(json.loads(counted))
         return True
 
-    def _have(
-        self, packs: Sequence[bytes], offsets: Sequence[bytes], sizes: Sequence[bytes]
-    ) -> bool:
+    def _have(self, packs: Sequence[bytes], offsets: Sequence[bytes], sizes: Iterable[int]) -> bool:
         """Tell whether these packs are long enough for what lies in them."""
-        for pack in set(packs) - {_NO_PACK}:
-            ends = map(operator.add, map(int, offsets), map(int, sizes))
-            last = max(itertools.compress(ends, map(pack.__eq__, packs)))
+        named = set(packs) - {_NO_PACK}
+        if not named:
+            return True
+        ends = list(map(operator.add, map(int, offsets), sizes))
+        for pack in named:
+            last = max(
+                ends if len(set(packs)) == 1 else itertools.compress(ends, map(pack.__eq__, packs))
+            )
             if last > self._sizes.get(pack, -1) and not self._has(pack, last, self._stored):
                 return False
         return True

@@ -10,7 +10,6 @@ Source:     columns of numbers in place of objects: an `array` takes 8 bytes whe
             Python takes 100.
 """
 
-import itertools
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, final
@@ -35,9 +34,6 @@ _AFTER_FIRST: Final = (
 )
 """State after the first attempt, by whether it succeeded."""
 
-_COLUMNS: Final = 5
-_LINE, _SEQ, _SIZE, _ATTEMPT, _PLACED = range(_COLUMNS)
-
 
 class Line(NamedTuple):
     """Where a line is: number of its shard in the order of reading, and offset."""
@@ -52,8 +48,13 @@ class Table:
 
     def __init__(self) -> None:
         self._rows: dict[int, int] = {}
-        self._columns: array[int] = array("Q")
-        """Five numbers a row: line, position, bytes, run and attempt in one, and `placed`."""
+        # Columns, with a number a row in each.
+        self._lines = array("Q")
+        self._seqs = array("Q")
+        self._sizes = array("Q")
+        self._attempts = array("Q")
+        """Run and attempt in one."""
+        self._placed = array("Q")
         self._flags = bytearray()
 
     def __len__(self) -> int:
@@ -67,11 +68,15 @@ class Table:
         """Return the row of a key; a new one of a job that waits if there is none."""
         number = int(key, 16)
         found = self._rows.get(number)
-        return self._add(number, (_NOWHERE, 0, 0, 0, 0), 0) if found is None else found
+        return self._add(number, 0, 0) if found is None else found
 
-    def _add(self, number: int, columns: tuple[int, int, int, int, int], flags: int) -> int:
+    def _add(self, number: int, seq: int, flags: int) -> int:
         row = self._rows[number] = len(self._flags)
-        self._columns.extend(columns)
+        self._lines.append(_NOWHERE)
+        self._seqs.append(seq)
+        self._sizes.append(0)
+        self._attempts.append(0)
+        self._placed.append(0)
         self._flags.append(flags)
         return row
 
@@ -104,11 +109,13 @@ class Table:
             succeeded: As for `ended`; all of their bytes are there.
             placed: As for `place`.
         """
-        row, where, told = len(self._flags), shard << _SHARD_BITS, run << _ATTEMPT_BITS
-        self._rows.update(zip(numbers, range(row, row + len(numbers)), strict=True))
-        lines, tries = map(where.__or__, offsets), map(told.__or__, attempts)
-        columns = zip(lines, seqs, sizes, tries, itertools.repeat(placed), strict=False)
-        self._columns.extend(itertools.chain.from_iterable(columns))
+        row, many = len(self._flags), len(numbers)
+        self._rows.update(zip(numbers, range(row, row + many), strict=True))
+        self._lines.extend(map((shard << _SHARD_BITS).__or__, offsets))
+        self._seqs.extend(seqs)
+        self._sizes.extend(sizes)
+        self._attempts.extend(map((run << _ATTEMPT_BITS).__or__, attempts))
+        self._placed.extend(array("Q", [placed]) * many)
         self._flags.extend(map(_AFTER_FIRST.__getitem__, succeeded))
 
     def state(self, row: int) -> State:
@@ -117,16 +124,16 @@ class Table:
 
     def line(self, row: int) -> Line | None:
         """Return the line of its last attempt that has ended."""
-        packed = self._columns[row * _COLUMNS + _LINE]
+        packed = self._lines[row]
         return None if packed == _NOWHERE else Line(packed >> _SHARD_BITS, packed % 2**_SHARD_BITS)
 
     def attempts(self, row: int) -> int:
         """Return the number of its last attempt that has ended, or 0."""
-        return self._columns[row * _COLUMNS + _ATTEMPT] & _ATTEMPT_MASK
+        return self._attempts[row] & _ATTEMPT_MASK
 
     def seq(self, row: int) -> int:
         """Return the position of its input."""
-        return self._columns[row * _COLUMNS + _SEQ]
+        return self._seqs[row]
 
     def is_lost(self, row: int) -> bool:
         """Whether it has a result that is not all there."""
@@ -141,16 +148,15 @@ class Table:
         """
         row = self._rows.get(number)
         if row is None:
-            row = self._add(number, (_NOWHERE, seq, 0, 0, 0), _MET)
+            row = self._add(number, seq, _MET)
             return row, State.WAITING, True
         flags = self._flags[row]
         if flags & _MET:
             return None
         self._flags[row] = flags | _MET
-        at = row * _COLUMNS + _SEQ
-        moved_on = self._columns[at] != seq
+        moved_on = self._seqs[row] != seq
         if moved_on:
-            self._columns[at] = seq
+            self._seqs[row] = seq
         return row, _STATES[flags & _STATE_BITS], moved_on
 
     def place(self, row: int, seq: int, placed: int) -> None:
@@ -161,10 +167,9 @@ class Table:
             seq: Position of the input.
             placed: When that run began, in microseconds since the epoch.
         """
-        column = row * _COLUMNS
-        if placed >= self._columns[column + _PLACED]:
-            self._columns[column + _SEQ] = seq
-            self._columns[column + _PLACED] = placed
+        if placed >= self._placed[row]:
+            self._seqs[row] = seq
+            self._placed[row] = placed
 
     def started(self, row: int) -> None:
         """An attempt has started."""
@@ -194,10 +199,9 @@ class Table:
         """
         if self._is_outdone(row, line, attempt, succeeded=succeeded, lost=lost):
             return
-        column = row * _COLUMNS
-        self._columns[column + _LINE] = (line.shard << _SHARD_BITS) | line.at
-        self._columns[column + _SIZE] = size
-        self._columns[column + _ATTEMPT] = run << _ATTEMPT_BITS | attempt
+        self._lines[row] = (line.shard << _SHARD_BITS) | line.at
+        self._sizes[row] = size
+        self._attempts[row] = run << _ATTEMPT_BITS | attempt
         self._flags[row] &= ~_LOST
         self._move(row, Event.SUCCEEDED if succeeded else Event.FAILED)
         if lost:
@@ -234,23 +238,21 @@ class Table:
     def result_bytes(self) -> int:
         """Sum up the outputs of all jobs that are done."""
         states = self._flags.translate(_ONLY_STATE)
-        sizes = self._columns[_SIZE::_COLUMNS]
         if states.count(_DONE) == len(states):
-            return sum(sizes)
-        return sum(size for size, state in zip(sizes, states, strict=True) if state == _DONE)
+            return sum(self._sizes)
+        return sum(size for size, state in zip(self._sizes, states, strict=True) if state == _DONE)
 
     def done_in(self, runs: frozenset[int]) -> int:
         """Count the jobs whose result is of one of these runs."""
         states = self._flags.translate(_ONLY_STATE)
-        of = self._columns[_ATTEMPT::_COLUMNS]
         return sum(
             state == _DONE and run >> _ATTEMPT_BITS in runs
-            for run, state in zip(of, states, strict=True)
+            for run, state in zip(self._attempts, states, strict=True)
         )
 
     def in_order(self) -> list[int]:
         """Return all rows in the order of their inputs."""
-        return sorted(range(len(self)), key=self._columns[_SEQ::_COLUMNS].__getitem__)
+        return sorted(range(len(self)), key=self._seqs.__getitem__)
 
     def _is_outdone(
         self, row: int, line: Line, attempt: int, *, succeeded: bool, lost: bool
