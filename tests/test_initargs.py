@@ -13,8 +13,15 @@ from tests.support.tiers import each_method
 from tests.support.tree import script
 
 LIBRARIES: Final = ("multiprocessing", "multiprocess")
-each_library = pytest.mark.parametrize("library", LIBRARIES)
-each_that_pickles = pytest.mark.parametrize("method", ["forkserver", "spawn"])
+SYNCHRONIZES: Final = (
+    *("Lock", "RLock", "Semaphore", "Event", "Condition", "Queue", "SimpleQueue", "Value"),
+)
+each_library = pytest.mark.parametrize(
+    "library", [LIBRARIES[0], pytest.param(LIBRARIES[1], marks=pytest.mark.slow)]
+)
+each_that_pickles = pytest.mark.parametrize(
+    "method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)]
+)
 
 BEGIN: Final = """
 import importlib, os, socket, sys
@@ -205,28 +212,26 @@ with Collector(1, method) as collector:
 @pytest.mark.slow
 @each_library
 @each_that_pickles
-@pytest.mark.parametrize(
-    "what", ["Lock", "RLock", "Semaphore", "Event", "Condition", "Queue", "SimpleQueue", "Value"]
-)
 def test_one_of_another_start_method_is_refused_before_anything_starts(
-    method: str, library: str, what: str
+    method: str, library: str
 ) -> None:
     source = """
-fork = importlib.import_module(library).get_context("fork")
-thing = getattr(fork, sys.argv[3])(*(["i"] if sys.argv[3] == "Value" else []))
 from tests.support.leaks import descendants
-fds = os.listdir("/proc/self/fd")
-try:
-    Collector(1, method, children.take, ({"pipe": context.Pipe(), "other": thing},))
-except RuntimeError as error:
-    assert "of the context 'fork', and workers are started by " + method in str(error), error
-    assert f"make it with {library}.get_context({method!r})" in str(error), error
-else:
-    raise AssertionError
-assert descendants() == []
-assert os.listdir("/proc/self/fd") == fds
+fork = importlib.import_module(library).get_context("fork")
+for what in sys.argv[3:]:
+    thing = getattr(fork, what)(*(["i"] if what == "Value" else []))
+    fds = os.listdir("/proc/self/fd")
+    try:
+        Collector(1, method, children.take, ({"pipe": context.Pipe(), "other": thing},))
+    except RuntimeError as error:
+        assert "of the context 'fork', and workers are started by " + method in str(error), error
+        assert f"make it with {library}.get_context({method!r})" in str(error), error
+    else:
+        raise AssertionError(what)
+    assert descendants() == [], what
+    assert os.listdir("/proc/self/fd") == fds, what
 """
-    assert fine(source, method, library, what)
+    assert fine(source, method, library, *SYNCHRONIZES)
 
 
 LEAVES_NOTHING: Final = """
