@@ -17,6 +17,7 @@ from tests.support.person import PATIENCE_S, ROOT, Person, environment, run_quie
 
 SCRIPT = Path(batches.__file__)
 SIZES = [(80, 24), (20, 5), (0, 0)]
+ONE_SIZE = [(80, 24), *(pytest.param(*size, marks=pytest.mark.slow) for size in SIZES[1:])]
 SIZE = r"\d+(\.\d+)?[KMG]?B"
 LAST = re.compile(r"(\w+: )?100%\|█+\| \d+/\d+ \[.*\]|(\|█+\| )?\d+/\d+( .*)?")
 BATCH = re.compile(
@@ -107,7 +108,7 @@ def test_failed_jobs_are_counted_and_the_last_line_is_clean(tmp_path: Path) -> N
         assert_tidy(person)
 
 
-@pytest.mark.parametrize(("columns", "rows"), SIZES)
+@pytest.mark.parametrize(("columns", "rows"), ONE_SIZE)
 def test_a_ctrl_c_leaves_a_last_line_and_a_clean_screen(
     columns: int, rows: int, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_killed_worker_leaves_a_clean_screen(tmp_path: Path) -> None:
         assert_tidy(person)
 
 
+@pytest.mark.slow
 def test_an_error_in_the_loop_is_printed_below_the_last_line(tmp_path: Path) -> None:
     with Person(80, 24, Watch()) as person:
         person.run(SCRIPT, "fail_outside", os.fspath(tmp_path))
@@ -158,7 +160,14 @@ def test_an_error_in_the_loop_is_printed_below_the_last_line(tmp_path: Path) -> 
         assert_tidy(person)
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(40, 10), (120, 40), (30, 24)])
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        (40, 10),
+        pytest.param(120, 40, marks=pytest.mark.slow),
+        pytest.param(30, 24, marks=pytest.mark.slow),
+    ],
+)
 def test_the_bars_follow_a_resize(columns: int, rows: int, tmp_path: Path) -> None:
     with Person(80, 24) as person:
         person.run(SCRIPT, "hold_all", os.fspath(tmp_path))
@@ -180,6 +189,7 @@ def test_the_bars_follow_a_resize(columns: int, rows: int, tmp_path: Path) -> No
         assert_tidy(person)
 
 
+@pytest.mark.slow
 def test_bars_come_back_after_another_program_has_had_the_screen(tmp_path: Path) -> None:
     with Person(80, 24) as person:
         person.run(SCRIPT, "hold_all", os.fspath(tmp_path))
@@ -197,6 +207,7 @@ def test_bars_come_back_after_another_program_has_had_the_screen(tmp_path: Path)
         assert_tidy(person)
 
 
+@pytest.mark.slow
 def test_a_stopped_terminal_stops_no_job(tmp_path: Path) -> None:
     (tmp_path / "quiet").touch()
     with Person(80, 24, Watch()) as person:
@@ -213,6 +224,7 @@ def test_a_stopped_terminal_stops_no_job(tmp_path: Path) -> None:
         assert_tidy(person)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_with_the_lock_of_tqdm_stops_nobody(tmp_path: Path) -> None:
     with Person(80, 24, Watch()) as person:
         person.run(SCRIPT, "share_a_lock", os.fspath(tmp_path))
@@ -225,6 +237,7 @@ def test_a_worker_that_dies_with_the_lock_of_tqdm_stops_nobody(tmp_path: Path) -
         assert end == "<the end>"
 
 
+@pytest.mark.slow
 def test_a_fork_does_not_come_while_a_bar_loads_tqdm(tmp_path: Path) -> None:
     with Person(80, 24) as person:
         person.run(SCRIPT, "load_tqdm_in_forks", os.fspath(tmp_path))
@@ -232,6 +245,7 @@ def test_a_fork_does_not_come_while_a_bar_loads_tqdm(tmp_path: Path) -> None:
         assert [line for line in person.lines if line][-1] == "None None None None"
 
 
+@pytest.mark.slow
 def test_bars_of_the_user_are_left_alone(tmp_path: Path) -> None:
     with Person(80, 24) as person:
         person.run(SCRIPT, "leave_tqdm_alone", os.fspath(tmp_path))
@@ -239,6 +253,7 @@ def test_bars_of_the_user_are_left_alone(tmp_path: Path) -> None:
         assert [line for line in person.lines if line][-1] == "<False 0 None>"
 
 
+@pytest.mark.slow
 def test_a_bar_of_the_user_runs_beside_ours(tmp_path: Path) -> None:
     watch = Watch()
     with Person(80, 24, watch) as person:
@@ -249,7 +264,13 @@ def test_a_bar_of_the_user_runs_beside_ours(tmp_path: Path) -> None:
         assert sorted(line.partition("%")[0] for line in lines) == ["100", "<the end>", "ours: 100"]
 
 
-@pytest.mark.parametrize("for_good", [False, True], ids=["for a while", "for good"])
+@pytest.mark.parametrize(
+    "for_good",
+    [
+        pytest.param(False, id="for a while"),
+        pytest.param(True, id="for good", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stderr_that_is_silenced_costs_neither_bar_nor_screen(
     for_good: bool, tmp_path: Path
 ) -> None:
@@ -272,6 +293,7 @@ def test_a_user_who_wants_no_bars_of_tqdm_has_none(tmp_path: Path) -> None:
         assert [line for line in person.lines if line] == ["<the end>"]
 
 
+@pytest.mark.slow
 def test_tqdm_is_told_what_to_draw_with(tmp_path: Path) -> None:
     with Person(80, 24, TQDM_ASCII=" #", TQDM_MININTERVAL="abc") as person:
         person.run(SCRIPT, "silence_stderr", os.fspath(tmp_path))
@@ -297,6 +319,7 @@ def test_names_cannot_move_the_cursor(tmp_path: Path) -> None:
         assert end == "<the end>"
 
 
+@pytest.mark.slow
 def test_long_names_hold_up_no_bar(tmp_path: Path) -> None:
     (tmp_path / "quiet").touch()
     with Person(80, 24) as person:
@@ -310,7 +333,7 @@ def test_long_names_hold_up_no_bar(tmp_path: Path) -> None:
         assert_tidy(person)
 
 
-@pytest.mark.parametrize("term", ["dumb", ""])
+@pytest.mark.parametrize("term", ["dumb", pytest.param("", marks=pytest.mark.slow)])
 def test_a_terminal_without_a_cursor_gets_whole_lines(term: str, tmp_path: Path) -> None:
     with Person(80, 24, TERM=term) as person:
         person.run(SCRIPT, "fail_now_and_then", os.fspath(tmp_path))
@@ -354,7 +377,9 @@ def test_progress_true_has_one_bar_for_submit_and_map(tmp_path: Path) -> None:
         assert_tidy(person)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_script_that_is_killed_leaves_the_whole_screen(number: int, tmp_path: Path) -> None:
     with Person(80, 24, Watch()) as person:
         person.run(SCRIPT, "hold_all", os.fspath(tmp_path))
@@ -391,6 +416,7 @@ def test_the_documented_callback_tells_the_end(tmp_path: Path) -> None:
     assert run_quietly(script).stdout == b"bytes-1 ended with 0 bytes in memory\n"
 
 
+@pytest.mark.slow
 def test_the_documented_rich_bars_are_drawn(tmp_path: Path) -> None:
     script, seen = tmp_path / "rich_bars.py", tmp_path / "seen"
     job = "def convert(number):\n"
@@ -407,7 +433,14 @@ def test_the_documented_rich_bars_are_drawn(tmp_path: Path) -> None:
         assert last.endswith("12/12 24,000,000 bytes, 0 spilled, 0 failed")
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [
+        "2>&-",
+        pytest.param(">&- 2>&-", marks=pytest.mark.slow),
+        pytest.param("<&- >&- 2>&-", marks=pytest.mark.slow),
+    ],
+)
 def test_closed_descriptors_stop_no_job(closed: str, tmp_path: Path) -> None:
     script = f'exec "$0" "$1" everything "$2" {closed}'
     done = subprocess.run(
@@ -420,7 +453,7 @@ def test_closed_descriptors_stop_no_job(closed: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-@pytest.mark.parametrize("reader", ["gone", "asleep"])
+@pytest.mark.parametrize("reader", ["gone", pytest.param("asleep", marks=pytest.mark.slow)])
 def test_a_pipe_that_nobody_reads_stops_no_job(reader: str, tmp_path: Path) -> None:
     read, write = os.pipe()
     with open(read, "rb") as readable, open(write, "wb", buffering=0) as writable:
