@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from collector import Collector, RetryLater, current_job
+from collector import RetryLater, current_job
 from collector.integrations.gemini import GeminiResult, run_gemini_media_task
 from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.gates import Gate, State
@@ -95,8 +95,8 @@ def polite(
     openings = Openings(monkeypatch)
     gemini.limit = limit
     says(gemini, Say("a few words"), Finish())
-    with Collector(WORKERS, progress=False, retries=2) as collector:
-        polite = collector.with_options(resource=MODEL)
+    with workers_with_the_sdk(WORKERS) as collector:
+        polite = collector.with_options(resource=MODEL, retries=2)
         for job in polite.collect(ask, files(tmp_path, count)):
             assert job.result().finish_reason == "STOP"
             assert job.output().text() == "a few words"
@@ -111,14 +111,14 @@ def polite(
 def test_a_gate_keeps_a_batch_below_the_limit_of_the_service(
     gemini: FakeGemini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    polite(gemini, tmp_path, monkeypatch, 500, Limit(20, 0.2, waits=True))
+    polite(gemini, tmp_path, monkeypatch, 250, Limit(20, 0.2, waits=True))
 
 
 @pytest.mark.slow
 def test_without_a_gate_the_service_refuses_hundreds(gemini: FakeGemini, tmp_path: Path) -> None:
     gemini.limit = Limit(20, 10, waits=True)
     says(gemini, Say("a few words"), Finish())
-    with Collector(WORKERS, progress=False) as collector:
+    with workers_with_the_sdk(WORKERS) as collector:
         jobs = [collector.submit(ask, path) for path in files(tmp_path, 500)]
         assert wait_until(lambda: gemini.refused > 200, 250)
         assert sum(job.done() for job in jobs) <= len(gemini.questions) < 200
