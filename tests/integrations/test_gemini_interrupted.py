@@ -57,8 +57,13 @@ def interrupted(
         go_on.set()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(place, marks=pytest.mark.slow) if place != "piece" else place
+        for place in PLACES
+    ],
+)
 def test_ctrl_c_leaves_no_remote_file(gemini: FakeGemini, video: Path, where: str) -> None:
     with interrupted(gemini, video, where) as (child, _):
         child.send_signal(signal.SIGINT)
@@ -111,9 +116,18 @@ def test_ctrl_c_while_pydantic_builds_a_model_is_a_ctrl_c(
     assert KEY not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize(
+    ("where", "signal_number"),
+    [
+        pytest.param(
+            place,
+            number,
+            marks=pytest.mark.slow if (turn + of_place) % 2 else pytest.mark.campaign,
+        )
+        for of_place, place in enumerate(PLACES)
+        for turn, number in enumerate((signal.SIGKILL, signal.SIGTERM))
+    ],
+)
 def test_a_killed_process_leaves_no_remote_file(
     gemini: FakeGemini, video: Path, where: str, signal_number: signal.Signals
 ) -> None:
