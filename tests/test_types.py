@@ -8,7 +8,15 @@ import pytest
 
 from tests.support.person import ROOT, environment
 
+pytestmark = pytest.mark.xdist_group("types")
+"""Not that they must not run beside others: what the package says is read once, not by each."""
+
 FACE = ROOT / "tests" / "typing" / "face.py"
+
+
+@pytest.fixture(name="cache", scope="module")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mypy")
 
 
 def mypy(path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
@@ -23,8 +31,9 @@ def mypy(path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_face_has_the_types_it_promises(tmp_path: Path) -> None:
-    done = mypy(FACE, tmp_path)
+@pytest.mark.slow
+def test_the_face_has_the_types_it_promises(cache: Path) -> None:
+    done = mypy(FACE, cache)
     assert done.returncode == 0, done.stdout
 
 
@@ -39,13 +48,13 @@ def test_the_face_has_the_types_it_promises(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_type_would_be_reported(
-    right: str, wrong: str, reported: str, tmp_path: Path
+    right: str, wrong: str, reported: str, cache: Path, tmp_path: Path
 ) -> None:
     text = FACE.read_text()
     assert right in text
     changed = tmp_path / "face.py"
     changed.write_text(text.replace(right, wrong, 1))
-    done = mypy(changed, tmp_path / "cache")
+    done = mypy(changed, cache)
     assert done.returncode == 1
     (error,) = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert reported in error
