@@ -61,7 +61,7 @@ def assert_keeps(path: Path, count: int) -> None:
 def test_eight_shards_at_once_some_killed_are_finished_by_three_of_another_split(
     tmp_path: Path,
 ) -> None:
-    count, path = 5000, tmp_path / "b"
+    count, path = 2000, tmp_path / "b"
     with ExitStack() as stack:
         eight: list[Script] = [
             stack.enter_context(script(SCRIPT, str(path), str(count), f"{part}/8"))
@@ -120,7 +120,7 @@ def test_a_share_of_failures_is_one_of_the_part(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_with_one_part_are_not_let_in_together(tmp_path: Path) -> None:
-    with script(SCRIPT, str(tmp_path / "b"), "5000", "1/2") as first:
+    with script(SCRIPT, str(tmp_path / "b"), "1200", "1/2") as first:
         journal = tmp_path / "b" / "shard-1of2" / "journal.jsonl"
         assert wait_until(lambda: lines_of(journal) >= 10, 60)
         first.process.send_signal(signal.SIGSTOP)  # else it may be over before the second begins
