@@ -1,5 +1,6 @@
 """The first Collector loads most of its modules; a program sees no difference, but for the time."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -24,7 +25,12 @@ thread.start()
 thread.join()
 """,
 }
-each_import = pytest.mark.parametrize("imported", IMPORTS.values(), ids=IMPORTS)
+slowly = functools.partial(pytest.param, marks=pytest.mark.slow)
+each_import = pytest.mark.parametrize(
+    "imported",
+    [*list(IMPORTS.values())[:1], *map(slowly, list(IMPORTS.values())[1:])],
+    ids=IMPORTS,
+)
 
 BEGIN: Final = """
 import atexit, os, signal, sys, threading
@@ -67,7 +73,7 @@ def run(tmp_path: Path, *parts: str) -> tuple[int, str, str]:
 
 
 @each_import
-@pytest.mark.parametrize("end", ["", "pool.shutdown()"], ids=["open", "shut down"])
+@pytest.mark.parametrize("end", ["", slowly("pool.shutdown()")], ids=["open", "shut down"])
 def test_a_handler_from_before_the_first_collector_still_finds_the_files_of_outputs(
     imported: str, end: str, tmp_path: Path
 ) -> None:
@@ -95,8 +101,8 @@ output = manager.finalize()
     assert run(tmp_path, imported, body) == (0, "b'abc'\n", "")
 
 
-@pytest.mark.parametrize("order", ["after the import", "before the import"])
-@pytest.mark.parametrize("wait", [".result()", ""], ids=["waited for", "left running"])
+@pytest.mark.parametrize("order", ["after the import", slowly("before the import")])
+@pytest.mark.parametrize("wait", [".result()", slowly("")], ids=["waited for", "left running"])
 def test_the_first_collector_may_be_made_in_a_handler(
     order: str, wait: str, tmp_path: Path
 ) -> None:
@@ -127,8 +133,10 @@ def first():
 @each_method
 @pytest.mark.parametrize(
     ("settings", "act"),
-    [("max_tasks_per_child=1", "pass"), ("retries=1", "current_job().attempt > 1 or os._exit(3)")],
-    ids=["a worker for each job", "a worker that dies"],
+    [
+        pytest.param("max_tasks_per_child=1", "pass", id="a worker for each job"),
+        slowly("retries=1", "current_job().attempt > 1 or os._exit(3)", id="a worker that dies"),
+    ],
 )
 def test_jobs_that_need_a_new_worker_at_the_end_of_the_program_get_one(
     settings: str, act: str, method: str, tmp_path: Path
@@ -162,7 +170,7 @@ LATE: Final = {
 }
 
 
-@pytest.mark.parametrize("where", LATE)
+@pytest.mark.parametrize("where", ["in a thread", slowly("in a handler")])
 @each_method
 @pytest.mark.parametrize("which", ["first", "second"])
 def test_a_collector_that_is_made_at_the_end_works_or_is_refused_with_advice(
@@ -249,7 +257,9 @@ os.waitpid(pid, 0)
     assert errors.count("ZeroDivisionError") == len(("at exit", "in the child"))
 
 
-@pytest.mark.parametrize("imported", ["import collector", "from collector import Collector"])
+@pytest.mark.parametrize(
+    "imported", [slowly("import collector"), "from collector import Collector"]
+)
 def test_what_a_job_uses_and_logs_is_there_until_the_job_has_ended(
     imported: str, tmp_path: Path
 ) -> None:
@@ -336,6 +346,7 @@ with Collector(1) as ours:
     assert run(tmp_path, imported, body) == (0, "2 b'abc'\n3\n", "")
 
 
+@pytest.mark.slow
 def test_a_child_that_is_forked_meanwhile_can_make_a_collector(tmp_path: Path) -> None:
     body = """
 from collector import Collector
@@ -361,7 +372,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert run(tmp_path, "import filelock", body) == (0, "1\n", "")
 
 
-@pytest.mark.parametrize("first", ["Collector(1)", "private_tqdm()"])
+@pytest.mark.parametrize("first", [slowly("Collector(1)"), "private_tqdm()"])
 def test_a_signal_cleans_while_another_thread_loads_what_waits_for_the_main_thread(
     first: str, tmp_path: Path
 ) -> None:
@@ -401,6 +412,7 @@ import slowly
 # -- meanwhile -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_collector_whose_modules_cannot_be_loaded(tmp_path: Path) -> None:
     body = """
 def act():
