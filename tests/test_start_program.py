@@ -21,7 +21,8 @@ from tests.support.tree import ROOT
 
 WITHOUT_PIDFDS: Final = "the default one without pidfds"
 _others = [pytest.param(name, marks=pytest.mark.slow) for name in METHODS[1:]]
-each_way = pytest.mark.parametrize("method", [METHODS[0], *_others, WITHOUT_PIDFDS])
+_without_pidfds = pytest.param(WITHOUT_PIDFDS, marks=pytest.mark.slow)
+each_way = pytest.mark.parametrize("method", [METHODS[0], *_others, _without_pidfds])
 each_that_starts_python = pytest.mark.parametrize("method", [METHODS[0], _others[0]])
 
 BEGIN: Final = f"""
@@ -103,7 +104,9 @@ def test_server_sink_and_workers_are_told_apart_in_lists_of_processes(method: st
 # -- which program it is ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("library", ["multiprocessing", "multiprocess"])
+@pytest.mark.parametrize(
+    "library", ["multiprocessing", pytest.param("multiprocess", marks=pytest.mark.slow)]
+)
 @each_that_starts_python
 def test_the_executable_that_either_library_was_told_is_the_one(
     method: str, library: str, tmp_path: Path
@@ -199,7 +202,14 @@ with Collector(1, method) as collector:
     assert f"no worker can be started: [Errno 2] cannot start {python!r}" in line
 
 
-@pytest.mark.parametrize("context", ["'forkserver'", "'spawn'", "get_context('spawn')"])
+@pytest.mark.parametrize(
+    "context",
+    [
+        pytest.param("'forkserver'", marks=pytest.mark.slow),
+        pytest.param("'spawn'", marks=pytest.mark.slow),
+        "get_context('spawn')",
+    ],
+)
 def test_a_frozen_program_never_starts_itself(context: str, tmp_path: Path) -> None:
     itself, starts = counting(tmp_path / "program", "")
     source = f"""
