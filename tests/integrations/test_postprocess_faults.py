@@ -9,16 +9,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from collector import SpillError
+from collector import SpillError, SpillManager
 from collector.integrations.postprocess import ProcessingStatus, finalize_processing
 from collector.settings import MIB
 from tests.integrations.finished_texts import files_in, kept, manager_of
 from tests.support.disks import fill, small_disk
+from tests.support.killpoints import in_child
 from tests.support.tree import ROOT
 
 
@@ -175,30 +177,28 @@ def test_a_place_where_nothing_can_be_made_is_said_plainly(source: Path) -> None
     assert kept(caught.value) == b"text"
 
 
-KILLED = """
-import os, signal, sys
-from collector import SpillManager
-from collector.store.output import publish
-from collector.integrations.postprocess import finalize_processing
-
-target, event, turn, named, overwrite = sys.argv[1:]
-if named == "with a name":
-    publish._can_have_no_name = lambda: False
-turns = iter(range(int(turn), -1, -1))
-
-def hook(name, arguments):
+def killed_at(target: Path, event: str, turn: int, *, overwrite: bool) -> None:
+    """Write a text, and be killed before the call of that turn: for a child that is forked."""
+    turns = iter(range(turn, -1, -1))
     # in linkat the name stands alone
-    ours = (os.path.dirname(target), os.path.basename(target), ".collector-")
-    if name == event and any(one in str(arguments) for one in ours):
-        if next(turns) == 0:
+    ours = (os.fspath(target.parent), target.name, ".collector-")
+
+    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+        is_ours = name == event and any(one in str(arguments) for one in ours)
+        if is_ours and next(turns) == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-manager = SpillManager()
-manager.write(b"whole text\\n" * 1000)
-sys.addaudithook(hook)
-finalize_processing("new", streaming_manager=manager, file_path="talk.mp4", output_path=target,
-                    transforms=[iter], overwrite=overwrite == "True")
-"""
+    manager = SpillManager()
+    manager.write(b"whole text\n" * 1000)
+    sys.addaudithook(hook)
+    finalize_processing(
+        "new",
+        streaming_manager=manager,
+        file_path="talk.mp4",
+        output_path=target,
+        transforms=[iter],
+        overwrite=overwrite,
+    )
 
 
 @pytest.mark.slow
@@ -217,11 +217,7 @@ def test_a_kill_at_any_step_leaves_no_half_text_and_no_record_without_its_text(
         if overwrite:
             target.write_bytes(b"older text")
             record.write_text('{"base_result": "old"}')
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, target, event, str(turn), aside, str(overwrite)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=False,
-        )
+        killed_by, _ = in_child(partial(killed_at, target, event, turn, overwrite=overwrite))
         texts = {b"": None, b"older text": "old", whole: "new"}
         text = target.read_bytes() if target.exists() else b""
         assert text in texts
@@ -229,10 +225,10 @@ def test_a_kill_at_any_step_leaves_no_half_text_and_no_record_without_its_text(
             assert json.loads(record.read_text())["base_result"] == texts[text]
         if aside == "without a name" and not overwrite:
             assert files_in(place) <= {"talk.txt", "talk.txt.json"}
-        if done.returncode == 0:
+        if not killed_by:
             assert (text, record.exists()) == (whole, True)
             break
-        assert done.returncode == -signal.SIGKILL
+        assert killed_by == signal.SIGKILL
         killed += 1
     else:
         pytest.fail("it was killed a hundred times")
