@@ -48,11 +48,13 @@ def running(here: Path, *words: str) -> Iterator["tuple[subprocess.Popen[bytes],
 
 @pytest.mark.slow
 def test_top_agrees_with_the_events_of_the_batch_at_every_moment(tmp_path: Path) -> None:
-    make_gates(tmp_path)
-    words = ["--attempts", "2", "--events", "events", STEP, ":::", *map(str, range(1, 201))]
+    jobs = 60
+    make_gates(tmp_path, jobs)
+    inputs = map(str, range(1, jobs + 1))
+    words = ["--attempts", "2", "--events", "events", STEP, ":::", *inputs]
     with running(tmp_path, *words) as (process, run):
-        compare(run, tmp_path / "events", tmp_path)
-        assert process.wait() == 20
+        compare(run, tmp_path / "events", tmp_path, jobs)
+        assert process.wait() == jobs // 10
 
 
 def test_what_top_says_is_of_jobs_and_not_of_attempts(tmp_path: Path) -> None:
@@ -103,6 +105,7 @@ def test_a_job_that_is_killed_before_it_ran_has_failed(tmp_path: Path) -> None:
     assert (ends[3]["status"], ends[3]["why"]) == ("failed", "killed before it ran")
 
 
+@pytest.mark.slow
 def test_the_number_of_a_job_that_has_ended_is_not_taken_for_the_name_of_another(
     tmp_path: Path,
 ) -> None:
@@ -123,6 +126,7 @@ def test_the_number_of_a_job_that_has_ended_is_not_taken_for_the_name_of_another
         assert process.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_called_as_another_run_begins_is_for_nobody_to_choose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,28 +63,28 @@ class Told:
                 self.done += 1
                 self.failed += event.get("failed") or event.get("status") == "failed"
 
-    def is_at_rest(self, done: int) -> bool:
+    def is_at_rest(self, done: int, jobs: int) -> bool:
         """Whether so many jobs are over, and all others wait that may run."""
         self.read()
         waiting = [name for name, _, size in self.running.values() if size == HELD_BYTES]
-        return self.done == done and len(waiting) == min(WORKERS, JOBS - done)
+        return self.done == done and len(waiting) == min(WORKERS, jobs - done)
 
 
-def make_gates(here: Path) -> None:
+def make_gates(here: Path, jobs: int = JOBS) -> None:
     """Make the FIFO of each job."""
     here.mkdir(exist_ok=True)
-    for number in range(1, JOBS + 1):
+    for number in range(1, jobs + 1):
         os.mkfifo(here / f"go-{number}")
 
 
-def compare(run: Path, events: Path, here: Path) -> None:
+def compare(run: Path, events: Path, here: Path, jobs: int = JOBS) -> None:
     """Let go one job after the other, and ask at every rest; and all the time in between."""
     told = Told(events)
     with asked_all_the_time(run) as answers:
-        for done in range(JOBS):
-            assert wait_until(lambda done=done: told.is_at_rest(done))  # type: ignore[misc]
+        for done in range(jobs):
+            assert wait_until(lambda done=done: told.is_at_rest(done, jobs))  # type: ignore[misc]
             said = ask(os.fspath(run), Question("top"))
-            assert (said["done"], said["failed"], said["total"]) == (done, told.failed, JOBS)
+            assert (said["done"], said["failed"], said["total"]) == (done, told.failed, jobs)
             now = {
                 job["job"]: (job["name"], job["attempt"], job["bytes"]) for job in said["running"]
             }
@@ -92,12 +92,12 @@ def compare(run: Path, events: Path, here: Path) -> None:
             assert said["bytes"] == WHOLE_BYTES * done + HELD_BYTES * len(now)
             with (here / f"go-{min(told.running)}").open("wb"):
                 pass  # it has waited for this
-    assert len(answers) > JOBS
+    assert len(answers) > jobs
     for before, after in itertools.pairwise(answers):
         assert before["done"] <= after["done"]
         assert before["failed"] <= after["failed"]
-        assert after["total"] == JOBS
-        assert after["done"] + len(after["running"]) <= JOBS
+        assert after["total"] == jobs
+        assert after["done"] + len(after["running"]) <= jobs
 
 
 @contextmanager
