@@ -39,10 +39,13 @@ def test_an_input_of_a_megabyte_fails_its_job_alone_and_is_data_for_a_function(
     assert (ended.returncode, ended.stdout) == (0, b"1048576\n5\n")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kept", [[], ["-o", "B"]])
-def test_ten_thousand_inputs_and_none(kept: list[str], tmp_path: Path) -> None:
-    stdin = b"".join(b"%d\n" % number for number in range(10_000))
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(1500, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.campaign)],
+)
+def test_thousands_of_inputs_and_none(kept: list[str], count: int, tmp_path: Path) -> None:
+    stdin = b"".join(b"%d\n" % number for number in range(count))
     ended = run("-k", *kept, "echo", stdin=stdin, where=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, stdin)
     again = run("-k", *kept, "echo", where=tmp_path)
