@@ -15,7 +15,7 @@ import pytest
 
 from collector import Collector, JobKilledError, JobTimeoutError, current_job
 from tests.support.jobs import echo, nothing, wait_for
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, each_method_but
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -116,8 +116,13 @@ def test_the_import_of_a_jobs_module_is_none_of_its_time(
         assert [job.attempt for job in jobs] == [1] * 4
 
 
-@pytest.mark.slow
-@imports_it_anew
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("forkserver", marks=pytest.mark.slow),
+        pytest.param("spawn", marks=pytest.mark.campaign),
+    ],
+)
 def test_nor_is_it_in_the_worker_that_replaces_a_killed_one(
     method: str, slow_module: ModuleType, tmp_path: Path
 ) -> None:
@@ -128,22 +133,26 @@ def test_nor_is_it_in_the_worker_that_replaces_a_killed_one(
         assert mark.exists()
 
 
-@pytest.mark.slow
-@imports_it_anew
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("forkserver", marks=pytest.mark.campaign),
+        pytest.param("spawn", marks=pytest.mark.slow),
+    ],
+)
 def test_nor_is_it_where_each_worker_runs_one_job(method: str, slow_module: ModuleType) -> None:
     with Collector(1, method, timeout=TIMEOUT_S, max_tasks_per_child=1) as collector:
         pids = {collector.submit(slow_module.work).result()[1] for _ in range(2)}
     assert len(pids) == 2
 
 
-@each_method
+@each_method_but("spawn")
 def test_nor_is_what_unpickling_its_arguments_takes(method: str) -> None:
     with Collector(1, method, timeout=TIMEOUT_S) as collector:
         assert collector.submit(echo, SlowToLoad(LOADING_S, "there")).result() == "there"
 
 
-@pytest.mark.slow
-@each_method
+@each_method_but("fork")
 def test_a_call_that_was_slow_to_load_has_its_time_and_no_more(method: str, tmp_path: Path) -> None:
     marks = [tmp_path / "first", tmp_path / "second"]
     with Collector(2, method, timeout=TIMEOUT_S) as collector:
@@ -156,7 +165,7 @@ def test_a_call_that_was_slow_to_load_has_its_time_and_no_more(method: str, tmp_
     assert all(mark.exists() for mark in marks)
 
 
-@each_method
+@each_method_but("fork")
 def test_jobs_that_wait_behind_one_that_loads_have_their_own_time(method: str) -> None:
     """They come to the worker together, as brisk ones do, and the clock of each is its own."""
     with Collector(1, method, timeout=TIMEOUT_S) as collector:

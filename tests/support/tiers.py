@@ -22,6 +22,17 @@ each_method_in_one_tier: Final = pytest.mark.parametrize("method", METHODS)
 """For a test that is a slow one or a campaign under each method."""
 
 
+def each_method_but(rare: str) -> pytest.MarkDecorator:
+    """For a slow test of many seconds under each method: it is a campaign under this one."""
+    return pytest.mark.parametrize(
+        "method",
+        [
+            pytest.param(name, marks=pytest.mark.campaign if name == rare else pytest.mark.slow)
+            for name in METHODS
+        ],
+    )
+
+
 def is_in_two_tiers(item: pytest.Item) -> bool:
     """Whether a test is marked for two tiers: each is run once, by one of them."""
     return {mark.name for mark in item.iter_markers()} >= {"slow", "campaign"}
