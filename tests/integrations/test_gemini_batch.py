@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from collector import Collector, WorkerCrashError
+from collector import WorkerCrashError
 from collector.integrations.gemini import (
     GeminiKeyError,
     GeminiResult,
@@ -59,7 +59,7 @@ def test_fifty_videos_in_four_workers_come_out_exact(gemini: FakeGemini, tmp_pat
     task = partial(run_gemini_media_task, prompt="Transcribe.", inline_limit=INLINE_LIMIT)
 
     seen = []
-    with Collector(max_workers=4) as collector:
+    with workers_with_the_sdk(4) as collector:
         for job in collector.collect(task, paths):
             (path,) = job.args
             seen.append(path)
@@ -157,6 +157,7 @@ with Collector(max_workers=2) as collector:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_batch_leaves_no_remote_file(gemini: FakeGemini, videos: list[Path]) -> None:
     go_on = threading.Event()
     holds = [Hold(go_on), Hold(go_on)]
