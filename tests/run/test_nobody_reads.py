@@ -43,7 +43,14 @@ def nobody_reads(place: str, where: Path, *words: str) -> Iterator["subprocess.P
                 os.close(fd)
 
 
-@pytest.mark.parametrize("place", ["events", "stderr", "terminal"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("events", marks=pytest.mark.slow),
+        "stderr",
+        pytest.param("terminal", marks=pytest.mark.slow),
+    ],
+)
 def test_one_signal_ends_it_politely_though_nobody_reads_on(place: str, tmp_path: Path) -> None:
     words = ["-j2", "echo {} >> begun", ":::", *map(str, range(200))]
     with nobody_reads(place, tmp_path, *words) as process:
@@ -51,7 +58,14 @@ def test_one_signal_ends_it_politely_though_nobody_reads_on(place: str, tmp_path
         assert process.wait(60) == 143
 
 
-@pytest.mark.parametrize("place", ["events", "stderr", "terminal"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "events",
+        pytest.param("stderr", marks=pytest.mark.slow),
+        pytest.param("terminal", marks=pytest.mark.slow),
+    ],
+)
 def test_two_signals_end_it_at_once_though_nobody_reads_on(place: str, tmp_path: Path) -> None:
     script = "trap '' TERM; echo {} >> begun; while :; do sleep 0.05; done"
     words = ["-j2", "--grace", "600", script, ":::", "a", "b", "c"]
