@@ -43,6 +43,7 @@ def running(where: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_an_attempt_that_takes_long_is_told_of_while_it_runs(tmp_path: Path) -> None:
     script = "[ {} = a ] && exit; : < go-{}; [ $COLLECTOR_ATTEMPT = 2 ]"
     words = ["-j2", "--attempts", "2", script, ":::", "a", "b"]
@@ -64,6 +65,7 @@ def test_what_ran_when_all_was_killed_is_interrupted(tmp_path: Path) -> None:
         assert [record.status for record in batch] == ["interrupted", "interrupted", "waiting"]
 
 
+@pytest.mark.slow
 def test_the_number_of_inputs_is_there_from_the_beginning_where_it_is_known(tmp_path: Path) -> None:
     words = ["-j1", ": < go-a; : {}", ":::", *map(str, range(100))]  # not all are read at once
     with running(tmp_path, *words) as process:
@@ -93,6 +95,7 @@ def test_a_shard_tells_how_many_inputs_the_whole_batch_has(halt: list[str], tmp_
         assert 0 < batch.status()["waiting"] < 20
 
 
+@pytest.mark.slow
 def test_the_worker_of_a_command_is_its_slot(tmp_path: Path) -> None:
     script = ": {}; echo $COLLECTOR_SLOT; [ {} != b ]"
     run("-j2", "-o", "B", script, ":::", "a", "b", "c", where=tmp_path)
