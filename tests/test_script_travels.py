@@ -8,6 +8,7 @@ from tests.support.scripts import run_well
 from tests.support.tiers import each_method
 
 EACH_WAY = ("script", "stdin", "option c", "option m")
+TWO_WAYS = [*EACH_WAY[:2], *(pytest.param(way, marks=pytest.mark.slow) for way in EACH_WAY[2:])]
 
 SHARED = """
 import functools, sys
@@ -79,7 +80,7 @@ with Collector(1, sys.argv[1], initializer=init, initargs=(5,)) as c:
 
 
 @each_method
-@pytest.mark.parametrize("way", EACH_WAY)
+@pytest.mark.parametrize("way", TWO_WAYS)
 def test_the_initializer_and_all_jobs_of_a_worker_share_one_namespace(
     method: str, way: str, tmp_path: Path
 ) -> None:
@@ -220,6 +221,7 @@ def test_cells_that_are_executed_as_in_a_notebook_see_each_other(
     assert run_well(tmp_path, script, method) == "1 2 11\n"
 
 
+@pytest.mark.slow
 def test_sixty_calls_that_use_a_table_of_20_mib_cost_the_parent_it_once(tmp_path: Path) -> None:
     script = """
     from collector import Collector
