@@ -128,7 +128,9 @@ def test_tests_that_leave_nothing_pass(tmp_path: Path) -> None:
     assert "2 passed" in done.stdout
 
 
-@pytest.mark.parametrize("ci", ["", "true"])  # then pytest repeats whole messages in its summary
+@pytest.mark.parametrize(  # where it is true pytest repeats whole messages in its summary
+    "ci", ["", pytest.param("true", marks=pytest.mark.slow)]
+)
 def test_an_output_that_is_still_held_fails_its_test(ci: str, tmp_path: Path) -> None:
     done = run(HOLDS, tmp_path, CI=ci)
     assert done.returncode == 1
@@ -140,12 +142,14 @@ def test_an_output_that_is_still_held_fails_its_test(ci: str, tmp_path: Path) ->
     assert "FAILED test_it.py::test_fails_for_another_reason" in summary
 
 
+@pytest.mark.slow
 def test_what_pytest_itself_holds_or_another_collector_has_fails_no_test(tmp_path: Path) -> None:
     done = run(BLAMELESS, tmp_path)
     assert done.returncode == 0, done.stdout
     assert "2 passed, 1 skipped, 1 xfailed in" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_callback_that_does_not_return_fails_its_test(tmp_path: Path) -> None:
     done = run(BLOCKS, tmp_path)
     assert done.returncode == 1
