@@ -44,8 +44,15 @@ print("over")
 """
 
 
-@pytest.mark.parametrize("where", ["handler", "filter"])
-@pytest.mark.parametrize("what", ["error", "exit"])
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [
+        ("error", "handler"),
+        ("exit", "filter"),
+        pytest.param("error", "filter", marks=pytest.mark.slow),
+        pytest.param("exit", "handler", marks=pytest.mark.slow),
+    ],
+)
 def test_jobs_go_on_whatever_a_handler_does(where: str, what: str, tmp_path: Path) -> None:
     done = run_script(tmp_path, SCRIPT, where, what)
     assert done.stdout.split() == ["0", "1", "2", "over"], done.stderr
