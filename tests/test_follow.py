@@ -55,7 +55,7 @@ def test_a_chunk_is_seen_while_the_job_still_runs(
 
 
 def test_each_chunk_comes_before_the_job_writes_the_next(tmp_path: Path) -> None:
-    rounds = 50
+    rounds = 15
     with collecting(1) as collector:
         job = collector.submit(acknowledged, rounds, os.fspath(tmp_path))
         got = b""
