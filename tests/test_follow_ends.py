@@ -67,6 +67,7 @@ def test_a_reader_of_a_job_that_fails_gets_all_that_came_then_the_error(
         assert bytes(reader.data) == FIRST == job.output().read()
 
 
+@pytest.mark.slow
 def test_a_reader_of_a_job_that_runs_too_long_gets_what_came_then_the_error(
     tmp_path: Path,
 ) -> None:

@@ -51,7 +51,14 @@ def test_what_is_called_behind_a_callback_that_exits_is_called() -> None:
     assert told == [job]
 
 
-@pytest.mark.parametrize("method", ["store", "started", "flush"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "store",
+        pytest.param("started", marks=pytest.mark.slow),
+        pytest.param("flush", marks=pytest.mark.slow),
+    ],
+)
 def test_whatever_ends_the_recording_nobody_waits_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
