@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.batchdir import journal
 from tests.support.running import PATIENCE_S, QUIET, run
 
@@ -22,6 +24,7 @@ sys.exit(main(sys.argv[1:]))
 """A program that is interrupted each time when it has printed what was done before."""
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_while_it_prints_what_was_done(tmp_path: Path) -> None:
     line = ["-k", "-o", "B", "echo", ":::", "a", "b", "c", "d"]
     assert run(*line, where=tmp_path).stdout == b"a\nb\nc\nd\n"
@@ -39,6 +42,7 @@ def test_a_signal_ends_it_while_it_prints_what_was_done(tmp_path: Path) -> None:
     assert [one["how"] for one in lines if one["event"] == "left"] == ["complete", early, early]
 
 
+@pytest.mark.slow
 def test_what_was_done_waits_for_no_gate(tmp_path: Path) -> None:
     closed_for_ever = ["--memfree", "900PiB"]
     line = ["-k", "-o", "B", "echo", ":::", "a", "b"]
@@ -47,6 +51,7 @@ def test_what_was_done_waits_for_no_gate(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (0, b"a\nb\n")
 
 
+@pytest.mark.slow
 def test_retry_with_a_bound_of_nothing_keeps_nothing(tmp_path: Path) -> None:
     run("-o", "B", "--max-output", "3", "printf 12345; : {}", ":::", "a", where=tmp_path)
     ended = run("--retry", "B", "--max-output", "0", where=tmp_path)
