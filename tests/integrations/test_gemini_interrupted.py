@@ -60,8 +60,9 @@ def interrupted(
 @pytest.mark.parametrize(
     "where",
     [
-        pytest.param(place, marks=pytest.mark.slow) if place != "piece" else place
-        for place in PLACES
+        "piece",
+        *(pytest.param(place, marks=pytest.mark.slow) for place in ("poll", "stream")),
+        *(pytest.param(place, marks=pytest.mark.campaign) for place in ("last piece", "generate")),
     ],
 )
 def test_ctrl_c_leaves_no_remote_file(gemini: FakeGemini, video: Path, where: str) -> None:
