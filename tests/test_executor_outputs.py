@@ -11,6 +11,7 @@ import pytest
 from collector import ClosedError, Collector, Mode, Output, current_job
 from tests.support.jobs import (
     KIB,
+    METHODS,
     MIB,
     changed_after_write,
     kept_busy,
@@ -22,7 +23,7 @@ from tests.support.jobs import (
     square,
     write_pieces,
 )
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, each_method_but, each_method_in_one_tier
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -32,7 +33,7 @@ ANY_SIZE = [
     pytest.param(5 * MIB - 1, id="5 MiB - 1"),
     pytest.param(5 * MIB, id="5 MiB"),
     pytest.param(5 * MIB + 1, id="5 MiB + 1"),
-    pytest.param(1024 * MIB, id="1 GiB", marks=pytest.mark.slow),
+    pytest.param(256 * MIB, id="256 MiB", marks=pytest.mark.slow),
 ]
 
 
@@ -57,6 +58,12 @@ def test_an_output_of_any_size_arrives_exactly_and_in_the_right_mode(
     assert output.complete
     assert digest(output) == sha256(numbered(size))
     output.close()
+
+
+@pytest.mark.campaign
+@each_method_in_one_tier
+def test_an_output_of_one_gib_arrives_exactly(method: str) -> None:
+    test_an_output_of_any_size_arrives_exactly_and_in_the_right_mode(method, 1024 * MIB)
 
 
 @pytest.mark.parametrize("chunk_size", [1000, 16 * KIB - 1, 16 * KIB, 64 * KIB + 1, 3 * MIB])
@@ -111,8 +118,13 @@ def test_a_character_that_straddles_the_switch_to_a_file_and_a_slot_is_whole() -
         assert job.output().mode is Mode.STREAMING
 
 
-@pytest.mark.slow
-@each_method
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "fork" else pytest.mark.campaign)
+        for name in METHODS
+    ],
+)
 def test_10_million_chunks_of_one_byte_arrive(method: str) -> None:
     count = 10_000_000
     with Collector(1, method) as collector:
@@ -213,8 +225,7 @@ def written_by(collector: Collector, seed: int) -> Callable[[], None]:
     return check
 
 
-@pytest.mark.slow
-@each_method
+@each_method_but("spawn")
 def test_300_jobs_over_4_workers_with_random_chunks_and_pauses_are_all_exact(method: str) -> None:
     with Collector(4, method) as collector:
         checks = [written_by(collector, seed) for seed in range(300)]
