@@ -23,7 +23,7 @@ from tests.support.jobs import (
     square,
 )
 from tests.support.leaks import wait_until
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, each_method_but
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -64,8 +64,7 @@ def sink_of(collector: Collector) -> int:
     return sink
 
 
-@pytest.mark.slow
-@each_method
+@each_method_but("spawn")
 def test_60_outputs_of_20_mb_that_nobody_reads_stay_out_of_memory(
     method: str, tmp_path: Path
 ) -> None:
@@ -109,7 +108,7 @@ def test_an_output_of_one_byte_chunks_costs_the_sink_no_more_than_its_threshold(
         collector.submit(numbered, THRESHOLD - 1).output().close()
         sink = sink_of(collector)
         start = forget_peak(sink)
-        collector.submit(single_bytes, 20_000_000).output().close()
+        collector.submit(single_bytes, 8_000_000).output().close()
         assert peak_bytes(sink) - start < THRESHOLD + 4 * MIB
 
 
@@ -327,10 +326,9 @@ def test_an_idle_worker_keeps_neither_arguments_nor_results(method: str, tmp_pat
         assert job.result() is not here
 
 
-@pytest.mark.slow
-@each_method
+@each_method_but("fork")
 def test_queued_jobs_cost_2_kib_each(method: str, tmp_path: Path) -> None:
-    count = 100_000
+    count = 20_000
     with Collector(1, method) as collector, kept_busy(collector, 1, tmp_path):
         for number in range(100):
             collector.submit(square, number)
