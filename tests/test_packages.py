@@ -14,9 +14,11 @@ import pytest
 from collector.settings import VERSION
 from tests.test_docs import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.xdist_group("packages")
+"""Not that they must not run beside others: the wheel is built once, not by each process."""
 
 VERSIONS: Final = ("3.11", "3.12", "3.13")
+OWN: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 CLEAN: Final = {name: os.environ[name] for name in os.environ if not name.startswith("PYTHON")}
 SCRIPT: Final = """
 from collector import Collector
@@ -32,7 +34,7 @@ with Collector(max_workers=2) as collector:
 
 def python_of(version: str) -> str | None:
     """A Python of this version: this one, one on the path, or one of pyenv's."""
-    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+    if version == OWN:
         return sys.executable
     on_path = shutil.which(f"python{version}")
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -62,6 +64,7 @@ def _built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
@@ -73,6 +76,7 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
     assert modules <= inside
 
 
+@pytest.mark.slow
 def test_the_sdist_has_what_its_wheel_is_built_of(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as file:
@@ -81,7 +85,13 @@ def test_the_sdist_has_what_its_wheel_is_built_of(built: Path) -> None:
         assert f"collector-{VERSION}/{name}" in names
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == OWN else pytest.mark.campaign)
+        for name in sorted({*VERSIONS, OWN})
+    ],
+)
 def test_a_clean_environment_runs_what_is_installed(
     built: Path, version: str, tmp_path: Path
 ) -> None:
@@ -99,7 +109,7 @@ def test_a_clean_environment_runs_what_is_installed(
     assert run(tools / "python", "script.py", here=tmp_path) == "0 1 4 9 16 \n"
     echoed = run(tools / "collector", "run", "-k", "echo", "<{}>", ":::", "a", "b", here=tmp_path)
     assert echoed == "<a>\n<b>\n"
-    if version == VERSIONS[-1]:
+    if version == OWN:
         run(tools / "pip", "uninstall", "-q", "-y", "collector", here=tmp_path)
         run(tools / "pip", "install", "-q", "--no-deps", sdist, here=tmp_path)
         assert run(tools / "python", "script.py", here=tmp_path) == "0 1 4 9 16 \n"
