@@ -216,7 +216,7 @@ def test_a_retry_for_some_exceptions_looks_at_what_was_raised(
     assert isinstance(job.exception(), KeyError if kind is ValueError else type(None))
 
 
-@pytest.mark.parametrize("by", ["kill", "timeout"])
+@pytest.mark.parametrize("by", ["kill", pytest.param("timeout", marks=pytest.mark.slow)])
 def test_an_ended_job_takes_its_subprocesses_along(
     collector: Collector, tmp_path: Path, by: str
 ) -> None:
