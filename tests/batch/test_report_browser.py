@@ -14,7 +14,7 @@ from collector.batch.report.record import Jobs, ReportedBatch, Worker
 from tests.support.browser import Page, browser, needs_chromium
 from tests.support.reported import BEGIN, SCRIPT, attempt, batch, hostile, job, many, one_of_each
 
-pytestmark = [pytest.mark.slow, needs_chromium]
+pytestmark = needs_chromium
 
 FIRST_NAME = "document.querySelector('#jobs tr.row td').textContent"
 NAMES = "[...document.querySelectorAll('#jobs tr.row')].map(row => row.cells[0].textContent)"
@@ -55,8 +55,16 @@ def keep_picture(page: Page, tmp_path: Path, name: str) -> int:
     return path.stat().st_size
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("count", [100, 100_000])
+@pytest.mark.parametrize(
+    ("count", "dark"),
+    [
+        pytest.param(100, False, id="100-light", marks=pytest.mark.slow),
+        pytest.param(10_000, True, id="10000-dark", marks=pytest.mark.slow),
+        pytest.param(100, True, id="100-dark", marks=pytest.mark.campaign),
+        pytest.param(100_000, False, id="100000-light", marks=pytest.mark.campaign),
+        pytest.param(100_000, True, id="100000-dark", marks=pytest.mark.campaign),
+    ],
+)
 def test_it_is_drawn(page: Page, tmp_path: Path, count: int, dark: bool) -> None:
     page.look(dark=dark, height=1400)
     path = opened(page, tmp_path, [*many(count), *one_of_each()], batch(inputs=count + 20))
@@ -85,6 +93,7 @@ def test_it_is_drawn(page: Page, tmp_path: Path, count: int, dark: bool) -> None
     assert_quiet(page, path)
 
 
+@pytest.mark.slow
 def test_the_end_of_100_000_rows_is_reached_by_keys(page: Page, tmp_path: Path) -> None:
     path = opened(page, tmp_path, many(100_000))
     page.evaluate("document.querySelector('#jobs tr.row').focus()")
@@ -110,6 +119,7 @@ def test_the_end_of_100_000_rows_is_reached_by_keys(page: Page, tmp_path: Path) 
     assert_quiet(page, path)
 
 
+@pytest.mark.slow
 def test_each_head_sorts_down_up_and_not_at_all(page: Page, tmp_path: Path) -> None:
     jobs = [job(n, attempt(n, seconds=1 + n % 7, size=n % 5), name=f"j {n}") for n in range(12)]
     path = opened(page, tmp_path, jobs)
@@ -146,6 +156,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.slow
 def test_workers_of_shards_have_lines_of_their_own_and_are_found(
     page: Page, tmp_path: Path
 ) -> None:
@@ -163,6 +174,7 @@ def test_workers_of_shards_have_lines_of_their_own_and_are_found(
     assert_quiet(page, path)
 
 
+@pytest.mark.slow
 def test_the_filter_takes_words_and_the_address_keeps_them(page: Page, tmp_path: Path) -> None:
     path = opened(page, tmp_path, one_of_each())
     for words, numbers in FILTERS.items():
@@ -183,6 +195,7 @@ def test_the_filter_takes_words_and_the_address_keeps_them(page: Page, tmp_path:
     assert_quiet(page, path)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_job_runs(page: Page, tmp_path: Path) -> None:
     path = opened(page, tmp_path, hostile(), batch(name=SCRIPT, what=SCRIPT))
     assert page.evaluate("document.title") == SCRIPT
@@ -200,6 +213,7 @@ def test_nothing_of_a_job_runs(page: Page, tmp_path: Path) -> None:
     assert_quiet(page, path)
 
 
+@pytest.mark.slow
 def test_the_timeline_zooms_by_keys_and_opens_a_job(page: Page, tmp_path: Path) -> None:
     jobs = [job(n, attempt(n, 0.9, worker=n % 2), name=f"j {n}") for n in range(20)]
     # A second run, a day later: what lies between is a narrow break.
@@ -225,6 +239,7 @@ def test_the_timeline_zooms_by_keys_and_opens_a_job(page: Page, tmp_path: Path) 
     assert_quiet(page, path)
 
 
+@pytest.mark.slow
 def test_it_can_be_printed(page: Page, tmp_path: Path) -> None:
     page.look(dark=True)
     path = opened(page, tmp_path, many(2000))
@@ -233,6 +248,7 @@ def test_it_can_be_printed(page: Page, tmp_path: Path) -> None:
     assert_quiet(page, path)
 
 
+@pytest.mark.slow
 def test_a_batch_in_which_nothing_has_run_is_drawn_too(page: Page, tmp_path: Path) -> None:
     opened(page, tmp_path, [], batch(sessions=(), inputs=7))
     assert page.evaluate("document.querySelector('#jobs .none').textContent") == (
