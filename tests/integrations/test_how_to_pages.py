@@ -82,6 +82,7 @@ def test_the_script_for_gemini_makes_a_folder_of_transcripts(
     assert KEY not in first.stdout + first.stderr + second.stdout
 
 
+@pytest.mark.slow
 def test_the_example_without_a_batch_prints_the_answer(gemini: FakeGemini, video: Path) -> None:
     script = video.parent / "ask.py"
     script.write_text(blocks("stream-gemini.md", "python")[1], "utf-8")
