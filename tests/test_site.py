@@ -14,7 +14,8 @@ import pytest
 from tests.support.browser import browser, needs_chromium
 from tests.test_docs import DOCS, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
+"""Not that they must not run beside others: the site is built once, not by each process."""
 
 LOADED: Final = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href"}
 """What a browser asks for by itself; a link that is followed is not."""
