@@ -343,8 +343,16 @@ with Collector(1, method) as collector:
     assert said(run(source, method, flags=("-S",), env=environment)) == ["9"]
 
 
-@pytest.mark.slow
-@each_way
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS[:2]),
+        *(
+            pytest.param(name, marks=pytest.mark.campaign)
+            for name in (*METHODS[2:], WITHOUT_PIDFDS)
+        ),
+    ],
+)
 def test_a_zipapp_that_brings_everything_along_runs(method: str, tmp_path: Path) -> None:
     app = tmp_path / "app.pyz"
     source = f"""{BEGIN}
