@@ -22,6 +22,8 @@ process."""
 
 CANNOT_BE: Final = {"truncated", "gone_back", "numpy_tofile", "pandas_stata"}
 """What these do cannot be done with a pipe, nor with an output."""
+TAKES_LONG: Final = {"bzipped", "pandas_csv_xz", "pandas_pickle_gzip"}
+"""To compress: `gzipped` and others are everyday ones."""
 
 
 class Kept(io.BytesIO):
@@ -93,7 +95,13 @@ def written_to(place: str, name: str, collector: Collector) -> bytes:
     "ignore:Exception ignored in. <_io.BufferedWriter:pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.parametrize("place", ["memory", "file", "current_job()"])
-@pytest.mark.parametrize("name", sorted(WRITERS.keys() - CANNOT_BE))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in TAKES_LONG else name
+        for name in sorted(WRITERS.keys() - CANNOT_BE)
+    ],
+)
 def test_a_writer_writes_what_it_writes_into_a_bytesio(
     name: str, place: str, collector: Collector
 ) -> None:
