@@ -8,10 +8,9 @@ import pytest
 
 from tests.support.running import run
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed"),
-]
+pytestmark = pytest.mark.skipif(
+    shutil.which("parallel") is None, reason="GNU parallel is not installed"
+)
 
 PATHS = ["a/b.c.d", "x/", "/r", "./q.tar.gz", "..x", "plain", "a.b/c"]
 BINARY = "head -c {} /dev/zero | tr '\\000' '\\377'"
@@ -72,11 +71,24 @@ SAME = {
     "rehearsal": ["--dry-run", "echo {} x", ":::", "a", "b c"],
 }  # fmt: skip
 
+SAID_BEFORE = {
+    *("quoted", "groups joined", "tags of nothing", "programs", "loops", "inner", "an empty one"),
+    *("stderr", "one fails", "a hundred fail", "many fail", "halt now by a signal"),
+    *("halt by ends", "halt by percent at once", "halt by percent that is not reached"),
+    *("halt by success that never comes", "linked"),
+}
+"""Campaigns: much of what they do another of them does, too."""
 QUOTED_APART = {"rehearsal"}
 """GNU parallel quotes with backslashes, we with quotes: the same to a shell."""
 
 
-@pytest.mark.parametrize("case", sorted(SAME.keys() - QUOTED_APART))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.campaign if case in SAID_BEFORE else pytest.mark.slow)
+        for case in sorted(SAME.keys() - QUOTED_APART)
+    ],
+)
 def test_the_same_line_prints_and_returns_the_same(case: str, tmp_path: Path) -> None:
     words = ["-k", *SAME[case]]
     theirs, ours = parallel(*words, where=tmp_path), run(*words, where=tmp_path)
@@ -86,6 +98,7 @@ def test_the_same_line_prints_and_returns_the_same(case: str, tmp_path: Path) ->
         assert ours.stderr == theirs.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separator", [b"\n", b"\0"])
 def test_inputs_from_stdin_are_the_same(separator: bytes, tmp_path: Path) -> None:
     items = [b"a b", b"", b"'", b"\\", b"$HOME", b"*", b"\xff", b"-n", b"x" * 50_000, b"last"]
@@ -99,6 +112,7 @@ def test_inputs_from_stdin_are_the_same(separator: bytes, tmp_path: Path) -> Non
     assert ours.returncode == theirs.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_hundred_jobs_of_all_sizes_some_failing_some_killed_are_the_same(tmp_path: Path) -> None:
     script = (
         "n={}; seq $((n * n * 37 % 90001)); head -c $((n * 7919 % 300007)) /dev/zero; "
@@ -110,6 +124,7 @@ def test_a_hundred_jobs_of_all_sizes_some_failing_some_killed_are_the_same(tmp_p
     assert ours.returncode == theirs.returncode == 20
 
 
+@pytest.mark.slow
 def test_the_log_of_jobs_has_the_same_columns(tmp_path: Path) -> None:
     words = ["-k", "-j1", "--joblog", "log", "echo {}; exit {}", ":::", "0", "3"]
     found = []
