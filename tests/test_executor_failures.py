@@ -30,7 +30,7 @@ from tests.support.jobs import (
     write_then_die,
     write_then_fail,
 )
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but, each_method_in_one_tier
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -73,10 +73,17 @@ IN_SLOTS = 100 * MIB
 """The output stays in memory, and so comes through slots: in as many frames as were counted."""
 
 
-@pytest.mark.slow
 @each_method_in_one_tier
 @pytest.mark.parametrize("published", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("frames", [1, 2, 100, 190])
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.campaign),
+        pytest.param(100, marks=pytest.mark.campaign),
+        pytest.param(190, marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_killed_in_the_middle_of_a_write_costs_its_job_and_no_other(
     method: str, frames: int, published: bool
 ) -> None:
@@ -104,8 +111,7 @@ def in_a_row(method: str, times: int) -> None:
     assert kept - {0, WRITE}, "no kill met the middle of a write"
 
 
-@pytest.mark.slow
-@each_method_in_one_tier
+@each_method_but("fork")
 def test_workers_killed_again_and_again_at_any_moment_of_a_write(method: str) -> None:
     in_a_row(method, 5)
 
@@ -276,7 +282,7 @@ def raise_at_length(size: int) -> None:
 @each_method
 def test_a_traceback_of_any_length_is_cut_and_escaped(method: str) -> None:
     with Collector(1, method) as collector:
-        error = collector.submit(raise_at_length, 100_000_000).exception()
+        error = collector.submit(raise_at_length, 20_000_000).exception()
         assert type(error) is ValueError
         cause = str(error.__cause__)
         assert len(cause) < 200 * KIB
