@@ -227,7 +227,15 @@ def run_python(
 
 
 @each_method
-@pytest.mark.parametrize("way", ["script", "stdin", "option c", "option m"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "script",
+        pytest.param("stdin", marks=pytest.mark.slow),
+        pytest.param("option c", marks=pytest.mark.slow),
+        pytest.param("option m", marks=pytest.mark.slow),
+    ],
+)
 def test_everything_of_an_unguarded_script_travels_and_its_top_level_runs_once(
     method: str, way: str, tmp_path: Path
 ) -> None:
@@ -304,7 +312,7 @@ with Collector(1, {method!r}) as collector:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("method", ["forkserver", "fork"])
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("fork", marks=pytest.mark.slow)])
 def test_a_worker_starts_although_the_directory_of_its_parent_is_gone(
     method: str, tmp_path: Path
 ) -> None:
