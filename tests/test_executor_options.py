@@ -113,8 +113,8 @@ def test_a_worker_is_replaced_after_so_many_jobs(method: str) -> None:
 @each_method
 def test_replacing_workers_costs_the_others_nothing(method: str) -> None:
     with Collector(2, method, max_tasks_per_child=1) as collector:
-        jobs = [collector.submit(square, number) for number in range(40)]
-        assert [job.exception() for job in jobs] == [None] * 40
+        jobs = [collector.submit(square, number) for number in range(20)]
+        assert [job.exception() for job in jobs] == [None] * 20
 
 
 SETTING: dict[str, str] = {}
@@ -211,6 +211,7 @@ def dig(depth: int) -> int:
     return depth
 
 
+@pytest.mark.slow
 @each_method
 def test_a_scratch_directory_goes_however_deep_it_is_and_costs_no_job(method: str) -> None:
     with Collector(1, method) as collector:
