@@ -122,7 +122,7 @@ with Collector(2, sys.argv[2]) as collector:
 
 
 @each_method
-@pytest.mark.parametrize("way", ["ignore", "reap"])
+@pytest.mark.parametrize("way", ["ignore", pytest.param("reap", marks=pytest.mark.slow)])
 def test_a_program_that_ignores_sigchld_or_reaps_every_child_can_use_a_collector(
     method: str, way: str
 ) -> None:
@@ -156,6 +156,7 @@ print(closed > 0)
 """
 
 
+@pytest.mark.slow
 def test_shutdown_returns_also_where_the_program_has_closed_our_directories(
     tmp_path: Path,
 ) -> None:

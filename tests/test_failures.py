@@ -179,7 +179,7 @@ def asks_and_notes(mark: str) -> float:
     return time.monotonic() - float(path.read_text())
 
 
-@pytest.mark.parametrize("set_by_s", [-YEAR_S, YEAR_S])
+@pytest.mark.parametrize("set_by_s", [pytest.param(-YEAR_S, marks=pytest.mark.slow), YEAR_S])
 @each_method
 def test_a_clock_that_is_set_opens_no_gate_and_keeps_none_closed(
     method: str, set_by_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -330,7 +330,7 @@ def test_however_a_script_is_run(way: str, tmp_path: Path) -> None:
     run_well(tmp_path, HEAD + CLASSES + RUN, "forkserver", way=way)
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_the_module_that_stands_for_the_script_has_what_jobs_need_and_names_no_file(
     method: str, tmp_path: Path
 ) -> None:
