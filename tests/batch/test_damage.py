@@ -38,7 +38,14 @@ def assert_whole(path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("step", [61, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "step",
+    [
+        61,
+        pytest.param(7, marks=pytest.mark.slow),
+        pytest.param(1, marks=pytest.mark.campaign),
+    ],
+)
 def test_a_journal_that_is_torn_at_any_byte_of_its_last_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, step: int
 ) -> None:
