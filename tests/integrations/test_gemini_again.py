@@ -52,7 +52,9 @@ def test_503_then_429_then_success(gemini: FakeGemini, video: Path, endpoint: st
 
 
 @pytest.mark.parametrize("fault", [Drop(), Drop(reset=True)], ids=["end of file", "reset"])
-@pytest.mark.parametrize("endpoint", ["start", "piece", "poll", "generate"])
+@pytest.mark.parametrize(
+    "endpoint", ["start", pytest.param("piece", marks=pytest.mark.slow), "poll", "generate"]
+)
 def test_a_connection_lost_before_the_answer_is_made_again(
     gemini: FakeGemini, video: Path, endpoint: str, fault: Drop
 ) -> None:

@@ -106,9 +106,18 @@ QUOTED = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 429, 500, 503])
-@pytest.mark.parametrize("endpoint", ["start", "piece", "poll", "generate", "delete"])
+@pytest.mark.parametrize(
+    ("endpoint", "code"),
+    [
+        pytest.param(
+            endpoint,
+            code,
+            marks=pytest.mark.campaign if (turn + number) % 2 else pytest.mark.slow,
+        )
+        for turn, endpoint in enumerate(("start", "piece", "poll", "generate", "delete"))
+        for number, code in enumerate((400, 401, 403, 404, 429, 500, 503))
+    ],
+)
 def test_the_key_is_told_nowhere_when_the_service_quotes_it(
     gemini: FakeGemini, video: Path, caplog: pytest.LogCaptureFixture, endpoint: str, code: int
 ) -> None:
@@ -213,6 +222,7 @@ def test_a_key_that_cannot_be_sent_is_refused_without_being_told(
     assert KEY[20:] not in told
 
 
+@pytest.mark.slow
 def test_the_key_of_a_client_of_the_caller_s_is_told_nowhere_either(
     gemini: FakeGemini,
     video: Path,
