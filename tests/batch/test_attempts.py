@@ -94,6 +94,7 @@ def dies(_: str) -> Iterator[str]:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_attempts_and_what_they_count_go_on_over_all_runs(tmp_path: Path) -> None:
     heard = Heard()
     with Collector(1, progress=heard) as collector:

@@ -263,6 +263,7 @@ def test_a_relative_directory_is_that_of_the_call(
     assert (tmp_path / "b" / "batch.json").exists()
 
 
+@pytest.mark.slow
 def test_a_callback_that_exits_keeps_no_other_job_from_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -292,6 +292,7 @@ def test_a_report_replaces_another_and_leaves_it_if_it_cannot(
     assert sorted(os.listdir(tmp_path)) == ["b", "report.html", "taken"]
 
 
+@pytest.mark.slow
 def test_what_is_no_file_is_written_to_and_stays_also_behind_a_link(tmp_path: Path) -> None:
     run(tmp_path / "b", ["a"])
     link = tmp_path / "stdout"

@@ -119,7 +119,7 @@ def test_a_file_that_was_saved_before_a_kill_is_ours(
     assert name.read_bytes() == b"67890"
 
 
-@pytest.mark.parametrize("in_a_file", [False, True])
+@pytest.mark.parametrize("in_a_file", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_file_that_the_user_makes_after_a_kill_is_the_user_s(
     tmp_path: Path, in_a_file: bool
 ) -> None:

@@ -50,6 +50,7 @@ def spent(path: Path) -> dict[str, float]:
         return dict(batch.status()["meters"])
 
 
+@pytest.mark.slow
 def test_the_budget_of_the_next_run_counts_what_asked_to_be_made_later(tmp_path: Path) -> None:
     items = [(name, str(tmp_path)) for name in "abc"]
     for _ in range(2):  # the second one would run a job again, which then raises
@@ -64,6 +65,7 @@ def test_the_budget_of_the_next_run_counts_what_asked_to_be_made_later(tmp_path:
         ]
 
 
+@pytest.mark.slow
 def test_what_a_job_has_spent_that_the_end_of_the_run_has_ended_counts(tmp_path: Path) -> None:
     with Collector(1) as collector:
 
