@@ -53,7 +53,14 @@ def test_what_counts_nothing_has_no_meters(tmp_path: Path) -> None:
     assert ended["meters"] == closed["meters"] == {}
 
 
-@pytest.mark.parametrize(("closed", "status"), [("2>&-", 0), (">&-", 255), ("<&- >&- 2>&-", 255)])
+@pytest.mark.parametrize(
+    ("closed", "status"),
+    [
+        ("2>&-", 0),
+        pytest.param(">&-", 255, marks=pytest.mark.slow),
+        pytest.param("<&- >&- 2>&-", 255, marks=pytest.mark.slow),
+    ],
+)
 def test_no_file_of_ours_gets_what_a_closed_stream_would(
     closed: str, status: int, tmp_path: Path
 ) -> None:
@@ -71,6 +78,7 @@ def test_no_file_of_ours_gets_what_a_closed_stream_would(
     assert len((tmp_path / "log").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_a_closed_gate_is_an_event_and_so_is_that_it_has_opened(tmp_path: Path) -> None:
     asks_until_it_is_told = 'grep -q \'^{"event": "waiting"\' events || exit 75; : {}'
     line = ["-j2", "--resource", "api", "--later", "0.3", "--events", "events"]

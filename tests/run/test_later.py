@@ -97,6 +97,7 @@ def test_what_makes_no_sense_is_refused(words: list[str], says: bytes, tmp_path:
     assert says in ended.stderr
 
 
+@pytest.mark.slow
 def test_equal_failures_in_a_row_stop_the_batch_and_it_says_so(tmp_path: Path) -> None:
     line = ["-j1", "--halt", "soon,same=3", "exit {}", ":::", "1", "0", "2", "2", "2", "1"]
     ended = run(*line, where=tmp_path, quiet=False)

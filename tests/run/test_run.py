@@ -136,7 +136,10 @@ def test_a_job_has_an_empty_stdin_its_own_group_and_is_told_which_it_is() -> Non
     assert ended.stdout == b"1 1 1 1 1\nleads\n2 1 1 2 1\nleads\n"
 
 
-@pytest.mark.parametrize("what", [["env; : {}"], ["--python", "jobs:print_them"]])
+@pytest.mark.parametrize(
+    "what",
+    [["env; : {}"], pytest.param(["--python", "jobs:print_them"], marks=pytest.mark.slow)],
+)
 def test_a_job_is_told_of_no_batch_that_it_is_not_of(
     what: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,7 +351,7 @@ def test_a_function_that_raises_a_cancellation_has_run_and_failed(tmp_path: Path
     assert (ended.returncode, b": CancelledError" in ended.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("where", ["", "-o"])
+@pytest.mark.parametrize("where", ["", pytest.param("-o", marks=pytest.mark.slow)])
 def test_a_function_may_raise_what_has_no_text(where: str, tmp_path: Path) -> None:
     """It ended the run in a traceback of ours, and the other inputs were not run."""
     (tmp_path / "mute.py").write_text(
