@@ -216,6 +216,7 @@ def test_what_an_earlier_job_left_says_that_this_one_is_over(
         assert second.output().size == 0
 
 
+@pytest.mark.slow
 def test_a_text_stream_that_an_earlier_job_left_is_a_closed_file() -> None:
     with Collector(1) as collector:
         first = collector.submit(leave_a_wrapper)
@@ -333,6 +334,7 @@ def write_while_interrupted(rounds: int) -> int:
     return calls
 
 
+@pytest.mark.slow
 @each_method
 def test_all_is_there_while_a_handler_writes_each_millisecond(method: str) -> None:
     with Collector(1, method) as collector:

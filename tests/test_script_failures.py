@@ -215,6 +215,7 @@ with Collector(1, sys.argv[1], progress=False) as c:
 """
 
 
+@pytest.mark.slow
 @each_method
 def test_an_exception_whose_class_forbids_that_attributes_are_set_arrives_as_itself(
     method: str, tmp_path: Path

@@ -201,7 +201,14 @@ def get():
 
 
 @each_method
-@pytest.mark.parametrize("first", ["lambda", "cloudpickle", "nothing"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param("lambda", marks=pytest.mark.slow),
+        "cloudpickle",
+        pytest.param("nothing", marks=pytest.mark.slow),
+    ],
+)
 def test_methods_of_an_importable_module_go_by_name_whoever_has_loaded_cloudpickle(
     method: str, first: str, tmp_path: Path
 ) -> None:
@@ -251,7 +258,7 @@ with Collector(1, {method!r}) as c:
 """
 
 
-@pytest.mark.parametrize("package", ["", "pipeline."])
+@pytest.mark.parametrize("package", ["", pytest.param("pipeline.", marks=pytest.mark.slow)])
 @each_method
 def test_a_module_may_use_a_collector_while_it_is_imported(
     method: str, package: str, tmp_path: Path

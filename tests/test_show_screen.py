@@ -166,6 +166,7 @@ def test_the_terminal_is_given_back_at_every_exit(way: str, code: int, tmp_path:
         assert_tidy(person)
 
 
+@pytest.mark.slow
 def test_the_terminal_is_given_back_while_the_program_goes_on(tmp_path: Path) -> None:
     with Person(80, 24, WAY="stay") as person:
         started(person, "held", tmp_path)
@@ -222,6 +223,7 @@ def test_a_collector_tells_of_starts_and_bytes(tmp_path: Path) -> None:
         assert_tidy(person)
 
 
+@pytest.mark.slow
 def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(tmp_path: Path) -> None:
     with Person(80, 24) as person:
         person.run(SCRIPT, "as_a_shell", os.fspath(tmp_path))
