@@ -30,6 +30,14 @@ def squares(count):
 with Collector(max_workers=2) as collector:
     print(collector.submit(squares, 5).output().text())
 """
+DEMO: Final = """
+import sys, sysconfig
+library = sys.argv.pop()
+sysconfig.get_path = lambda name: library
+from collector.cli.program import main
+sys.exit(main(["demo"]))
+"""
+"""The demo of a small library."""
 
 
 def python_of(version: str) -> str | None:
@@ -98,18 +106,25 @@ def test_a_clean_environment_runs_what_is_installed(
     python = python_of(version)
     if python is None:
         pytest.skip(f"there is no Python {version}")
-    run(python, "-m", "venv", tmp_path / "env", here=tmp_path)
+    run(python, "-m", "venv", "--without-pip", tmp_path / "env", here=tmp_path)
     tools = tmp_path / "env" / "bin"
+    pip = (sys.executable, "-m", "pip", "--python", tools / "python")
     (wheel,) = built.glob("*.whl")
     (sdist,) = built.glob("*.tar.gz")
-    run(tools / "pip", "install", "-q", wheel, here=tmp_path)
+    run(*pip, "install", "-q", wheel, here=tmp_path)
     assert VERSION in run(tools / "collector", "--version", here=tmp_path)
-    run(tools / "collector", "demo", here=tmp_path)
+    if version == OWN:  # of its whole library is another test
+        (tmp_path / "library").mkdir()
+        (tmp_path / "library" / "large.py").write_text("x = 1  # a line\n" * 400)
+        said = run(tools / "python", "-c", DEMO, tmp_path / "library", here=tmp_path)
+    else:
+        said = run(tools / "collector", "demo", here=tmp_path)
+    assert "Every output is equal" in said
     (tmp_path / "script.py").write_text(SCRIPT)
     assert run(tools / "python", "script.py", here=tmp_path) == "0 1 4 9 16 \n"
     echoed = run(tools / "collector", "run", "-k", "echo", "<{}>", ":::", "a", "b", here=tmp_path)
     assert echoed == "<a>\n<b>\n"
     if version == OWN:
-        run(tools / "pip", "uninstall", "-q", "-y", "collector", here=tmp_path)
-        run(tools / "pip", "install", "-q", "--no-deps", sdist, here=tmp_path)
+        run(*pip, "uninstall", "-q", "-y", "collector", here=tmp_path)
+        run(*pip, "install", "-q", "--no-deps", sdist, here=tmp_path)
         assert run(tools / "python", "script.py", here=tmp_path) == "0 1 4 9 16 \n"
