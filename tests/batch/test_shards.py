@@ -57,11 +57,17 @@ def assert_keeps(path: Path, count: int) -> None:
             assert sum(attempt.status == "returned" for attempt in record.attempts) <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(2000, marks=pytest.mark.slow),
+        pytest.param(5000, marks=pytest.mark.campaign),
+    ],
+)
 def test_eight_shards_at_once_some_killed_are_finished_by_three_of_another_split(
-    tmp_path: Path,
+    count: int, tmp_path: Path
 ) -> None:
-    count, path = 2000, tmp_path / "b"
+    path = tmp_path / "b"
     with ExitStack() as stack:
         eight: list[Script] = [
             stack.enter_context(script(SCRIPT, str(path), str(count), f"{part}/8"))

@@ -46,9 +46,11 @@ def running(here: Path, *words: str) -> Iterator["tuple[subprocess.Popen[bytes],
             process.kill()
 
 
-@pytest.mark.slow
-def test_top_agrees_with_the_events_of_the_batch_at_every_moment(tmp_path: Path) -> None:
-    jobs = 60
+@pytest.mark.parametrize(
+    "jobs",
+    [pytest.param(60, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.campaign)],
+)
+def test_top_agrees_with_the_events_of_the_batch_at_every_moment(jobs: int, tmp_path: Path) -> None:
     make_gates(tmp_path, jobs)
     inputs = map(str, range(1, jobs + 1))
     words = ["--attempts", "2", "--events", "events", STEP, ":::", *inputs]
