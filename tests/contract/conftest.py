@@ -20,11 +20,14 @@ FORK_WARNING: Final = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of this directory fork."""
+    """Let the tests of this directory fork; with the standard executor all are campaigns."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.filterwarnings(FORK_WARNING))
+            if any(mark.name == "campaign" for mark in item.own_markers):
+                item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "slow"]
 
 
 @pytest.fixture(params=KINDS, ids=str)

@@ -33,6 +33,12 @@ def each_method_but(rare: str) -> pytest.MarkDecorator:
     )
 
 
+def everyday_are(some: Iterable[object], of: Iterable[object]) -> list[object]:
+    """Parameters: all of these, of which only some are everyday tests and the others slow ones."""
+    chosen = {*some}
+    return [case if case in chosen else pytest.param(case, marks=pytest.mark.slow) for case in of]
+
+
 def is_in_two_tiers(item: pytest.Item) -> bool:
     """Whether a test is marked for two tiers: each is run once, by one of them."""
     return {mark.name for mark in item.iter_markers()} >= {"slow", "campaign"}
