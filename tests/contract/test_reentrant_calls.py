@@ -14,7 +14,7 @@ from collector import Collector
 from tests.support.interrupted import Interrupted, acts_on
 from tests.support.jobs import METHODS, begun_then_wait, square
 from tests.support.leaks import wait_until
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_in_one_tier, everyday_are
 
 PATIENCE: Final = 60
 
@@ -44,23 +44,39 @@ def interrupt(method: str, act: str, handler: str, line: int, *, runs: bool) -> 
 
 ACTS: Final = ("kill", "cancel", "result", "shutdown", "submit")
 HANDLERS: Final = ("kill", "cancel", "result", "shutdown", "kill_workers")
+WITH_A_JOB: Final = tuple(itertools.product(("kill", "cancel", "result"), HANDLERS))
 EVERYDAY: Final = (("kill", "kill"),)
+
+
+def interrupt_at(act: str, handler: str, first: int, step: int) -> None:
+    """Interrupt what is done with a job at each so-manieth line."""
+    lines = interrupt(METHODS[0], act, handler, 0, runs=False)
+    assert lines
+    for line in range(first, lines + 1, step):
+        interrupt(METHODS[0], act, handler, line, runs=False)
 
 
 @pytest.mark.parametrize(
     ("act", "handler"),
     [
         pytest.param(*pair, marks=() if pair in EVERYDAY else pytest.mark.slow)
-        for pair in itertools.product(("kill", "cancel", "result"), HANDLERS)
+        for pair in WITH_A_JOB
     ],
 )
+def test_a_handler_may_do_anything_at_some_lines_of_what_is_done_with_a_job(
+    act: str, handler: str
+) -> None:
+    """At each line of an act comes one of the handlers."""
+    step = len(HANDLERS)
+    interrupt_at(act, handler, 1 + HANDLERS.index(handler), step)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("act", "handler"), WITH_A_JOB)
 def test_a_handler_may_do_anything_at_any_line_of_what_is_done_with_a_job(
     act: str, handler: str
 ) -> None:
-    lines = interrupt(METHODS[0], act, handler, 0, runs=False)
-    assert lines
-    for line in range(1, lines + 1):
-        interrupt(METHODS[0], act, handler, line, runs=False)
+    interrupt_at(act, handler, 1, 1)
 
 
 @pytest.mark.campaign
@@ -80,7 +96,7 @@ def test_a_handler_may_do_anything_at_some_lines_of_what_is_done_with_a_collecto
 # -- callbacks and finalizers ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("act", [*ACTS, "kill_workers"])
+@pytest.mark.parametrize("act", everyday_are(["kill", "shutdown"], of=[*ACTS, "kill_workers"]))
 @each_method
 def test_a_callback_may_do_anything(method: str, act: str) -> None:
     executor = Collector(1, method)
@@ -99,7 +115,7 @@ def test_a_callback_may_do_anything(method: str, act: str) -> None:
     assert other.done()
 
 
-@pytest.mark.parametrize("act", [*ACTS, "kill_workers"])
+@pytest.mark.parametrize("act", everyday_are(["kill", "shutdown"], of=[*ACTS, "kill_workers"]))
 @each_method
 def test_a_finalizer_may_do_anything_in_any_thread(method: str, act: str, tmp_path: Path) -> None:
     executor = Collector(1, method)

@@ -20,16 +20,27 @@ WAITS: Final[dict[str, Callable[["Job[Any]"], object]]] = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("act", "waits"), SLOW)
+def test_a_handler_may_wait_at_some_lines_for_jobs_but_the_one_whose_cancelling_it_interrupts(
+    act: str, waits: str
+) -> None:
+    interrupt_at(act, waits, 4)
+
+
+@pytest.mark.campaign
 @pytest.mark.parametrize(
-    ("act", "waits"),
-    [
-        pytest.param(*pair, marks=pytest.mark.slow if pair in SLOW else pytest.mark.campaign)
-        for pair in itertools.product(("cancel", "kill", "result"), WAITS)
-    ],
+    ("act", "waits"), [*itertools.product(("cancel", "kill", "result"), WAITS)]
 )
 def test_a_handler_may_wait_for_jobs_but_the_one_whose_cancelling_it_interrupts(
     act: str, waits: str
 ) -> None:
+    interrupt_at(act, waits, 1)
+
+
+def interrupt_at(act: str, waits: str, step: int) -> None:
+    """Interrupt it at each so-manieth line."""
+
     def interrupt(line: int) -> int:
         faulthandler.dump_traceback_later(HANGS_S, exit=True)
         try:
@@ -45,5 +56,5 @@ def test_a_handler_may_wait_for_jobs_but_the_one_whose_cancelling_it_interrupts(
 
     lines = interrupt(0)
     assert lines
-    for line in range(1, lines + 1):
+    for line in range(1, lines + 1, step):
         interrupt(line)
