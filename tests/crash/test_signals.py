@@ -21,7 +21,7 @@ from tests.support.inside import writer_of_this_worker
 from tests.support.jobs import MIB, numbered, random_chunks, sha256, square
 from tests.support.leaks import wait_until
 from tests.support.person import Person, environment
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_in_one_tier, everyday_are
 from tests.support.tree import script
 
 # -- interrupted system calls ----------------------------------------------------------------------
@@ -123,28 +123,35 @@ def interrupted_at(  # noqa: C901 - a job that traces itself
     return seen, taken, raised
 
 
-@pytest.mark.slow
+lines_between = pytest.mark.parametrize(
+    "step",
+    [pytest.param(4, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.campaign)],
+    ids=["each fourth", "each"],
+)
+
+
+@lines_between
 @pytest.mark.parametrize("size", [100, 300_000])
 @each_method_in_one_tier
 def test_an_exception_at_any_line_of_a_write_loses_no_other_chunk_or_ends_the_job(
-    method: str, size: int
+    method: str, size: int, step: int
 ) -> None:
     with Collector(1, method) as collector:
         lines, _, _ = collector.submit(interrupted_at, 0, size).result()
-        jobs = [collector.submit(interrupted_at, line, size) for line in range(1, lines + 1)]
+        jobs = [collector.submit(interrupted_at, line, size) for line in range(1, lines + 1, step)]
         ended = Counter(_outcome(job, size) for job in jobs)
     assert ended["exact"]
     assert ended["ended"]
 
 
-@pytest.mark.slow
+@lines_between
 @pytest.mark.parametrize("size", [100, 300_000])
 @each_method_in_one_tier
-def test_a_handler_may_write_at_any_line_of_a_write(method: str, size: int) -> None:
+def test_a_handler_may_write_at_any_line_of_a_write(method: str, size: int, step: int) -> None:
     with Collector(1, method) as collector:
         lines, _, _ = collector.submit(interrupted_at, 0, size).result()
         interrupted = 0
-        for line in range(1, lines + 1):
+        for line in range(1, lines + 1, step):
             job = collector.submit(interrupted_at, line, size, raises=False)
             assert job.result(60)[1:] == ([0, 1, 2], [])
             read = job.output().read()
@@ -270,6 +277,7 @@ def test_one_ctrl_c_ends_a_batch_with_one_traceback_and_what_was_finished_stays(
     assert not list(Path(os.environ["COLLECTOR_TMPDIR"]).glob("run-*"))
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_at_a_prompt_long_ago_does_not_end_the_jobs_at_the_exit(tmp_path: Path) -> None:
     session = """
 import pathlib, threading
@@ -330,7 +338,10 @@ ENDS: Final = {
 }
 
 
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize(
+    "how",
+    everyday_are(["the script ends", "an exception in the block"], of=ENDS),
+)
 @each_method
 def test_a_program_that_ends_without_shutdown_leaves_nothing(method: str, how: str) -> None:
     source = """
@@ -379,7 +390,7 @@ CHILDREN: Final = {
 }
 
 
-@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize("child", everyday_are(["leaves", "submits"], of=CHILDREN))
 @each_method
 def test_a_child_that_the_user_forks_touches_nothing_of_its_parents(
     method: str, child: str
@@ -421,7 +432,7 @@ print("fine", flush=True)
         assert running.gone()
 
 
-@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("used", everyday_are([True], of=[False, True]))
 @each_method
 def test_a_child_that_the_user_forks_loses_no_file_of_its_own(method: str, used: bool) -> None:
     """Neither when it forks again nor when it drops the Collector."""
