@@ -20,7 +20,7 @@ from collector import Collector, Job, WorkerCrashError
 from tests.support.jobs import begun_then_wait, echo, fail, kept_busy, pid, square, wait_for
 from tests.support.leaks import is_running, wait_until
 from tests.support.person import ROOT
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, everyday_are
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -58,7 +58,7 @@ def test_the_examples_of_the_page_run_as_they_are_printed(tmp_path: Path) -> Non
 
 
 @each_method
-@pytest.mark.parametrize("way", ["scheduler", "pool"])
+@pytest.mark.parametrize("way", everyday_are(["scheduler"], of=["scheduler", "pool"]))
 def test_dask_runs_a_graph(method: str, way: str) -> None:
     with Collector(2, method) as collector:
         numbers = [delayed(square)(number) for number in range(6)]
@@ -69,6 +69,7 @@ def test_dask_runs_a_graph(method: str, way: str) -> None:
             assert end.compute(scheduler="processes", pool=collector) == 55
 
 
+@pytest.mark.slow
 def test_dask_hears_of_a_task_that_raises_and_of_one_that_dies() -> None:
     with Collector(2) as collector:
         with pytest.raises(ValueError, match="a task"):

@@ -12,7 +12,10 @@ import pytest
 from tests.support import dask_on_collector
 from tests.support.person import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
+
+LONG = "fastest_first or abort_backend or call_separated or deadlock or nested_loop"
+"""Those of joblib that take two of its two and a half minutes."""
 
 PAGE = ROOT / "docs" / "how-to" / "joblib-and-dask.md"
 
@@ -42,7 +45,16 @@ def passed(said: str) -> int:
     return int(found[1]) if found else 0
 
 
-def test_joblib_passes_its_tests_of_a_backend_with_that_of_the_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("without", "least"),
+    [
+        pytest.param(LONG, 20, marks=pytest.mark.slow, id="the short ones"),
+        pytest.param("test_nested_loop and -collector", 60, marks=pytest.mark.campaign, id="all"),
+    ],
+)
+def test_joblib_passes_its_tests_of_a_backend_with_that_of_the_page(
+    without: str, least: int, tmp_path: Path
+) -> None:
     """But for a nested one that a worker would know only if it imported it, as the page says."""
     backend, *_ = [
         block
@@ -54,17 +66,25 @@ def test_joblib_passes_its_tests_of_a_backend_with_that_of_the_page(tmp_path: Pa
     (tmp_path / "collector_backend.py").write_text(backend)
     said = run_tests(
         *("-p", "collector_backend", "--pyargs", "joblib.test.test_parallel"),
-        *("-k", "collector and not (test_nested_loop and -collector)"),
+        *("-k", f"collector and not ({without})"),
         path=tmp_path,
     )
-    assert passed(said) > 60, said
+    assert passed(said) > least, said
 
 
-@pytest.mark.parametrize("module", ["test_multiprocessing", "test_delayed"])
+@pytest.mark.parametrize(
+    ("module", "which", "least"),
+    [
+        pytest.param("test_multiprocessing", "pool", 10, marks=pytest.mark.slow),
+        pytest.param("test_multiprocessing", "test", 20, marks=pytest.mark.campaign),
+        pytest.param("test_delayed", "test", 20, marks=pytest.mark.campaign),
+    ],
+)
 def test_dask_passes_its_tests_with_a_collector_as_scheduler_and_as_pool(
-    module: str, tmp_path: Path
+    module: str, which: str, least: int, tmp_path: Path
 ) -> None:
     plugin = dask_on_collector.__name__
     assert find_spec("dask.tests") is not None
-    said = run_tests("-p", plugin, "--pyargs", f"dask.tests.{module}", path=tmp_path)
-    assert passed(said) > 20, said
+    options = ("-p", plugin, "-k", which)
+    said = run_tests(*options, "--pyargs", f"dask.tests.{module}", path=tmp_path)
+    assert passed(said) > least, said
