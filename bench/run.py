@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from statistics import median
 from time import monotonic
 from typing import Any, Final
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     scale = Scale(told.quick, QUICK_REPETITIONS if told.quick else REPETITIONS)
     cases = [c for c in all_cases(scale) if not told.case or _wanted(c.name, told.case)]
+    if told.once:
+        cases = [replace(case, repetitions=1) for case in cases]
     if told.list:
         print(*(case.name for case in cases), sep="\n")
         return 0
@@ -65,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--case", metavar="NAME", action="append", default=[], help="only this one; repeatable"
     )
     parser.add_argument("--quick", action="store_true", help="two minutes for all")
+    parser.add_argument("--once", action="store_true", help="one repetition, to see that it runs")
     parser.add_argument(
         "--record", action="store_true", help="keep the results and make docs/benchmarks.md of them"
     )
