@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from tests.contract.kinds import PATIENCE, Kind
+from tests.support.tiers import everyday_are
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -77,10 +78,12 @@ def test_what_was_submitted_is_done_before_the_program_ends(kind: Kind, tmp_path
     assert done == (0, "", {"0", "1", "2", "3", "4"})
 
 
+@pytest.mark.slow
 def test_also_when_the_executor_is_a_temporary_one(kind: Kind, tmp_path: Path) -> None:
     assert run(kind, tmp_path, "make().submit(slow_mark, 'done')") == (0, "", {"done"})
 
 
+@pytest.mark.slow
 def test_also_when_the_program_ends_by_exit(kind: Kind, tmp_path: Path) -> None:
     body = "executor = make()\nexecutor.submit(slow_mark, 'done')\nsys.exit(3)"
     assert run(kind, tmp_path, body) == (3, "", {"done"})
@@ -94,6 +97,7 @@ def test_also_when_the_program_ends_by_an_exception(kind: Kind, tmp_path: Path) 
     assert said.count("Traceback") == 1
 
 
+@pytest.mark.slow
 def test_also_when_a_job_fails(kind: Kind, tmp_path: Path) -> None:
     body = "executor = make()\nexecutor.submit(fail)\nexecutor.submit(slow_mark, 'done')"
     assert run(kind, tmp_path, body) == (0, "", {"done"})
@@ -106,6 +110,7 @@ def test_also_when_a_worker_dies(kind: Kind, tmp_path: Path) -> None:
     assert run(kind, tmp_path, body) == (0, "", {"begun"})
 
 
+@pytest.mark.slow
 def test_an_executor_that_is_idle_or_never_used_keeps_nothing_back(
     kind: Kind, tmp_path: Path
 ) -> None:
@@ -113,12 +118,13 @@ def test_an_executor_that_is_idle_or_never_used_keeps_nothing_back(
     assert run(kind, tmp_path, body) == (0, "", {"done"})
 
 
+@pytest.mark.slow
 def test_an_executor_that_a_module_holds_is_ended_in_time(kind: Kind, tmp_path: Path) -> None:
     body = "import json\njson.executor = make()\njson.executor.submit(slow_mark, 'done')"
     assert run(kind, tmp_path, body) == (0, "", {"done"})
 
 
-@pytest.mark.parametrize("begun", ["late", "early"])
+@pytest.mark.parametrize("begun", everyday_are(["late"], of=["late", "early"]))
 def test_a_job_submitted_at_exit_is_refused_or_done_and_hangs_nothing(
     kind: Kind, begun: str, tmp_path: Path
 ) -> None:
@@ -145,6 +151,7 @@ def at_exit():
     assert files in ({"done"}, {"done", "at exit"})
 
 
+@pytest.mark.slow
 def test_a_thread_that_still_submits_is_waited_for(kind: Kind, tmp_path: Path) -> None:
     body = """
 executor = make()
@@ -162,6 +169,7 @@ threading.Thread(target=work).start()
         assert "begun" in files
 
 
+@pytest.mark.slow
 def test_a_shutdown_that_was_not_waited_for_is_finished(kind: Kind, tmp_path: Path) -> None:
     body = (
         "executor = make()\n"

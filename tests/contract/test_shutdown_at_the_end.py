@@ -7,6 +7,7 @@ import pytest
 
 from tests.contract.kinds import Kind
 from tests.contract.test_interpreter_exit import run
+from tests.support.tiers import everyday_are
 
 HOLDER: Final = """
 class Holder:
@@ -110,7 +111,10 @@ if child:
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+EVERYDAY: Final = ("a finalizer of a global", "an exit handler", "a thread that still runs")
+
+
+@pytest.mark.parametrize("way", everyday_are(EVERYDAY, of=WAYS))
 def test_a_late_shutdown_prints_nothing_and_changes_no_status(
     kind: Kind, way: str, tmp_path: Path
 ) -> None:
@@ -120,7 +124,7 @@ def test_a_late_shutdown_prints_nothing_and_changes_no_status(
     assert "done" in files
 
 
-@pytest.mark.parametrize("way", OURS)
+@pytest.mark.parametrize("way", everyday_are(["a finalizer that submits"], of=OURS))
 def test_whatever_is_done_with_a_collector_so_late(kind: Kind, way: str, tmp_path: Path) -> None:
     if not kind.ours:
         pytest.skip("this is promised of a Collector only")
