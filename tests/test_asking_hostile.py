@@ -80,7 +80,10 @@ def test_a_question_in_pieces_is_answered_and_half_a_one_holds_up_nobody() -> No
 
 @each_method_in_one_tier
 @pytest.mark.slow
-def test_one_who_says_nothing_and_one_who_reads_nothing_are_dropped(method: str) -> None:
+def test_one_who_says_nothing_and_one_who_reads_nothing_are_dropped(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "ASKING_DEADLINE_S", 0.5)
     with Collector(1, method) as collector:
         collector.submit(square, 3).result()
         run = run_directory(collector)
@@ -296,20 +299,25 @@ def answering(run: Path, line: bytes) -> Iterator[None]:
             os.unlink("ask")
 
 
-@pytest.mark.parametrize("line", ANSWERS)
-def test_an_answer_of_another_form_is_said_and_hides_no_other_run(line: bytes) -> None:
+def test_an_answer_of_another_form_is_said_and_hides_no_other_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("collector.cli.top._RATE_OVER_S", 0.01)  # of what is told by the others
     with Collector(1) as true, Collector(1, ask=False) as strange:
         assert [true.submit(square, 3).result(), strange.submit(square, 3).result()] == [9, 9]
         run, honest = run_directory(strange), run_directory(true).name
-        with answering(run, line):
-            status, said, error = command("top")
-            assert (status, said.count(honest.encode())) == (0, 1)
-            assert error.count(b"answers what nobody understands") == 1
-            status, said, _ = command("ls")
-            assert (status, said.count(b"1 done, 0 running")) == (0, 1)
-            for words in (["follow", run.name, "1"], ["follow", run.name], ["kill", run.name, "1"]):
-                status, _, error = command(*words)
-                assert (status, error.count(b"answers what nobody understands")) == (1, 1)
+        for line in ANSWERS:
+            with answering(run, line):
+                status, said, error = command("top")
+                assert (status, said.count(honest.encode())) == (0, 1), line
+                assert error.count(b"answers what nobody understands") == 1, line
+                status, said, _ = command("ls")
+                assert (status, said.count(b"1 done, 0 running")) == (0, 1), line
+                for words in (["follow", run.name, "1"], ["follow", run.name]):
+                    status, _, error = command(*words)
+                    assert (status, error.count(b"answers what nobody understands")) == (1, 1), line
+                status, _, error = command("kill", run.name, "1")
+                assert (status, error.count(b"answers what nobody understands")) == (1, 1), line
 
 
 @each_method_in_one_tier

@@ -186,6 +186,7 @@ def test_the_log_has_what_python_c_and_subprocesses_print_in_their_order(
         assert job.output().size == 0
 
 
+@pytest.mark.slow
 @each_method
 def test_what_a_forked_child_prints_and_fails_with_is_in_the_log(
     method: str, capfd: pytest.CaptureFixture[str]
@@ -244,8 +245,10 @@ def test_a_job_that_is_ended_by_kill_keeps_its_log(tmp_path: Path) -> None:
 
 
 def test_a_job_that_ran_too_long_shows_its_last_lines_in_the_error(tmp_path: Path) -> None:
-    with Collector(1, capture=True, timeout=3, progress=False) as collector:
-        job = collector.submit(prints_then_waits, "stuck here", os.fspath(tmp_path / "begun"))
+    with Collector(1, capture=True, progress=False) as collector:
+        collector.submit(says, "all is loaded").result()
+        timed = collector.with_options(timeout=1)
+        job = timed.submit(prints_then_waits, "stuck here", os.fspath(tmp_path / "begun"))
         error = job.exception()
         assert isinstance(error, JobTimeoutError)
         assert str(error).endswith("the last lines of its log:\nstuck here")

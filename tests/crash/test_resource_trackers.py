@@ -1,4 +1,7 @@
-"""Shared memory and semaphores of jobs that end in any way: their resource tracker removes them."""
+"""Shared memory and semaphores of jobs that end in any way: their resource tracker removes them.
+
+Each test is slow: it waits for trackers to clean up after what was killed.
+"""
 
 import contextlib
 import importlib
@@ -21,10 +24,8 @@ from collector.process import process_group
 from tests.support.inside import sink_pid, worker_pids
 from tests.support.jobs import square, wait_for
 from tests.support.leaks import is_running, wait_until
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, each_method_but
 from tests.support.tree import kill, script
-
-pytestmark = pytest.mark.slow  # each waits for trackers to clean up after what was killed
 
 LIBRARIES: Final = ("multiprocessing", "multiprocess")
 each_library = pytest.mark.parametrize("library", LIBRARIES)
@@ -130,6 +131,7 @@ def name_in(begun: Path) -> Path:
 # -- a job is ended --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hold", "library"), HOLDERS)
 @each_method
 def test_what_a_killed_job_held_goes(
@@ -144,6 +146,7 @@ def test_what_a_killed_job_held_goes(
         assert collector.submit(square, 3).result() == 9
 
 
+@pytest.mark.slow
 @each_library
 def test_what_a_killed_worker_of_the_standard_executor_held_goes_too(
     library: str, tmp_path: Path
@@ -158,16 +161,19 @@ def test_what_a_killed_worker_of_the_standard_executor_held_goes_too(
         assert wait_until(lambda: not held.exists())
 
 
-@each_method
+@each_method_but("fork")
 def test_what_a_job_held_goes_whose_time_is_up(method: str, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    with Collector(1, method, timeout=5) as collector:
-        job = collector.submit(hold_memory, "multiprocessing", os.fspath(begun))
+    with Collector(1, method) as collector:
+        assert collector.submit(square, 3).result() == 9
+        timed = collector.with_options(timeout=2)
+        job = timed.submit(hold_memory, "multiprocessing", os.fspath(begun))
         held = name_in(begun)
         assert job.exception() is not None
         assert wait_until(lambda: not held.exists())
 
 
+@pytest.mark.slow
 @each_library
 @each_method
 def test_what_a_worker_held_goes_when_it_dies_by_itself(
@@ -181,6 +187,7 @@ def test_what_a_worker_held_goes_when_it_dies_by_itself(
         assert wait_until(lambda: not held.exists())
 
 
+@pytest.mark.slow
 @each_method
 def test_what_a_worker_held_goes_when_it_leaves_after_its_last_job(
     method: str, tmp_path: Path
@@ -193,6 +200,7 @@ def test_what_a_worker_held_goes_when_it_leaves_after_its_last_job(
         assert wait_until(lambda: not held.exists())
 
 
+@pytest.mark.slow
 @each_method
 def test_what_a_job_held_goes_when_the_sink_is_killed(method: str, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
@@ -204,6 +212,7 @@ def test_what_a_job_held_goes_when_the_sink_is_killed(method: str, tmp_path: Pat
         assert wait_until(lambda: not held.exists())
 
 
+@pytest.mark.slow
 @each_method
 def test_what_a_hanging_job_held_goes_when_the_block_is_left(method: str, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
@@ -232,6 +241,7 @@ job.result()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hold", [hold_memory, hold_in_a_program], ids=["job", "program"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @each_method
@@ -260,6 +270,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_goes_on_in_ever_new_children_is_killed_beside_a_tracker() -> None:
     """It is never where it was when somebody looked."""
     chain = subprocess.Popen([sys.executable, "-c", CHAIN], stdout=subprocess.PIPE)
@@ -291,6 +302,7 @@ end_group(os.getpgrp())
 """
 
 
+@pytest.mark.slow
 def test_a_worker_can_end_its_own_group_beside_a_tracker() -> None:
     """It does so where parent, server and sink are gone; it stopped itself, for ever."""
     leader = subprocess.Popen([sys.executable, "-c", OWN], stdout=subprocess.PIPE, text=True)
@@ -308,6 +320,7 @@ def test_a_worker_can_end_its_own_group_beside_a_tracker() -> None:
         leader.wait()
 
 
+@pytest.mark.slow
 def test_a_child_that_a_stopped_process_was_just_forking_is_killed_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -339,6 +352,7 @@ def _running_in(number: int) -> list[int]:
     return [pid for pid in process_group._members(number) if is_running(pid)]
 
 
+@pytest.mark.slow
 def test_a_group_without_a_proc_to_look_at_is_killed_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -353,6 +367,7 @@ def test_a_group_without_a_proc_to_look_at_is_killed_whole(
     assert sleeper.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @each_method
 def test_no_tracker_is_left_after_the_shutdown(method: str, tmp_path: Path) -> None:
     begun = tmp_path / "begun"

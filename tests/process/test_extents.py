@@ -280,7 +280,10 @@ def test_a_worker_that_is_given_up_is_dead_before_its_file_is_sealed(
     assert (ended.outcome, data_of(parent, ended)) == (Outcome.CRASHED, it.data)
 
 
-def test_what_a_worker_writes_to_that_cannot_be_killed_is_lost(parent: HandParent) -> None:
+def test_what_a_worker_writes_to_that_cannot_be_killed_is_lost(
+    parent: HandParent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "WORKERS_GONE_S", 0.1)
     it = granted(parent, parent.worker())  # its process number is nobody's, and it seems to live
     it.worker.raw(b"\xff" * 32)
     ended = parent.hear(messages.JobEnded)
