@@ -4,6 +4,7 @@ import errno
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from collector.errors import SpillError
@@ -77,6 +78,7 @@ def test_a_limit_of_nothing_puts_everything_on_disk(directory: RunDirectory) -> 
         assert one.held_bytes == 0
 
 
+@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 3)
 @given(
     limit=st.integers(0, 3000),
     writes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1500)), max_size=25),

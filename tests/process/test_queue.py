@@ -109,7 +109,7 @@ EDGES = sorted(
 
 
 @with_and_without_slots
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=20)
 @given(sizes=st.lists(st.sampled_from(EDGES) | st.integers(0, 700_000), max_size=12))
 def test_whatever_is_written_arrives_in_order(slots: bool, sizes: list[int]) -> None:
     chunks = numbered(sizes)

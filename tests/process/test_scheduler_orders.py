@@ -466,7 +466,7 @@ class Processes(RuleBasedStateMachine):
 
 
 class TestEveryOrderOfEvents(Processes.TestCase):  # type: ignore[misc,valid-type]
-    settings = hypothesis_settings(max_examples=100, stateful_step_count=40)
+    settings = hypothesis_settings(max_examples=40, stateful_step_count=40)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from collector.process.pickling.script import Delivered, Parts, Script
@@ -196,6 +197,7 @@ def test_what_was_refused_is_refused_again_and_costs_no_other_call(module: Any) 
     assert names(pack(script, module.leaf)) == [{"leaf", "FACTOR"}]
 
 
+@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 3)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), max_size=12), st.data())
 def test_any_order_of_calls_gives_each_the_versions_of_its_submit(
     steps: list[tuple[str, int]], data: st.DataObject

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from collector import Output, settings
@@ -131,6 +132,7 @@ def test_a_recursive_exception_is_told() -> None:
     assert type(shipped(error)) is ValueError
 
 
+@hypothesis_settings(max_examples=hypothesis_settings().max_examples // 3)
 @given(st.text() | st.text(max_size=10).map(lambda text: text * 20_000))
 def test_a_text_is_cut_in_the_middle_and_harmless_on_a_terminal(text: str) -> None:
     short = calls.shorten(text)

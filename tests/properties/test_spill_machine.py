@@ -278,7 +278,11 @@ class SpillMachine(RuleBasedStateMachine):
         shutil.rmtree(self.place)
 
 
-def test_any_order_of_events_keeps_every_byte() -> None:
-    run_state_machine_as_test(SpillMachine, settings=settings(stateful_step_count=40))
+@pytest.mark.parametrize("part", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_any_order_of_events_keeps_every_byte(part: int) -> None:
+    examples = settings().max_examples // part
+    run_state_machine_as_test(
+        SpillMachine, settings=settings(stateful_step_count=40, max_examples=examples)
+    )
     end_of_process()
     assert temp_file_count() == 0
