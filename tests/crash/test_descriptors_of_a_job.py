@@ -84,9 +84,18 @@ def contents(directory: Path) -> bytes:
     return b"".join(path.read_bytes() for path in directory.iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("job", BAD, ids=lambda job: str(job.__name__))
-@pytest.mark.parametrize("capture", [False, True])
+@pytest.mark.parametrize(
+    ("job", "capture"),
+    [
+        pytest.param(
+            *(job, capture),
+            marks=pytest.mark.slow if capture == bool(number % 2) else pytest.mark.campaign,
+            id=f"{job.__name__}-{capture}",
+        )
+        for number, job in enumerate(BAD)
+        for capture in (False, True)
+    ],
+)
 @each_method_in_one_tier
 def test_a_job_that_takes_our_descriptors_fails_and_has_no_byte_of_ours(
     method: str, capture: bool, job: Callable[[str], None], tmp_path: Path
