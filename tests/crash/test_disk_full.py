@@ -23,7 +23,7 @@ from tests.support.jobs import (
 )
 from tests.support.leaks import is_running, wait_until
 from tests.support.outputs import files
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -116,8 +116,7 @@ def test_with_retries_the_job_succeeds_once_there_is_room(method: str, disk: Pat
         assert not files(disk)
 
 
-@pytest.mark.slow
-@each_method_in_one_tier
+@each_method_but("fork")
 def test_many_jobs_that_fill_one_disk_together_end_and_leave_nothing(
     method: str, disk: Path
 ) -> None:
@@ -177,6 +176,7 @@ def write_until(path: str) -> None:
         current_job().write(chunk * MIB)
 
 
+@pytest.mark.slow
 @each_method
 def test_jobs_that_wait_at_the_worker_of_a_failed_one_do_not_wait_for_its_end(
     method: str, tmp_path: Path

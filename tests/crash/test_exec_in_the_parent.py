@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from tests.support.leaks import descendants, wait_until
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but
 from tests.support.tree import script
 
 BEGIN: Final = """
@@ -69,8 +69,7 @@ def test_what_another_program_has_below_it_is_dead(method: str, most: int) -> No
         assert wait_until(lambda: not os.listdir(root), 60)
 
 
-@pytest.mark.slow
-@each_method_in_one_tier
+@each_method_but("spawn")
 def test_a_program_that_restarts_itself_collects_what_the_one_before_has_left(
     method: str, tmp_path: Path
 ) -> None:

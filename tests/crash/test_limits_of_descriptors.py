@@ -10,7 +10,7 @@ import pytest
 from collector import Collector, SpillError
 from tests.support.inside import sink_pid
 from tests.support.jobs import MIB, numbered, sha256, square
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, each_method_but
 from tests.support.tree import assert_runs
 
 FEW_DESCRIPTORS: Final = """
@@ -96,7 +96,7 @@ def test_a_sink_that_has_no_descriptor_for_a_file_fails_that_job_only(method: st
         again.output().close()
 
 
-@each_method
+@each_method_but("spawn")
 def test_descriptors_above_1024_and_a_thousand_jobs_at_once(method: str) -> None:
     """In every process: a child has the low numbers from its parent, or its own by their number."""
     (said,) = assert_runs(

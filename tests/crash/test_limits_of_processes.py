@@ -16,7 +16,7 @@ from collector.process.worker.main import main as worker_main
 from tests.support.inside import is_broken, launcher, worker_pids
 from tests.support.jobs import exit_now, square
 from tests.support.leaks import wait_until
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, each_method_but
 from tests.support.tree import assert_runs, kill
 
 FEW_PROCESSES: Final = """
@@ -51,7 +51,7 @@ print(*met)
 """
 
 
-@each_method
+@each_method_but("spawn")
 def test_without_a_process_or_a_thread_to_be_had_there_is_an_error_and_later_it_works(
     method: str, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from tests.support.inside import (
 )
 from tests.support.jobs import MIB, numbered, sha256, square, wait_for, write_in_halves
 from tests.support.leaks import is_running, wait_until
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but
 from tests.support.tree import stopped
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -110,8 +110,7 @@ def marks(tmp_path: Path) -> tuple[str, str]:
     return os.fspath(tmp_path / "begun"), os.fspath(tmp_path / "until")
 
 
-@pytest.mark.slow
-@each_method_in_one_tier
+@each_method_but("spawn")
 def test_a_worker_that_lies_loses_its_job_and_no_other(method: str, marks: tuple[str, str]) -> None:
     with Collector(2, method) as collector:
         honest = collector.submit(write_in_halves, 12 * MIB, *marks)

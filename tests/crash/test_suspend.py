@@ -6,11 +6,9 @@ import threading
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from collector import current_job, settings
 from tests.support.jobs import begun_then_wait, numbered
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method_but
 from tests.support.tree import script
 
 STOPPED_S: Final = settings.SUSPENDED_S + 5
@@ -42,8 +40,7 @@ def wait_then_write(begun: str, until: str, size: int) -> None:
         current_job().write(chunk)
 
 
-@pytest.mark.slow
-@each_method
+@each_method_but("fork")
 def test_a_tree_that_was_stopped_for_seconds_goes_on_and_no_job_is_late(
     method: str, tmp_path: Path
 ) -> None:
