@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.agreeing import compare, make_gates
 from tests.support.asking import a_batch, long_root_in
-from tests.support.tiers import each_method_in_one_tier
+from tests.support.jobs import METHODS
 
 BODY = """
 jobs = collector.with_options(retries=1).collect(partial(step, here), range(1, 201))
@@ -14,8 +14,13 @@ print(sum(job.exception() is not None for job in jobs), flush=True)
 """
 
 
-@pytest.mark.slow
-@each_method_in_one_tier
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(METHODS[0], marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.campaign) for name in METHODS[1:]),
+    ],
+)
 def test_it_does_so_of_a_script(method: str, tmp_path: Path) -> None:
     here, root = tmp_path / "here", long_root_in(tmp_path)
     make_gates(here)
