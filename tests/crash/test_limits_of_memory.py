@@ -56,7 +56,7 @@ import resource, sys
 from pathlib import Path
 from collector import Collector
 from tests.support.jobs import MIB, numbered, sha256, square
-size = 100_000_000
+size = 40_000_000
 with Collector(1, sys.argv[1]) as collector:
     assert collector.submit(square, 2).result() == 4
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -85,7 +85,7 @@ def pss_mib(pid: int) -> float:
 @pytest.mark.slow
 @each_method
 def test_a_thousand_finished_outputs_that_nobody_reads_stay_within_the_budget(method: str) -> None:
-    """4 MB each, under the threshold: 32 MiB of them stay in memory, the others are in files.
+    """1 MB each, under the threshold: 8 MiB of them stay in memory, the others are in files.
 
     A thousand by the default method, and a hundred by the others, of which the memory is the same.
     """
@@ -96,8 +96,8 @@ from collector import Collector
 from tests.crash.test_limits_of_memory import pss_mib
 from tests.support.jobs import METHODS, MIB, numbered, sha256, square
 from tests.support.inside import sink_pid
-count, size = (1000 if sys.argv[1] == METHODS[0] else 100), 4_000_000
-with Collector(2, sys.argv[1], memory_budget=32 * MIB) as collector:
+count, size = (1000 if sys.argv[1] == METHODS[0] else 100), 1_000_000
+with Collector(2, sys.argv[1], memory_budget=8 * MIB) as collector:
     assert collector.submit(square, 2).result() == 4
     before = pss_mib(os.getpid()) + pss_mib(sink_pid(collector))
     jobs = list(collector.collect(numbered, [size] * count))
@@ -114,7 +114,7 @@ print(int(after - before))
 """,
         method,
     )
-    assert int(said) <= 32 + 16
+    assert int(said) <= 8 + 16
 
 
 @each_method
