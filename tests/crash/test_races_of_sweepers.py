@@ -159,7 +159,7 @@ class TestR2TwoSweepers:
         assert first.live == first.unknown == 0
 
     def test_two_real_ones_remove_each_run_once(self, temp_root: Path) -> None:
-        for _ in range(200):
+        for _ in range(80):
             make_orphan(temp_root)
         code = """
 say('ready'); wait()
@@ -172,7 +172,7 @@ say(len(report.reclaimed), len(report.failures))
             for other in both:
                 other.tell()
             counts = [tuple(map(int, other.hear().split())) for other in both]
-        assert sum(reclaimed for reclaimed, _ in counts) == 200
+        assert sum(reclaimed for reclaimed, _ in counts) == 80
         assert [failures for _, failures in counts] == [0, 0]
         assert names(temp_root) == []
 

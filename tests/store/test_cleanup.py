@@ -18,6 +18,7 @@ from collector.store.rundir.cleanup import clean_up, deferred, on_exit
 from collector.store.rundir.directory import process_run_directory
 from collector.store.rundir.reclaim import reclaim
 from tests.support.rundirs import PRELUDE, REPOSITORY, a_process, names, needs_root, run_code
+from tests.support.tiers import everyday_are
 from tests.support.tree import thread_states
 
 MAKE = """
@@ -280,7 +281,9 @@ time.sleep(1000)
         assert len(names(new_root)) == 1
         assert len(reclaim([new_root]).reclaimed) == 1
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    @pytest.mark.parametrize(
+        "number", everyday_are([signal.SIGTERM], of=[signal.SIGTERM, signal.SIGHUP])
+    )
     def test_a_signal_at_any_step_of_making_or_disposing_leaves_nothing(
         self, new_root: Path, number: signal.Signals
     ) -> None:

@@ -18,6 +18,7 @@ from collector.store.rundir.contents import count_contents
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.reclaim import list_runs
 from tests.support.rundirs import NOBODY, a_process, make_orphan, names, needs_root
+from tests.support.tiers import everyday_are
 
 CAMPAIGN = (pytest.mark.campaign, pytest.mark.timeout(1800))  # a slow disk takes its time
 
@@ -277,11 +278,14 @@ class TestSizes:
         os.close(fd)
 
 
+TMPFILES_LINES = ("d {root} 0700 - - 1s", "d {parent} 0755 - - 1s")
+
+
 @pytest.mark.skipif(
     shutil.which("systemd-tmpfiles") is None, reason="needs systemd-tmpfiles (Debian: systemd)"
 )
 class TestSystemdTmpfiles:
-    @pytest.mark.parametrize("line", ["d {root} 0700 - - 1s", "d {parent} 0755 - - 1s"])
+    @pytest.mark.parametrize("line", everyday_are(TMPFILES_LINES[:1], of=TMPFILES_LINES))
     def test_it_leaves_a_run_alone_and_would_take_it_without_our_lock(
         self, temp_root: Path, tmp_path: Path, line: str
     ) -> None:

@@ -155,11 +155,11 @@ class TestTheSweepAtStart:
     def test_a_process_that_ends_meanwhile_does_not_wait_and_leaves_a_sweepable_rest(
         self, temp_root: Path
     ) -> None:
-        make_orphan(temp_root, files=1_500)
+        make_orphan(temp_root, files=150)
         code = """
 import threading
 met, never = threading.Event(), threading.Event()
-after('unlink', lambda: (met.set(), never.wait()), 1000)
+after('unlink', lambda: (met.set(), never.wait()), 100)
 reclaim.start_sweep(sys.argv[1])
 met.wait()
 """
@@ -173,11 +173,11 @@ met.wait()
     ) -> None:
         rests: list[float] = []
         monkeypatch.setattr("collector.store.rundir.reclaim.time.sleep", rests.append)
-        make_orphan(temp_root, files=200)
+        make_orphan(temp_root, files=150)
         start_sweep(temp_root)
         wait_for_sweep()
         assert rests == []
-        make_orphan(temp_root, files=1_500)
+        make_orphan(temp_root, files=600)
         start_sweep(temp_root)
         wait_for_sweep()
         assert len(rests) > 10

@@ -91,7 +91,7 @@ class TestAHostileRoot:
         self, temp_root: Path
     ) -> None:
         run = make_orphan(temp_root)
-        depth = 1500
+        depth = 1100
         here = os.open(run, os.O_RDONLY)
         for _ in range(depth):
             os.mkdir("a-directory", dir_fd=here)

@@ -152,21 +152,21 @@ class TestProcessRunDirectory:
     def test_roots_that_are_gone_or_not_in_use_keep_no_descriptors(self, tmp_path: Path) -> None:
         code = """
 import resource, tempfile
-resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from collector import SpillManager
 kept, held = [], []
-for number in range(100):
+for number in range(60):
     with tempfile.TemporaryDirectory(dir=sys.argv[1]) as place:
         manager = SpillManager(0, temp_root=place + "/root")
         manager.write(b"abc")
         output = manager.finalize()
-        if number % 20 == 0:
+        if number % 15 == 0:
             kept.append(output.open())
 say({reader.read() for reader in kept}, len(os.listdir(sys.argv[1])))
-for number in range(100):
+for number in range(60):
     with SpillManager(0, temp_root=f"{sys.argv[1]}/{number}") as manager:
         manager.write(b"abc")
-        if number % 20 == 0:
+        if number % 15 == 0:
             held.append(manager.finalize())
 say({output.read() for output in held})
 """

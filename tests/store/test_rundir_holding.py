@@ -17,6 +17,7 @@ from collector.store.rundir.directory import RunDirectory, process_run_directory
 from collector.store.rundir.reclaim import reclaim
 from tests.support.leaks import is_running, wait_until
 from tests.support.rundirs import a_process, immutable, is_held, names, run_code
+from tests.support.tiers import everyday_are
 
 pytestmark = pytest.mark.usefixtures("says_everything_once_more")
 
@@ -256,8 +257,9 @@ say(sorted(os.listdir(sys.argv[1])) == [run.path.name], run is process_run_direc
         assert done.stdout == "True True\nTrue True\n", done.stderr
         assert names(new_root) == []
 
+    @pytest.mark.parametrize("forks", everyday_are([15], of=[15, 60]))
     def test_a_fork_while_another_thread_makes_and_disposes_never_hangs(
-        self, new_root: Path
+        self, new_root: Path, forks: int
     ) -> None:
         code = """
 import threading
@@ -271,7 +273,7 @@ def churn():
 threads = [threading.Thread(target=churn) for _ in range(3)]
 for thread in threads:
     thread.start()
-for _ in range(60):
+for _ in range(int(sys.argv[2])):
     child = os.fork()
     if child == 0:
         process_run_directory(sys.argv[1]).dispose()
@@ -289,7 +291,7 @@ for _ in range(100):
     reclaim.reclaim([sys.argv[1]])
 say(os.listdir(sys.argv[1]))
 """
-        done = run_code(code, new_root, PYTHONWARNINGS="ignore::DeprecationWarning")
+        done = run_code(code, new_root, str(forks), PYTHONWARNINGS="ignore::DeprecationWarning")
         assert done.stdout == "[]\n", done.stderr
 
     def test_a_fork_in_the_midst_of_the_first_import_of_filelock_waits_for_it(

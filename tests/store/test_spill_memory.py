@@ -65,8 +65,13 @@ WRITE = """
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("size_mib", "step_kib"), [(100, 1), (100, 64), (2048, 1024)])
+@pytest.mark.parametrize(
+    ("size_mib", "step_kib"),
+    [
+        *(pytest.param(100, step_kib, marks=pytest.mark.slow) for step_kib in (1, 64)),
+        pytest.param(2048, 1024, marks=pytest.mark.campaign),
+    ],
+)
 def test_large_outputs_take_less_than_ten_megabytes(
     size_mib: int, step_kib: int, tmp_path: Path
 ) -> None:
@@ -88,6 +93,7 @@ def test_ten_million_chunks_of_one_byte_take_less_than_ten_megabytes(tmp_path: P
     assert growth(script, tmp_path / "root") < 10_000_000
 
 
+@pytest.mark.slow
 def test_one_large_chunk_is_not_copied(tmp_path: Path) -> None:
     script = """
         global before
