@@ -25,7 +25,7 @@ from tests.support.inside import run_directory
 from tests.support.jobs import fail, square
 from tests.support.leaks import wait_until
 from tests.support.rundirs import REPOSITORY
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, everyday_are
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -112,6 +112,7 @@ print(large.result(), flush=True)
         assert batch.end() == 0
 
 
+@pytest.mark.slow
 def test_a_follower_ends_when_nobody_reads_it_any_more_though_its_job_writes_nothing(
     temp_root: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_follower_ends_when_nobody_reads_it_any_more_though_its_job_writes_not
         assert batch.end() == 0
 
 
+@pytest.mark.slow
 def test_a_follower_whose_stdout_takes_nothing_says_so(temp_root: Path, tmp_path: Path) -> None:
     body = 'job = collector.submit(gated, f"{here}/go", b"first\\n", b"last")\njob.result()'
     with a_batch(temp_root, tmp_path / "here", body) as batch:
@@ -210,6 +212,7 @@ def test_a_collector_that_is_stopped_does_not_hang_top(temp_root: Path, tmp_path
         assert batch.end() == 0
 
 
+@pytest.mark.slow
 @each_method
 def test_nothing_of_it_is_left_after_a_kill_of_the_parent(
     method: str, temp_root: Path, tmp_path: Path
@@ -323,7 +326,7 @@ class TestStatistics:
                 now = collector.statistics()
                 assert (now.done, now.failed, now.total, now.waiting) == (inputs, 0, inputs, 0)
 
-    @pytest.mark.parametrize("kept", [False, True])
+    @pytest.mark.parametrize("kept", everyday_are([True], of=[False, True]))
     def test_the_total_is_the_same_at_every_moment(self, tmp_path: Path, *, kept: bool) -> None:
         """An input is still to come until the instant at which its job has a number."""
         batch, inputs, earlier = (tmp_path / "batch" if kept else None), 300, 100

@@ -13,11 +13,12 @@ from collector import Collector
 from tests.support import children
 from tests.support.jobs import kill_self
 from tests.support.leaks import wait_until
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, everyday_are
 from tests.support.tree import script
 
 LIBRARIES: Final = ("multiprocessing", "multiprocess")
 each_library = pytest.mark.parametrize("library", LIBRARIES)
+one_library_everyday = pytest.mark.parametrize("library", everyday_are(LIBRARIES[:1], of=LIBRARIES))
 
 
 def fine(source: str, *arguments: str) -> bool:
@@ -54,6 +55,7 @@ def test_a_worker_is_a_named_child_that_knows_its_parent(method: str, library: s
         assert rest == [False, os.getpid(), name, True]
 
 
+@pytest.mark.slow
 @each_method
 def test_a_worker_of_a_process_pool_says_the_same_of_its_parent(method: str) -> None:
     source = """
@@ -87,6 +89,7 @@ def test_a_job_logs_under_the_name_of_its_worker(
     assert logging.Formatter("%(processName)s").format(record) == "collector-worker-1"
 
 
+@pytest.mark.slow
 @each_method
 def test_a_worker_loads_no_multiprocess_that_its_job_does_not(method: str) -> None:
     source = """
@@ -102,7 +105,7 @@ with Collector(1, sys.argv[1]) as collector:
         assert running.process.wait() == 0
 
 
-@each_library
+@one_library_everyday
 @each_method
 def test_a_child_of_multiprocessing_that_has_a_collector_is_the_parent_of_its_workers(
     method: str, library: str
@@ -188,17 +191,19 @@ with importlib.import_module(library).Manager() as manager, make(kind, library, 
 """
 
 
-@each_library
+@one_library_everyday
 @each_method
 def test_proxies_of_a_manager_may_be_arguments_and_results(method: str, library: str) -> None:
     assert fine(MANAGER, method, library, "collector")
 
 
+@pytest.mark.slow
 @each_method
 def test_so_they_may_with_a_process_pool(method: str) -> None:
     assert fine(MANAGER, method, "multiprocessing", "standard")
 
 
+@pytest.mark.slow
 @each_method
 def test_a_manager_that_is_made_after_the_workers_is_known_to_them(method: str) -> None:
     """Its library is loaded only then, and with it its key is made."""
@@ -284,7 +289,7 @@ with Collector(2, sys.argv[1], temp_root=sys.argv[2]) as collector:
 # -- resource trackers -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", everyday_are(["forkserver"], of=["forkserver", "spawn"]))
 def test_a_collector_starts_no_resource_tracker(method: str) -> None:
     source = """
 import sys
@@ -299,6 +304,7 @@ with Collector(2, sys.argv[1], initializer=children.take, initargs=({},)) as col
         assert running.process.wait() == 0
 
 
+@pytest.mark.slow
 @each_method
 def test_shared_memory_of_the_program_outlives_the_workers_that_have_used_it(method: str) -> None:
     """A tracker of a worker's own would remove it at the worker's end."""

@@ -26,6 +26,7 @@ from tests.support.rundirs import (
     names,
     needs_root,
 )
+from tests.support.tiers import everyday_are
 
 Captured = pytest.CaptureFixture[str]
 
@@ -236,7 +237,9 @@ class TestTheProgram:
         assert "gc" in told
         assert "ls" in told
 
-    @pytest.mark.parametrize("asked", ["--help", "--version", "run --help", "demo"])
+    @pytest.mark.parametrize(
+        "asked", everyday_are(["--help"], of=["--help", "--version", "run --help", "demo"])
+    )
     def test_a_stdout_that_takes_nothing_ends_it_without_a_traceback(self, asked: str) -> None:
         program = [sys.executable, "-m", "collector", *asked.split()]
         reads, writes = os.pipe()
@@ -271,7 +274,7 @@ class TestTheProgram:
         assert done.stderr == ""
         shutil.rmtree(temp_root)
 
-    @pytest.mark.parametrize("files", [1, 1000])
+    @pytest.mark.parametrize("files", everyday_are([1], of=[1, 1000]))
     def test_a_reader_that_goes_away_hides_no_failure(self, temp_root: Path, files: int) -> None:
         for _ in range(files):
             make_orphan(temp_root, files=0)

@@ -312,6 +312,7 @@ print("end")
 """
 
 
+@pytest.mark.slow
 def test_its_bar_ends_with_what_was_done_of_how_many(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(BAR)

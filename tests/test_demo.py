@@ -58,6 +58,7 @@ def test_the_demo_tokenizes_the_library_survives_a_crash_and_compares_every_byte
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_draws_a_bar(library: Path) -> None:
     place = os.fspath(library)
     script = (
@@ -111,6 +112,7 @@ def test_a_job_that_fails_is_named_and_the_status_is_1(
     assert said[0].startswith("collector: the job of broken.py failed: ")
 
 
+@pytest.mark.slow
 def test_a_demo_in_which_nothing_crashed_has_not_shown_what_it_must(library: Path) -> None:
     modules = demo.largest_modules(os.fspath(library))
     found = demo.collect(modules)

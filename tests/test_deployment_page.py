@@ -21,7 +21,7 @@ from tests.support.inside import sink_pid, worker_pids
 from tests.support.jobs import wait_for
 from tests.support.leaks import is_running, wait_until
 from tests.support.rundirs import needs_root
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, everyday_are
 from tests.support.tree import ROOT, script
 from tests.test_docs import DOCS, blocks
 
@@ -197,7 +197,7 @@ jobs[0].result()
 """
 
 
-@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("order", everyday_are([1], of=[1, -1]))
 def test_a_stop_of_every_process_leaves_nothing(order: int, tmp_path: Path) -> None:
     with script(A_SERVICE, os.fspath(tmp_path / "root")) as running:
         assert running.hear() == "ready"

@@ -228,6 +228,7 @@ def test_the_three_lines_of_collector_run(tmp_path: Path, monkeypatch: pytest.Mo
         assert first in typed(f"collector cat {batch}", tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_a_job_of_ones_own_is_polite(tmp_path: Path) -> None:
     *_, ask = blocks("python", DOCS / "how-to" / "polite-batch.md")
     (tmp_path / "script.py").write_text(f"{SERVICE}{ask}{ASKED}")

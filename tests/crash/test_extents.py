@@ -235,6 +235,7 @@ def _wait_for_its_reader(directory: str) -> int:
     return last
 
 
+@pytest.mark.slow
 def test_it_can_be_followed_while_the_worker_writes_to_it(tmp_path: Path) -> None:
     with Collector(1, progress=False) as collector:
         job = to_files(collector).submit(_wait_for_its_reader, os.fspath(tmp_path))

@@ -62,6 +62,7 @@ def write_for_ever(times: int) -> None:
         current_job().write(number.to_bytes(8, "little") * (KIB * 8))
 
 
+@pytest.mark.slow
 @each_method
 def test_a_job_that_runs_out_of_time_while_it_writes_leaves_what_had_come(method: str) -> None:
     with Collector(1, method) as collector:

@@ -11,7 +11,7 @@ import pytest
 from collector import Collector, reclaim
 from tests.support.jobs import square
 from tests.support.leaks import wait_until
-from tests.support.tiers import each_method
+from tests.support.tiers import each_method, everyday_are
 from tests.support.tree import Script, kill_at_once, script
 
 PARENT = """
@@ -60,7 +60,7 @@ def run(root: Path) -> list[str]:
 
 
 @each_method
-@pytest.mark.parametrize("jobs", [(job,) for job in ALL] + [ALL], ids="+".join)
+@pytest.mark.parametrize("jobs", everyday_are([ALL], of=[*zip(ALL), ALL]), ids="+".join)
 def test_nothing_outlives_a_parent_that_is_killed(
     method: str, jobs: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -73,6 +73,7 @@ def test_nothing_outlives_a_parent_that_is_killed(
         assert wait_until(lambda: not run(root))
 
 
+@pytest.mark.slow
 def test_the_sink_waits_for_the_locks_of_a_parent_that_is_not_yet_quite_dead(
     tmp_path: Path,
 ) -> None:
@@ -95,6 +96,7 @@ def test_the_sink_waits_for_the_locks_of_a_parent_that_is_not_yet_quite_dead(
         assert not run(root)
 
 
+@pytest.mark.slow
 @each_method
 def test_workers_do_not_outlive_parent_and_sink_and_the_next_sweep_reclaims(
     method: str, tmp_path: Path
@@ -152,19 +154,18 @@ print("ready", flush=True)
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(s, -s) for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)],
-    ids=lambda value: getattr(value, "name", ""),
-)
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)
+
+
+@pytest.mark.parametrize("number", everyday_are(ENDING[:1], of=ENDING))
 @each_method
 def test_a_signal_that_ends_the_parent_ends_everything_and_is_its_status(
-    method: str, number: int, status: int
+    method: str, number: int
 ) -> None:
     with script(ENDS.format(how="time.sleep(1000)"), method) as parent:
         assert parent.hear() == "ready"
         os.kill(parent.process.pid, number)
-        assert parent.process.wait(30) == status
+        assert parent.process.wait(30) == -number
         assert parent.gone()
     assert wait_until(lambda: not run(Path(os.environ["COLLECTOR_TMPDIR"])))
 
@@ -183,7 +184,9 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", everyday_are([signal.SIGTERM], of=[signal.SIGTERM, signal.SIGHUP])
+)
 def test_a_signal_after_the_shutdown_removes_what_outputs_had_left(number: int) -> None:
     root = Path(os.environ["COLLECTOR_TMPDIR"])
     with script(HOLDS.format(how="")) as parent:
@@ -194,6 +197,7 @@ def test_a_signal_after_the_shutdown_removes_what_outputs_had_left(number: int) 
     assert run(root) == []
 
 
+@pytest.mark.slow
 def test_handlers_go_with_the_last_output() -> None:
     with script(HOLDS.format(how="output.close()")) as parent:
         assert parent.hear() == "ready True"
@@ -201,6 +205,7 @@ def test_handlers_go_with_the_last_output() -> None:
         assert run(Path(os.environ["COLLECTOR_TMPDIR"])) == []
 
 
+@pytest.mark.slow
 @each_method
 def test_exec_in_the_parent_frees_everything(method: str) -> None:
     with script(ENDS.format(how="os.execv('/bin/sleep', ['sleep', '1000'])"), method) as parent:

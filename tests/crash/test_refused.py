@@ -69,6 +69,7 @@ os.execv(sys.executable, [sys.executable, "-m", "collector", "run", *sys.argv[1:
 """
 
 
+@pytest.mark.slow
 def test_without_pidfds_commands_are_run_and_ended_too(tmp_path: Path) -> None:
     """One leaves a process that holds its stdout: its own end counts all the same."""
     command = (
@@ -96,6 +97,7 @@ def test_without_pidfds_commands_are_run_and_ended_too(tmp_path: Path) -> None:
     assert set(ends.values()) == {"done"}
 
 
+@pytest.mark.slow
 @each_method
 def test_without_pidfds_nothing_outlives_a_parent_that_is_killed(
     method: str, tmp_path: Path

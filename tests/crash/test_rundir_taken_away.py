@@ -138,6 +138,7 @@ def test_a_large_call_needs_no_run_directory(method: str, root: Path) -> None:
         assert not root.exists()
 
 
+@pytest.mark.slow
 @each_method
 def test_several_workers_and_the_sink_use_one_new_run_directory(method: str, root: Path) -> None:
     with Collector(3, method, progress=False, capture=True) as collector:

@@ -30,7 +30,7 @@ from tests.support.jobs import (
     wait_for,
 )
 from tests.support.leaks import is_running, wait_until
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but, each_method_in_one_tier
 from tests.support.tree import kill, script, thread_states
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -170,6 +170,7 @@ def test_a_sink_that_is_stopped_does_not_hold_up_the_shutdown(method: str) -> No
     assert shuts_though_its_sink_is_stopped(collector, kill_all=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short_deadline")
 @each_method
 def test_a_sink_that_is_stopped_does_not_hold_up_a_ctrl_c(method: str, tmp_path: Path) -> None:
@@ -336,7 +337,7 @@ print("fine", flush=True)
 """
 
 
-@each_method
+@each_method_but("fork")
 def test_no_resource_tracker_is_started_and_the_death_of_the_program_s_own_harms_nothing(
     method: str,
 ) -> None:

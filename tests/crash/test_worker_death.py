@@ -102,6 +102,7 @@ def _state(process: int) -> str:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@pytest.mark.slow
 @each_method
 def test_an_idle_worker_that_is_stopped_is_killed_at_the_deadline_of_shutdown(
     method: str, monkeypatch: pytest.MonkeyPatch
