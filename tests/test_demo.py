@@ -32,7 +32,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_demo_tokenizes_the_library_survives_a_crash_and_compares_every_byte(
     tmp_path: Path,
 ) -> None:
