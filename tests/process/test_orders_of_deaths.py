@@ -98,7 +98,14 @@ def check(running: FakeJob, waiting: FakeJob, order: tuple[Act, ...]) -> None:
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "two in a round"])
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 11])
+@pytest.mark.parametrize(
+    "every",
+    [
+        pytest.param(1, marks=pytest.mark.campaign),
+        pytest.param(3, marks=pytest.mark.slow),
+        11,
+    ],
+)
 def test_every_order_of_deaths_ends_each_job_once_and_truly(every: int, at_once: bool) -> None:
     for order in orders(every):
         desk, running, waiting = with_a_running_and_a_waiting_job()
