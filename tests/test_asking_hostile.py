@@ -20,7 +20,7 @@ from tests.support.jobs import square
 from tests.support.leaks import wait_until
 from tests.support.otheruser import become
 from tests.support.rundirs import NOBODY, needs_root
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but, each_method_in_one_tier
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -94,8 +94,7 @@ def test_one_who_says_nothing_and_one_who_reads_nothing_are_dropped(
         assert wait_until(lambda: "collector-answer" not in [t.name for t in threading.enumerate()])
 
 
-@each_method_in_one_tier
-@pytest.mark.slow
+@each_method_but("spawn")
 def test_a_thousand_at_once_keep_no_true_one_from_its_answer(method: str) -> None:
     with Collector(2, method) as collector:
         collector.submit(square, 3).result()

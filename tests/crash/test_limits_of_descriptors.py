@@ -65,8 +65,14 @@ print(*met)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "step"), [("forkserver", 3), ("spawn", 9), ("fork", 2)])
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [
+        pytest.param("forkserver", 3, marks=pytest.mark.slow),
+        pytest.param("spawn", 9, marks=pytest.mark.campaign),
+        pytest.param("fork", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_whoever_runs_out_of_descriptors_is_told_and_can_go_on(method: str, step: int) -> None:
     """Some more are there each time, until the whole way is free: most steps of it fail once."""
     (met,) = assert_runs(FEW_DESCRIPTORS, method, str(step))

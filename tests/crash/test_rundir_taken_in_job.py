@@ -36,7 +36,7 @@ from tests.support.taken_away import (
     root_replaced_by_a_link,
     trap,
 )
-from tests.support.tiers import each_method, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but, each_method_in_one_tier
 from tests.support.tree import script
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -479,8 +479,7 @@ def check_under_a_cleaner(method: str, root: Path, passes: int, pause_s: float) 
         assert_all_goes_on(collector)
 
 
-@pytest.mark.slow
-@each_method_in_one_tier
+@each_method_but("fork")
 def test_jobs_go_on_under_a_cleaner(method: str, root: Path) -> None:
     check_under_a_cleaner(method, root, 5, 0.5)
 

@@ -30,7 +30,7 @@ from tests.support.jobs import (
     wait_for,
 )
 from tests.support.leaks import is_running, wait_until
-from tests.support.tiers import each_method, each_method_but, each_method_in_one_tier
+from tests.support.tiers import each_method, each_method_but
 from tests.support.tree import kill, script, thread_states
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -232,8 +232,7 @@ def test_with_retries_the_jobs_that_a_sink_had_open_are_run_again(
         assert collector.submit(square, 3).result() == 9
 
 
-@pytest.mark.slow
-@each_method_in_one_tier
+@each_method_but("spawn")
 def test_a_sink_that_dies_again_and_again_breaks_the_collector_and_says_so(method: str) -> None:
     with Collector(1, method, retries=100) as collector:
         job = collector.submit(kill_the_sink_for_ever)
