@@ -1,6 +1,7 @@
 """The words and pictures of the bars, and how they get to a terminal that may be in any state."""
 
 import functools
+import gc
 import io
 import os
 import sys
@@ -337,6 +338,22 @@ def test_plain_lines_come_at_growing_intervals() -> None:
     assert came == [1, 2, 4, 8, 16, 26, 36, 46, 56]
     plain.finish(view(), last=True)
     assert stream.getvalue().count("\n") == 10
+
+
+def test_its_descriptor_of_the_terminal_is_closed_with_who_draws_on_it() -> None:
+    primary, side = os.openpty()
+    with open(primary, "rb"), open(side, "w", encoding="utf-8") as stream:
+        before = os.listdir("/proc/self/fd")
+        gc.disable()  # whoever reads the terminal would wait for a collection
+        try:
+            terminal = Terminal(stream)
+            terminal.paint([view()])
+            terminal.finish(view(), last=True)
+            assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+            del terminal
+            assert os.listdir("/proc/self/fd") == before
+        finally:
+            gc.enable()
 
 
 def test_the_jobs_that_have_run_for_longest_have_the_rows() -> None:

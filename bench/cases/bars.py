@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import functools
-import gc
 import os
 import pty
 import struct
@@ -37,7 +36,6 @@ def terminal() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)  # the last of the terminal: its reader ends
             os.close(kept)
-            gc.collect()  # bars that are over may still have descriptors of it, in a cycle
             reader.wait()
 
 

@@ -1,12 +1,14 @@
 """Bars in the last rows of a terminal: one for each batch, and one for each job that has room.
 
 Runs in:    the drawing thread of the parent.
-Owns:       the last rows of the terminal while batches run.
+Owns:       the last rows of the terminal while batches run, and until then a descriptor of it: that
+            is closed as soon as nothing draws any more, so no cycle leads back to who draws.
 States:     AWAY -> DRAWN (`paint`) -> AWAY (`finish` of the last batch, or a screen too small)
 Invariants: I1  the jobs that have run for longest have a row, at most `ROWS_OF_JOBS` of them.
             I2  AWAY means that the whole screen is everybody's again.
 """
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Final, TextIO, final
@@ -32,7 +34,8 @@ class Terminal:
         self.pause_s = settings.DRAW_INTERVAL_S
         self._outlet = Outlet(stream, patience_s=None, keeps=True)
         self._lines = BatchLines(stream)
-        self._plain = Plain(self._outlet, self._lines, self._line_above)
+        line_above = functools.partial(_line_above, self._outlet)
+        self._plain = Plain(self._outlet, self._lines, line_above)
         self._most = 0
         self._drawn: tuple[int, tuple[int, int]] | None = None
         self._afresh_s = 0.0
@@ -41,7 +44,7 @@ class Terminal:
         """See `Painter.say`."""
         for said in news if self._lines.has_lines(view) else ():
             text = said_text(said, self._outlet.size().columns, colour=self._outlet.coloured)
-            self._outlet.write(self._line_above(text))
+            self._outlet.write(_line_above(self._outlet, text))
 
     def paint(self, views: Sequence[View]) -> None:
         """See `Painter.paint`."""
@@ -70,7 +73,7 @@ class Terminal:
         before = ""
         if last and self._drawn is not None:
             before, self._drawn = screen.clear(), None
-        above = "" if text is None else self._line_above(text)
+        above = "" if text is None else _line_above(self._outlet, text)
         if before or above:
             self._outlet.write(before + above)
 
@@ -79,9 +82,6 @@ class Terminal:
         if self._drawn is not None:
             self._outlet.write(screen.clear())
             self._drawn = None
-
-    def _line_above(self, text: str) -> str:
-        return screen.line_above(text, screen_rows=self._outlet.size().lines)
 
     def _picture(self, views: Sequence[View], columns: int, room: int) -> list[str]:
         lines: list[str] = []
@@ -97,3 +97,7 @@ class Terminal:
         lines += [job_line(job, columns) for job in running[: settings.ROWS_OF_JOBS]]
         self._most = max(self._most, len(lines))
         return (lines + [""] * (self._most - len(lines)))[:room]
+
+
+def _line_above(outlet: Outlet, text: str) -> str:
+    return screen.line_above(text, screen_rows=outlet.size().lines)
