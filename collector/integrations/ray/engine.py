@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from collector import settings
 from collector.integrations.ray import installed, own, pump
-from collector.integrations.ray.orders import Beginning, Hello, Job, Order, packed
+from collector.integrations.ray.orders import (
+    Beginning,
+    Hello,
+    Job,
+    Order,
+    PumpArguments,
+    packed,
+)
 from collector.logger import PackageLogger
 from collector.process import log_records
 from collector.process.engine import Exit
@@ -346,7 +353,7 @@ class RayEngine:
         _have_room(self._options.max_workers or self.room)
         return started
 
-    def _arguments(self, ray: own.Place | None) -> pump.PumpArguments:
+    def _arguments(self, ray: own.Place | None) -> PumpArguments:
         options, initializer = self._options, self._local.initializer
         beginning = Beginning(
             collector=secrets.token_hex(8),
@@ -360,7 +367,7 @@ class RayEngine:
             parcel_bytes=settings.RAY_PARCEL_BYTES,
             argv=tuple(sys.argv),
         )
-        return pump.PumpArguments(
+        return PumpArguments(
             address=options.address,
             options=self._asked,
             workers=options.max_workers,

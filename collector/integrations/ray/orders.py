@@ -80,6 +80,22 @@ class Beginning(NamedTuple):
     """The arguments of the program, which its jobs see as `sys.argv`."""
 
 
+class PumpArguments(NamedTuple):
+    """What the pump is told when it starts."""
+
+    address: str | None
+    options: dict[str, Any]
+    workers: int
+    """The most at a time; 0 for as many as there is room for."""
+    temp_directory: str
+    """Of a Ray that it starts, in a run directory that the parent holds; empty if there is none."""
+    run_directory: str
+    store_bytes: int
+    memory_budget: int
+    token: str
+    beginning: Beginning
+
+
 class Hello(NamedTuple):
     """What a pump says once: that it is connected, or why not."""
 
@@ -96,6 +112,14 @@ class Piece(NamedTuple):
     detail: int
     chunks: int
     payload: memoryview
+
+
+class End(NamedTuple):
+    """How a worker ended, as the parent is told."""
+
+    code: int | None = None
+    out_of_memory: bool = False
+    why: str = ""
 
 
 def parcel_bytes(memory_budget: int, workers: int) -> int:

@@ -22,22 +22,24 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, final
 
 from collector import settings
-from collector.integrations.ray import agent, installed, own
+from collector.integrations.ray import cluster, installed, own
 from collector.integrations.ray.orders import (
     BEGINNING,
     DIED,
     LACKS,
     LOG,
     Beginning,
+    End,
     Hello,
     Job,
     Order,
     Piece,
+    PumpArguments,
     Said,
     parcel_bytes,
     pieces_of,
@@ -49,24 +51,6 @@ from collector.wire.frames import START, START_OF, Frame, Kind, PayloadPlace
 
 _LENGTH_BYTES: Final = 8
 _KILLED: Final = -signal.SIGKILL
-_WHY_CHARACTERS: Final = 600
-"""What is said of an end is read at once, from a pipe."""
-
-
-class PumpArguments(NamedTuple):
-    """What the pump is told when it starts."""
-
-    address: str | None
-    options: dict[str, Any]
-    workers: int
-    """The most at a time; 0 for as many as there is room for."""
-    temp_directory: str
-    """Of a Ray that it starts, in a run directory that the parent holds; empty if there is none."""
-    run_directory: str
-    store_bytes: int
-    memory_budget: int
-    token: str
-    beginning: Beginning
 
 
 def main(descriptors: Sequence[int], arguments: bytes) -> None:
@@ -103,68 +87,13 @@ def _begin(
     told: PumpArguments, control: socket.socket, parent: int, queue: Sequence[int]
 ) -> tuple["Pump", Hello]:
     """Connect, and see that Ray takes what jobs ask for: later there would be nobody to tell."""
-    cpus = _connect(told)
+    cpus = cluster.connect(told)
     workers = told.workers or max(1, int(cpus / (installed.cpus_of(told.options) or 1)))
     installed.check_room(workers)
     parcel = parcel_bytes(told.memory_budget, workers)
     beginning = told.beginning._replace(parcel_bytes=parcel)
     pump = Pump(control, parent, QueueWriter(queue), told, beginning)
-    return pump, Hello(workers, "", _missing(told.options))
-
-
-def _connect(told: PumpArguments) -> float:
-    """Join a cluster, or start a Ray; return how many CPUs it has."""
-    starts = told.address is None
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if starts:
-        own.set_environment(told.token, told.temp_directory)
-    import ray
-
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if "runtime_env" in told.options:
-        options["runtime_env"] = dict(told.options["runtime_env"])
-    if starts:
-        options |= own.options(told.options, told.workers, told.store_bytes, told.temp_directory)
-    else:
-        options["address"] = told.address
-    ray.init(**options)
-    resources: Any = ray
-    return float(resources.cluster_resources().get("CPU", 0))
-
-
-def _task(options: Mapping[str, Any]) -> Any:
-    """Return the task that runs a job.
-
-    Raises:
-        ValueError: Ray refuses what it is to ask for.
-    """
-    ray: Any = sys.modules["ray"]
-    asked = {name: value for name, value in options.items() if name != "runtime_env"}
-    try:
-        return ray.remote(agent.serve).options(
-            **{"num_cpus": 1} | asked,
-            max_retries=0,
-            num_returns="streaming",
-            _generator_backpressure_num_objects=settings.RAY_WINDOW,
-        )
-    except Exception as error:  # of any kind: it goes to the parent, which tells its user
-        raise ValueError(f"Ray refuses the ray_options {asked!r}: {error}") from error
-
-
-def _missing(options: Mapping[str, Any]) -> str:
-    """Say that no node has what a job asks for, if none has: its jobs would wait for one."""
-    ray: Any = sys.modules["ray"]
-    asked = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
-    asked |= {"memory": options.get("memory", 0)} | dict(options.get("resources", {}))
-    if "accelerator_type" in options:
-        asked |= {f"accelerator_type:{options['accelerator_type']}": 0.001}  # as Ray asks for one
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for node in nodes:
-        if all(node.get(name, 0) >= amount for name, amount in asked.items()):
-            return ""
-    wanted = ", ".join(f"{name}: {amount}" for name, amount in asked.items() if amount)
-    return f"no node of the Ray cluster has what each job asks for ({wanted}): jobs wait for one"
+    return pump, Hello(workers, "", cluster.missing(told.options))
 
 
 def _print_nothing() -> None:
@@ -210,14 +139,6 @@ def _is_dead(parent: int) -> bool:
 def _send(control: socket.socket, hello: Hello) -> None:
     with contextlib.suppress(OSError):
         control.sendall(pickle.dumps(tuple(hello)))
-
-
-class _End(NamedTuple):
-    """How a worker ended, as the parent is told."""
-
-    code: int | None = None
-    out_of_memory: bool = False
-    why: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -277,7 +198,7 @@ class Pump:
         self._logs: set[str] = set()
         self._over = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
-        self._task: Any = _task(told.options)
+        self._task: Any = cluster.task_of(told.options)
 
     async def serve(self) -> None:
         """Do what is said, until there is nobody to say it."""
@@ -333,7 +254,7 @@ class Pump:
             case Order.STOP:
                 worker.leaving = True
                 if not worker.open:
-                    self._bury(worker, _End(0))
+                    self._bury(worker, End(0))
             case Order.KILL:
                 self._end(worker, _KILLED)
             case Order.TERMINATE:
@@ -349,12 +270,12 @@ class Pump:
     def _end(self, worker: _Worker, code: int) -> None:
         worker.code = code
         if not worker.open:
-            self._bury(worker, _End(code))
+            self._bury(worker, End(code))
             return
         self._cancel(worker, force=False)
         loop = asyncio.get_running_loop()
         loop.call_later(settings.RAY_CANCEL_S, lambda: self._cancel(worker, force=True))
-        loop.call_later(2 * settings.RAY_CANCEL_S, lambda: self._bury(worker, _End(code)))
+        loop.call_later(2 * settings.RAY_CANCEL_S, lambda: self._bury(worker, End(code)))
 
     def _cancel(self, worker: _Worker, *, force: bool) -> None:
         for task in list(worker.tasks):
@@ -364,16 +285,16 @@ class Pump:
     async def _run(self, worker: _Worker, job: Job) -> None:
         """Have a task run the job, and carry what it says until it has ended."""
         worker.open = job.ticket
-        end = _End()
+        end = End()
         try:
             end = await self._stream(worker, job, self._references(job.parts, spare=True))
             if worker.lacks:
                 end = await self._stream(worker, job, self._references(job.parts, spare=False))
         except Exception as error:  # noqa: BLE001 - of Ray's: this job's worker is gone, and why
-            end = _explained(error)
+            end = cluster.explained(error)
         if worker.open == job.ticket:
             worker.open = 0
-            self._bury(worker, end if worker.code is None else _End(worker.code))
+            self._bury(worker, end if worker.code is None else End(worker.code))
 
     def _references(self, numbers: Sequence[int], *, spare: bool) -> dict[int, Any]:
         """Return what an agent needs to know before it can run a job with these parts.
@@ -387,8 +308,8 @@ class Pump:
         self._sent.update(wanted)
         return {number: self._kept[number] for number in wanted}
 
-    async def _stream(self, worker: _Worker, job: Job, references: dict[int, Any]) -> _End:
-        end = _End()
+    async def _stream(self, worker: _Worker, job: Job, references: dict[int, Any]) -> End:
+        end = End()
         task = self._task.remote(self._collector, job.run, job.parts, references)
         worker.tasks.add(task)
         try:
@@ -404,7 +325,7 @@ class Pump:
             worker.tasks.discard(task)
         return end
 
-    def _take(self, worker: _Worker, job: Job, piece: Piece) -> _End | None:
+    def _take(self, worker: _Worker, job: Job, piece: Piece) -> End | None:
         """Carry one thing that a job's worker has said; return how that has ended, if it has."""
         if worker.dead:
             return None
@@ -418,11 +339,11 @@ class Pump:
                 worker.open = 0
                 self._carry(Kind.END, job.ticket, piece.payload, detail=piece.detail)
                 if worker.leaving:
-                    self._bury(worker, _End(0))
+                    self._bury(worker, End(0))
             case kind if kind == LOG:
                 self._log(job.log_name, piece.payload)
             case kind if kind == DIED:
-                return _End(*json.loads(bytes(piece.payload)))
+                return End(*json.loads(bytes(piece.payload)))
             case _:
                 self._carry(
                     piece.kind, job.ticket, piece.payload, detail=piece.detail, chunks=piece.chunks
@@ -455,7 +376,7 @@ class Pump:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
-    def _bury(self, worker: _Worker, end: _End) -> None:
+    def _bury(self, worker: _Worker, end: End) -> None:
         """Tell the parent of a worker's death (I1)."""
         if worker.dead:
             return
@@ -465,35 +386,3 @@ class Pump:
             os.write(worker.death_fd, json.dumps(end).encode())
         os.close(worker.death_fd)
         del self._workers[worker.number]
-
-
-def _explained(error: Exception) -> _End:
-    """Say what has become of a worker on the cluster, after its name."""
-    import ray.exceptions as of_ray
-
-    text = _said(error)
-    cause = getattr(error, "cause", None)
-    known: Mapping[type[Exception], str] = {
-        of_ray.OutOfMemoryError: "was ended by Ray, since its node was out of memory",
-        of_ray.NodeDiedError: "is gone with its node",
-        of_ray.WorkerCrashedError: "is gone: its process on the cluster died",
-        of_ray.TaskCancelledError: "was cancelled",
-        of_ray.RuntimeEnvSetupError: "could not be started in its runtime_env",
-        of_ray.TaskUnschedulableError: "cannot run anywhere on the cluster",
-    }
-    starved = isinstance(error, of_ray.OutOfMemoryError)
-    for kind, words in known.items():
-        if isinstance(error, kind):
-            return _End(None, starved, f"{words} ({type(error).__name__}: {text})")
-    if cause is not None:
-        error, text = cause, _said(cause)
-    return _End(None, False, f"could not run it on the cluster: {type(error).__name__}: {text}")
-
-
-def _said(error: Exception) -> str:
-    """Return the first line of what an error of Ray's says and the last one, where the cause is."""
-    lines = str(error).strip().splitlines() or [""]
-    if len(lines) == 1:
-        return lines[0][:_WHY_CHARACTERS]
-    most = _WHY_CHARACTERS // 2
-    return f"{lines[0][:most]} ... {lines[-1].strip()[:most]}"
