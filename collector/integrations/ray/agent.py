@@ -26,7 +26,6 @@ from pickle import PickleBuffer
 from typing import Any, Final, final
 
 from collector import settings
-from collector.integrations.ray import own
 from collector.integrations.ray.orders import (
     BEGINNING,
     DIED,
@@ -258,8 +257,7 @@ def _end_with_ray() -> None:
     """Have this process end with the server of this node that started it.
 
     Ray itself looks whether its parent is process 1 by now, which it never is where something else
-    adopts orphans. So workers of Ray's that have had no job would stay, too: of a Ray that we have
-    started, all are ended.
+    adopts orphans.
     """
     server = open_pidfd(int(os.environ.get("RAY_RAYLET_PID", os.getppid())))
     if server is None:
@@ -269,7 +267,6 @@ def _end_with_ray() -> None:
 
     def watch() -> None:
         poller.poll()
-        own.end_remains_here()
         os._exit(1)
 
     threading.Thread(target=watch, name="collector-ray-watch", daemon=True).start()

@@ -1,6 +1,6 @@
 """A Ray of a Collector's own: how it is told to be, and that neither process nor file stays.
 
-Runs in:    the pump, which starts it; the pump, the parent and the agents see to its end.
+Runs in:    the pump, which starts it; the pump, its guardian and the parent see to its end.
 Owns:       all processes that have our mark in their environment or write to files of that Ray: its
             servers, its workers, and what jobs have started there, in whatever group or session.
             Its files lie in a run directory, so a sweep finds them if nobody is left to remove
@@ -9,15 +9,13 @@ Invariants: I1  no process of another Ray, of this user or another, is touched.
             I2  others cannot enter the directory above its files: Ray lets everybody write there.
 """
 
-import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from collector import settings
 from collector.integrations.ray import installed
@@ -115,17 +113,52 @@ def end_remains(directory: str) -> None:
         time.sleep(_PAUSE_S)
 
 
-def end_remains_here() -> None:
-    """Do that in a worker of Ray's, for the Ray that it belongs to, if that is one of ours.
+class Guardian:
+    """Does that when the process is dead that has it, in a process of its own, and ends.
 
-    One of the workers does: they would kill each other first.
+    The processes of that Ray are none to rely on: each of them ends when the server does, and so
+    may be gone before it has ended the others.
+
+    Args:
+        directory: Where that Ray has its files. It is started later, and this process has no other
+            thread yet.
+
+    Raises:
+        OSError: No process or descriptor is to be had.
     """
-    directory = os.environ.get(_MARK)
-    if directory is None:
-        return
-    with contextlib.suppress(OSError), open(os.path.join(directory, "ends"), "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def __init__(self, directory: str) -> None:
+        watched, self._life = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(self._life)
+            os.close(watched)
+            raise
+        if not pid:
+            _guard(watched, directory)
+        self._pid = pid
+        os.close(watched)
+
+    def dismiss(self) -> None:
+        """End it: there is nothing to be done, or we have done it."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.close(self._life)
+
+
+def _guard(watched: int, directory: str) -> NoReturn:
+    """In the process that was forked: wait for the end of the other one, and do it."""
+    try:
+        os.setsid()  # whoever ends the other one ends its group
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for number, fd in enumerate((watched, nothing, nothing)):
+            os.dup2(fd, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what is open here is the other one's
+        os.read(0, 1)
         end_remains(directory)
+    finally:
+        os._exit(0)
 
 
 def _kill_all(directory: str) -> int:

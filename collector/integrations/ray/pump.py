@@ -68,19 +68,21 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
         os.set_inheritable(fd, False)
     told: PumpArguments = pickle.loads(arguments)
     control, parent, queue = socket.socket(fileno=descriptors[0]), descriptors[1], descriptors[2:]
-    place = _hold(told.temp_directory)
+    place, guardian = _hold(told.temp_directory), None
     try:
+        if told.temp_directory:
+            guardian = own.Guardian(told.temp_directory)
         pump, hello = _begin(told, control, parent, queue)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it to its user
         _send(control, Hello(0, f"{type(error).__name__}: {error}"))
-        _leave(told, place, parent)
+        _leave(told, place, guardian, parent)
         return
     _send(control, hello)
     _print_nothing()
     try:
         asyncio.run(pump.serve())
     finally:
-        _leave(told, place, parent)
+        _leave(told, place, guardian, parent)
 
 
 def _begin(
@@ -116,13 +118,17 @@ def _hold(temp_directory: str) -> RunDirectory | None:
     return None
 
 
-def _leave(told: PumpArguments, place: RunDirectory | None, parent: int) -> None:
+def _leave(
+    told: PumpArguments, place: RunDirectory | None, guardian: own.Guardian | None, parent: int
+) -> None:
     """Leave the cluster; a Ray of our own is ended, and this process with it."""
     if told.address is not None:
         with contextlib.suppress(Exception):
             sys.modules["ray"].shutdown()
         return
     own.end_remains(told.temp_directory)
+    if guardian is not None:
+        guardian.dismiss()
     shutil.rmtree(told.temp_directory, ignore_errors=True)
     if place is not None:
         # The locks of a parent that was killed may outlive it by a moment; a live one removes it.
