@@ -207,6 +207,7 @@ def open_core(launcher: Launcher, options: PoolOptions, call: tuple[Any, ...] | 
         )
         undo.callback(engine.life.close)
         max_workers, max_tasks = options.max_workers, options.max_tasks_per_child
+        distance = 1.0
         runs: Engine = engine
         if options.engine != "local":
             # By name: it stands on the executor, and needs what not everybody has installed.
@@ -214,13 +215,14 @@ def open_core(launcher: Launcher, options: PoolOptions, call: tuple[Any, ...] | 
             runs = room.open_engine(engine, options)
             undo.callback(runs.close)
             max_workers, max_tasks = room.most_workers(runs, options), None
+            distance = 0.0
         schedule = Scheduler(
             max_workers,
             max_tasks,
             time.monotonic,
             options.resources,
             random.Random().random,  # noqa: S311 - jitter
-            ahead=options.engine == "local",
+            distance=distance,
         )
         pool = Pool(runs, directory, schedule, verbose=options.verbose, ask=options.ask)
         undo.pop_all()

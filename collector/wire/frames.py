@@ -25,6 +25,8 @@ START: Final = struct.Struct("<Q")
 """Payload of a START frame: the memory threshold of the job's output, in bytes."""
 START_OF: Final = struct.Struct("<QQ")
 """The same where a pump carries it: then the number of the worker that has started the job."""
+HANDED_BACK_BY: Final = struct.Struct("<Q")
+"""Payload of a HANDED_BACK frame where a pump carries it: the number of the worker."""
 
 
 class Kind(enum.IntEnum):

@@ -18,6 +18,7 @@ from collector.process.scheduler.decisions import (
     Settle,
     StartWorker,
     StopWorker,
+    Unclaim,
 )
 from collector.wire.outcome import Outcome
 from tests.support.inside import set_pace_of
@@ -278,6 +279,32 @@ def test_as_many_jobs_are_at_a_worker_as_are_over_soon(takes_s: float, ahead: in
     brisk(schedule, clock, takes_s=takes_s)
     jobs = [Entry(number) for number in range(10, 12 + settings.JOBS_AHEAD)]
     assert submit(schedule, *jobs) == [Dispatch(1, job) for job in jobs[:ahead]]
+
+
+def test_to_workers_that_are_far_away_longer_jobs_are_sent_ahead() -> None:
+    schedule, clock = make(1, distance=10)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, End(Outcome.RETURNED)))
+    brisk(schedule, clock, takes_s=settings.AHEAD_S)
+    jobs = [Entry(number) for number in range(10, 30)]
+    assert submit(schedule, *jobs) == [Dispatch(1, job) for job in jobs[:10]]
+    assert schedule.next_deadline_s() == math.inf  # nobody else could run what waits there
+
+
+def test_behind_a_job_of_which_the_worker_has_said_that_it_is_long_none_waits() -> None:
+    schedule, clock = make(1)
+    submit(schedule, Entry(1))
+    list(schedule.worker_ready(1))
+    list(schedule.ended(1, End(Outcome.RETURNED)))
+    brisk(schedule, clock)
+    long, behind = Entry(10), Entry(11)
+    assert submit(schedule, long, behind) == [Dispatch(1, long), Dispatch(1, behind)]
+    assert list(schedule.handed_back(1, behind.ticket)) == [Unclaim(behind)]
+    assert list(schedule.ticked(clock.now_s)) == []
+    assert Dispatch(1, behind) in schedule.ended(long.ticket, End(Outcome.RETURNED))
+    after = Entry(12)
+    assert submit(schedule, after) == [Dispatch(1, after)]
 
 
 def test_a_worker_that_has_nearly_all_it_may_have_gets_more_in_portions() -> None:

@@ -131,7 +131,7 @@ def resources_with_gates(scheduler: Scheduler) -> list[str]:
 
 def set_pace_of(scheduler: Scheduler, job_s: float) -> None:
     """Go on as after many jobs that took so long each."""
-    scheduler._prefetch = Prefetch(job_s)
+    scheduler._prefetch = Prefetch(job_s, scheduler._prefetch._distance)
 
 
 def let_nobody_take_more(scheduler: Scheduler) -> None:

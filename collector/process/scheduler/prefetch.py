@@ -22,10 +22,13 @@ class Prefetch:
 
     Args:
         job_s: The average before the first job has ended, in seconds.
+        distance: How many times as long as on this machine the way to a worker takes: jobs may be
+            that much longer, and wait that much longer there.
     """
 
-    def __init__(self, job_s: float = 1.0) -> None:
+    def __init__(self, job_s: float = 1.0, distance: float = 1.0) -> None:
         self._job_s = job_s
+        self._distance = distance
         self._refill_at = 0
 
     def took(self, job_s: float) -> None:
@@ -52,7 +55,7 @@ class Prefetch:
             now_s: The time.
         """
         ahead = self._ahead()
-        by_number = {seat.worker: seat for seat in seats if seat.has_room(ahead, now_s)}
+        by_number = {seat.worker: seat for seat in seats if self._has_room(seat, ahead, now_s)}
         fit = [(len(seat.entries), worker) for worker, seat in by_number.items()]
         heapq.heapify(fit)
         while fit and (entry := take()) is not None:
@@ -65,9 +68,20 @@ class Prefetch:
 
     def _ahead(self) -> int:
         """Return how many jobs may be at one worker now, with the running one."""
-        ahead = round(min(settings.JOBS_AHEAD, settings.AHEAD_S / max(self._job_s, 1e-9)))
+        ahead_s = settings.AHEAD_S * self._distance
+        ahead = round(min(settings.JOBS_AHEAD, ahead_s / max(self._job_s, 1e-9)))
         self._refill_at = ahead - ahead // settings.PORTIONS
         return ahead
+
+    def _has_room(self, seat: Seat, ahead: int, now_s: float) -> bool:
+        """Whether it may get one more job, up to `ahead` of them; none waits behind a long one."""
+        if len(seat.entries) >= ahead or not seat.takes_more:
+            return False
+        return now_s - seat.since_s <= self._recall_after_s
+
+    @property
+    def _recall_after_s(self) -> float:
+        return settings.RECALL_AFTER_S * self._distance
 
     def recall_at_s(self, seat: Seat) -> float:
         """When the jobs that wait behind a running one are recalled, for workers that are free.
@@ -76,5 +90,5 @@ class Prefetch:
         wait, they would come and go.
         """
         ahead_s = (len(seat.entries) - 1) * self._job_s
-        long = self._job_s > settings.BRISK_S and ahead_s > settings.RECALL_AFTER_S
-        return seat.since_s + (0.0 if long else settings.RECALL_AFTER_S)
+        long = self._job_s > settings.BRISK_S * self._distance and ahead_s > self._recall_after_s
+        return seat.since_s + (0.0 if long else self._recall_after_s)

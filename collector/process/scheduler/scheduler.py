@@ -55,7 +55,7 @@ class Scheduler:
         clock: Tells the time, in seconds.
         limits: How many jobs of a resource may run at once, by its name.
         chance: Returns random numbers from 0 to 1, for the jitter of delays.
-        ahead: Whether a worker has room for jobs that wait behind the running one.
+        distance: How many times as long as on this machine the way to a worker takes.
     """
 
     def __init__(
@@ -66,11 +66,10 @@ class Scheduler:
         limits: Mapping[str, int] | None = None,
         chance: Callable[[], float] = lambda: 0.5,
         *,
-        ahead: bool = True,
+        distance: float = 1.0,
     ) -> None:
-        self._ahead = ahead
         self._clock = clock
-        self._prefetch = Prefetch()
+        self._prefetch = Prefetch(distance=distance)
         self.max_workers = max_workers
         self._max_tasks = math.inf if max_tasks_per_child is None else max_tasks_per_child
         self._waiting = Lines(limits)
@@ -359,6 +358,7 @@ class Scheduler:
             if seat is not None and entry in seat.entries:
                 seat.entries.remove(entry)
                 seat.tasks -= 1
+                seat.gave_back = not seat.recalled  # by itself: the running one is long
                 seat.recalled = False
                 if seat.spare_until_s is not None and not seat.has_others:
                     yield self._kill(seat)
@@ -471,7 +471,7 @@ class Scheduler:
         while idle and (entry := self._waiting.take_first(len(self._dispatched))) is not None:
             decided.append(self._dispatch(idle.pop(), entry))
         ready = self._waiting.ready
-        if self._ahead and ready and self._prefetch.brisk:
+        if ready and self._prefetch.brisk:
             self._send_ahead(decided)
             ready = self._waiting.ready
         free = 0 if self.setbacks.hindered else self.max_workers - len(self._seats)

@@ -9,7 +9,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from collector import settings
 from collector.process.scheduler.decisions import Entry
 from collector.states import move
 
@@ -67,6 +66,8 @@ class Seat:
     max_tasks: float = math.inf
     state: State = State.STARTING
     recalled: bool = False
+    gave_back: bool = False
+    """Whether it has handed back jobs unasked: none is to wait behind the one that runs."""
     tasks: int = 0
     since_s: float = 0.0
     """Since when the first of its jobs is the one that runs, or nothing does."""
@@ -120,11 +121,12 @@ class Seat:
     def advance(self, now_s: float) -> float:
         """The running job is over and the next one runs; returns how long the first took."""
         took_s, self.since_s = now_s - self.since_s, now_s
-        self.recalled, self.spare_until_s = False, None
+        self.recalled, self.gave_back, self.spare_until_s = False, False, None
         return took_s
 
-    def has_room(self, ahead: int, now_s: float) -> bool:
-        """Whether it may get one more job, up to `ahead` of them; none waits behind a long one."""
-        if len(self.entries) >= ahead or self.state is not _READY or self.used_up:
+    @property
+    def takes_more(self) -> bool:
+        """Whether a job may be sent to it while it runs another one."""
+        if self.state is not _READY or self.gave_back:
             return False
-        return self.spare_until_s is None and now_s - self.since_s <= settings.RECALL_AFTER_S
+        return not self.used_up and self.spare_until_s is None

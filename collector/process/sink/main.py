@@ -42,7 +42,7 @@ from collector.store.budget import Budget
 from collector.store.rundir.directory import RunDirectory
 from collector.store.spill import SpillManager
 from collector.wire import messages
-from collector.wire.frames import START, START_OF, Frame, Kind, Stream
+from collector.wire.frames import HANDED_BACK_BY, START, START_OF, Frame, Kind, Stream
 from collector.wire.outcome import OUTCOMES, Outcome
 
 _READS = 8
@@ -335,9 +335,10 @@ class Sink:
                 worker = frame.ticket if source.is_pump else source.worker
                 self._control.post(messages.WorkerReady(worker=worker, refusal=refusal))
             case Kind.HANDED_BACK:
-                self._control.post(
-                    messages.JobHandedBack(worker=source.worker, ticket=frame.ticket)
-                )
+                worker = source.worker
+                if source.is_pump:
+                    (worker,) = HANDED_BACK_BY.unpack(payload)
+                self._control.post(messages.JobHandedBack(worker=worker, ticket=frame.ticket))
             case Kind.WHERE:
                 self._control.post(messages.RunDirectoryWanted(source.worker, frame.ticket))
             case _:
