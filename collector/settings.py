@@ -237,6 +237,19 @@ RAY_WINDOW: Final = 8
 """Parcels of one job that may be on their way from a cluster: full, or so old; with 64 KiB each Ray
 carried 150 MiB/s, with 1 MiB 600. They shrink where many jobs share the budget."""
 
+RAY_DISTANCE: Final = 10.0
+"""The way of a job to a cluster and back takes so many times as long as to a worker here, some 10
+ms: AHEAD_S, BRISK_S and RECALL_AFTER_S are so much longer there."""
+
+RAY_TURN_S: Final = 0.2
+RAY_RECALL_AFTER_S: Final = 0.05
+"""A task on a cluster begins the jobs that it has been given for so long, and gives the others
+back; at once when the running one takes longer than the second: no message reaches a task."""
+
+RAY_RESULT_DEADLINE_S: Final = 0.02
+"""The end of a job waits so long for those of the next ones, to be one parcel with them: one takes
+Ray as long as twenty jobs that do nothing. After the last job of a task it does not wait."""
+
 RAY_LOOK_S: Final = 0.1
 """Longest wait of a task on a cluster for its worker, before it looks whether it was cancelled."""
 

@@ -215,7 +215,7 @@ def open_core(launcher: Launcher, options: PoolOptions, call: tuple[Any, ...] | 
             runs = room.open_engine(engine, options)
             undo.callback(runs.close)
             max_workers, max_tasks = room.most_workers(runs, options), None
-            distance = 0.0
+            distance = room.DISTANCE
         schedule = Scheduler(
             max_workers,
             max_tasks,

@@ -169,9 +169,9 @@ def test_what_is_said_of_an_end_is_understood_in_any_letters() -> None:
     reader, writer = os.pipe()
     why = "\N{GRINNING FACE}" * 610
     worker = RayWorker(1, None, reader)  # type: ignore[arg-type]  # no pump: it has said all
-    os.write(writer, json.dumps([None, False, why]).encode())
+    os.write(writer, json.dumps([None, False, why, 2**63 - 1]).encode())
     os.close(writer)
-    assert worker.reap().why == why
+    assert (worker.reap().why, worker.reap().begun) == (why, 2**63 - 1)
     worker.close()
 
 

@@ -1,101 +1,44 @@
-"""What runs on the cluster: a task of Ray's that has a worker of its own run one job.
+"""What runs on the cluster: a task of Ray's that has a worker of its own run one job, or some.
 
 The worker is the very one that runs jobs elsewhere, a process with its group; the task reads its
 queue and yields what it says in parcels. So a job can do to its process what it wants, is killed
 with its subprocesses, and what it had published before is yielded all the same.
 
-Runs in:    a worker process of Ray's, which is here called the agent. Between two jobs the worker
+Runs in:    a worker process of Ray's, which is here called the agent. Between two tasks the worker
             stays for the next one.
 Owns:       the worker, with the reading end of its queue, and a run directory of its own.
-Invariants: I1  a parcel is yielded when it is full, or its first piece `RAY_PARCEL_DEADLINE_S` old.
-            I2  a job that is given up (cancelled, its reader gone) takes its worker along.
-            I3  when the agent dies, its worker sees that and ends its whole group.
+Invariants: I1  a task that is given up (cancelled, its reader gone) takes its worker along.
+            I2  when the agent dies, its worker sees that and ends its whole group.
 """
 
-import contextlib
-import json
 import os
 import pickle
 import select
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pickle import PickleBuffer
 from typing import Any, Final, final
 
 from collector import settings
-from collector.integrations.ray.orders import (
-    BEGINNING,
-    DIED,
-    LACKS,
-    LOG,
-    WHOLE,
-    Beginning,
-    Parcel,
-    unpacked,
-)
+from collector.integrations.ray.orders import BEGINNING, LACKS, Beginning, Parcel, unpacked
+from collector.integrations.ray.turn import ReadWorker, Turn
 from collector.process.pickling.script import Part, Script
-from collector.process.pool.local_engine import LocalEngine, LocalWorker
+from collector.process.pool.local_engine import LocalEngine
 from collector.process.pool.out_of_memory import OomKills
-from collector.process.pool.whereabouts import whereabouts
-from collector.process.queue.reader import QueueReader
 from collector.process.start.inheritance import Inheritance
 from collector.process.start.launcher import open_pidfd
 from collector.process.start.methods import launcher_for
 from collector.store.rundir.current_directory import CurrentDirectory
 from collector.store.rundir.reclaim import start_sweep
 from collector.wire import messages
-from collector.wire.frames import Frame, Kind
-
-_READS: Final = 64
-"""Reads of a dead worker's queue: more is the garbage of what it has left behind."""
-_LOG_PIECE_BYTES: Final = 256 * settings.KIB
+from collector.wire.frames import Kind
 
 
 class WrongVersionError(RuntimeError):
     """The collector of the cluster, or its Python, is another one."""
-
-
-class _Queue:
-    """A worker, and the end of its queue that the agent reads."""
-
-    def __init__(self, engine: LocalEngine, number: int) -> None:
-        self._fds: list[int] = []
-        self.worker: LocalWorker = engine.start_worker_read_by(self._join, number)
-        *queue, death_fd = self._fds
-        os.close(death_fd)  # the handle has one
-        self.reader = QueueReader(queue)
-        self.jobs = 0
-        self.ended = False
-
-    def _join(self, _message: messages.Message, descriptors: Sequence[int]) -> None:
-        self._fds = [os.dup(fd) for fd in descriptors]
-
-    def dead(self) -> bool:
-        return self.worker.child.dead()
-
-    def wait(self, pause_s: float) -> tuple[bool, bool]:
-        """Send what waits, and wait for news; say whether there is any, and of a death.
-
-        Not for long: Python obeys a cancellation of Ray's only when a call returns.
-        """
-        worker, poller = self.worker, select.poll()
-        poller.register(self.reader.fd, select.POLLIN)
-        poller.register(worker.death_fd, select.POLLIN)
-        if not worker.flush() and worker.room_fd is not None:
-            poller.register(worker.room_fd, select.POLLOUT)
-        ready = {fd for fd, _ in poller.poll(pause_s * 1000)}
-        return self.reader.fd in ready, worker.death_fd in ready
-
-    def close(self) -> int | None:
-        """End the worker with its group, if it is not dead; return how it ended."""
-        self.worker.kill()
-        code = self.worker.reap().code
-        self.worker.close()
-        self.reader.close()
-        return code
 
 
 @final
@@ -119,9 +62,9 @@ class Agent:
         self._engine = LocalEngine(launcher, self._directory, beginning.base_name, 0, initializer)
         self._numbers = iter(range(1, sys.maxsize))
         self._oom = OomKills()
-        self._queue: _Queue | None = None
+        self._worker: ReadWorker | None = None
 
-    def unknown(self, numbers: Sequence[int]) -> list[int]:
+    def unknown(self, numbers: Iterable[int]) -> list[int]:
         """Return which of these parts of the script did not come here yet."""
         return [number for number in numbers if number not in self._parts]
 
@@ -129,128 +72,44 @@ class Agent:
         """Take parts of the script."""
         self._parts.update((part[0], unpacked(part)) for part in parts)
 
-    def run(self, job: messages.RunJob, numbers: Sequence[int]) -> Iterator[PickleBuffer]:
-        """Run a job; yield what its worker says, in parcels."""
-        queue = self._ready_worker()
-        queue.jobs += 1
-        parcel = Parcel()
-        try:
-            queue.worker.send(job, tuple(self._parts[number] for number in numbers))
-            yield from self._read(queue, job, parcel)
-        finally:
-            if not queue.ended:
-                self._drop()
-        if self._told.most_tasks is not None and queue.jobs >= self._told.most_tasks:
-            self._drop()
+    def run(self, jobs: Sequence[tuple[messages.RunJob, Sequence[int]]]) -> Iterator[PickleBuffer]:
+        """Run jobs one after the other; yield what their worker says, in parcels.
 
-    def _ready_worker(self) -> _Queue:
-        if self._queue is not None and self._queue.dead():
-            self._drop()
-        if self._queue is None:
-            self._queue = _Queue(self._engine, next(self._numbers))
-        self._queue.ended = False
-        return self._queue
-
-    def _drop(self) -> int | None:
-        queue, self._queue = self._queue, None
-        return None if queue is None else queue.close()
-
-    def _read(self, queue: _Queue, job: messages.RunJob, parcel: Parcel) -> Iterator[PickleBuffer]:
-        """Read until the job has ended, or its worker has."""
-        due_s = 0.0
-        while True:
-            left_s = due_s - time.monotonic() if parcel.size else settings.RAY_LOOK_S
-            readable, dead = queue.wait(min(max(0.0, left_s), settings.RAY_LOOK_S))
-            if not parcel.size:
-                due_s = time.monotonic() + settings.RAY_PARCEL_DEADLINE_S
-            if dead or readable:
-                yield from self._take(queue, parcel, _READS if dead else 1)
-            if queue.ended:
-                yield from self._with_log(job, parcel)
+        Jobs of which nothing is said at the end did not begin: the worker is dead, or takes none.
+        """
+        waiting, until_s = deque(jobs), 0.0
+        while waiting:
+            worker = self._ready_worker()
+            turn = Turn(worker, self._directory, self._told.parcel_bytes, self._oom, until_s)
+            room = len(waiting)
+            if self._told.most_tasks is not None:
+                room = min(room, self._told.most_tasks - worker.jobs)
+            yield from turn.run([self._with_parts(*waiting.popleft()) for _ in range(room)])
+            if self._told.most_tasks is not None and worker.jobs >= self._told.most_tasks:
+                worker.close()
+            if turn.left:
                 return
-            if dead:
-                queue.ended = True
-                yield from self._settle_dead(job, parcel)
-                return
-            if parcel.size and time.monotonic() >= due_s:
-                yield parcel.take()
-
-    def _take(self, queue: _Queue, parcel: Parcel, reads: int) -> Iterator[PickleBuffer]:
-        """Take what the queue has now; yield each parcel that is full meanwhile."""
-        for _ in range(reads):
-            frames = queue.reader.read()
-            if frames is None:
-                return
-            count = 0
-            for frame, payload in frames:
-                count += 1
-                if frame.kind == Kind.DATA:
-                    yield from self._collect(parcel, frame, payload)
-                else:
-                    self._hear(queue, parcel, frame, bytes(payload))
-            if parcel.size >= self._told.parcel_bytes and not queue.ended:
-                yield parcel.take()
-            if not count:
-                return
-
-    def _collect(
-        self, parcel: Parcel, frame: Frame, payload: bytes | memoryview
-    ) -> Iterator[PickleBuffer]:
-        """Add bytes of a stream; no parcel is to be larger than it may be."""
-        limit, at = self._told.parcel_bytes, 0
-        while True:
-            step = payload[at : at + limit - parcel.size] if parcel.size < limit else b""
-            at += len(step)
-            last = at == len(payload)
-            if frame.detail in WHOLE:  # it is small
-                step, last = payload, True
-            parcel.add(Kind.DATA, step, detail=frame.detail, chunks=frame.chunks if last else 0)
-            if last:
-                return
+            until_s = turn.until_s
+            if turn.gave_back or time.monotonic() >= until_s:
+                break
+        if waiting:
+            parcel = Parcel()
+            for job, _ in reversed(waiting):
+                parcel.add(Kind.HANDED_BACK, ticket=job.ticket)
             yield parcel.take()
 
-    def _hear(self, queue: _Queue, parcel: Parcel, frame: Frame, payload: bytes) -> None:
-        match frame.kind:
-            case Kind.WHERE:
-                queue.worker.tell(whereabouts(self._directory, frame.ticket))
-            case Kind.START:
-                parcel.add(frame.kind, payload)
-            case Kind.END | Kind.REFUSED:
-                parcel.add(frame.kind, payload, detail=frame.detail)
-                queue.ended = True
-            case _:
-                pass  # it is up; or gives back what nobody has asked for
+    def _with_parts(
+        self, job: messages.RunJob, numbers: Sequence[int]
+    ) -> tuple[messages.RunJob, tuple[Part, ...]]:
+        return job, tuple(self._parts[number] for number in numbers)
 
-    def _settle_dead(self, job: messages.RunJob, parcel: Parcel) -> Iterator[PickleBuffer]:
-        code = self._drop()
-        starved = code == -signal.SIGKILL and self._oom.has_killed()
-        end = Parcel()
-        end.add(DIED, json.dumps([code, starved]).encode())
-        if parcel.size:
-            yield parcel.take()
-        yield from self._log(job)
-        yield end.take()
-
-    def _with_log(self, job: messages.RunJob, parcel: Parcel) -> Iterator[PickleBuffer]:
-        """Yield the last parcel; what the job has printed comes before its end."""
-        if job.log_name:
-            yield from self._log(job)
-        yield parcel.take()
-
-    def _log(self, job: messages.RunJob) -> Iterator[PickleBuffer]:
-        if not job.log_name:
-            return
-        path = self._directory.latest.path / job.log_name
-        parcel = Parcel()
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            parcel.add(LOG)
-            while piece := file.read(_LOG_PIECE_BYTES):
-                parcel.add(LOG, piece)
-                if parcel.size >= self._told.parcel_bytes:
-                    yield parcel.take()
-            path.unlink()
-        if parcel.size:
-            yield parcel.take()
+    def _ready_worker(self) -> ReadWorker:
+        if self._worker is not None and self._worker.dead():
+            self._worker.close()
+            self._worker = None
+        if self._worker is None:
+            self._worker = ReadWorker(self._engine, next(self._numbers))
+        return self._worker
 
 
 def _end_with_ray() -> None:
@@ -324,18 +183,21 @@ def check(version: str, python: tuple[int, int]) -> None:
 
 
 def serve(
-    collector: str, run: bytes, numbers: Sequence[int], references: dict[int, Any]
+    collector: str,
+    jobs: Sequence[tuple[bytes, tuple[int, ...]]],
+    references: dict[int, Any],
 ) -> Iterator[PickleBuffer]:
-    """Run one job: this is the task of Ray's.
+    """Run some jobs one after the other: this is the task of Ray's.
 
     Args:
-        collector: Whose it is.
-        run: What to run: the pickled fields of a `RunJob`.
-        numbers: The parts of the script that it needs.
+        collector: Whose they are.
+        jobs: What to run: of each the pickled fields of a `RunJob`, and the numbers of the parts of
+            the script that it needs.
         references: To these, and to the `Beginning`; none where they are taken to be known here.
     """
     agent = _here.agent
     known = agent is not None and agent.collector == collector
+    numbers = {number for _, parts in jobs for number in parts}
     missing = [] if agent is None else agent.unknown(numbers)
     if not references and (missing or not known):
         parcel = Parcel()
@@ -349,7 +211,7 @@ def serve(
         assert agent is not None
         missing = agent.unknown(numbers)
         agent.learn(ray.get([references[number] for number in missing]))
-    yield from agent.run(messages.RunJob(*pickle.loads(run)), numbers)
+    yield from agent.run([(messages.RunJob(*pickle.loads(run)), parts) for run, parts in jobs])
 
 
 def _dotted(version: tuple[int, ...]) -> str:

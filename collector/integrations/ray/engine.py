@@ -1,4 +1,4 @@
-"""The engine for Ray: its workers are seats, each with room for one job that runs on a cluster.
+"""The engine for Ray: what its workers are sent runs on a cluster, one job of each at a time.
 
 Runs in:    the parent. Ray is loaded in the pump alone.
 Owns:       the pump's process, the socket to it, the directory of a Ray that it starts; of each
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _EXIT_BYTES: Final = 16 * settings.KIB
 """More than what a pump says of an end: some 600 characters, of up to 12 bytes each."""
 _LENGTH_BYTES: Final = 8
+DISTANCE: Final = settings.RAY_DISTANCE
+"""How many times as long as to a worker here the way to one of this engine takes."""
 
 
 def open_engine(local: "LocalEngine", options: "PoolOptions") -> "RayEngine":
@@ -85,7 +87,7 @@ def most_workers(engine: "RayEngine", options: "PoolOptions") -> int:
 
 @final
 class RayWorker:
-    """A seat: what is sent to it runs on the cluster."""
+    """What is sent to it runs on the cluster."""
 
     room_fd = None
     backlog_bytes = 0
@@ -98,7 +100,8 @@ class RayWorker:
         self._pump = to_pump
         self._exit: Exit | None = None
         self._sent = 0
-        """The ticket of the job that it was sent last: nobody can tell whether that has begun."""
+        """The ticket of the job that it was sent last: without its pump nobody can tell which of
+        them have begun."""
 
     @property
     def pid(self) -> int:
@@ -123,7 +126,8 @@ class RayWorker:
         self._pump.say(Order.RUN, self.number, tuple(said))
 
     def recall(self) -> None:
-        """It has room for the running job only."""
+        """Ask for the jobs that are in no task of Ray's: a task gives back its own by itself."""
+        self._pump.say(Order.RECALL, self.number)
 
     def stop(self) -> None:
         """Let it leave."""
@@ -149,8 +153,8 @@ class RayWorker:
             with contextlib.suppress(BlockingIOError):
                 said = os.read(self.death_fd, _EXIT_BYTES)
             if said:
-                code, starved, why = json.loads(said)
-                self._exit = Exit(code, self._sent, why, unheard=True, out_of_memory=starved)
+                code, starved, why, begun = json.loads(said)
+                self._exit = Exit(code, begun, why, unheard=True, out_of_memory=starved)
             else:
                 self._pump.bury()
                 why = "is gone: the process that carries its output died"
@@ -408,7 +412,7 @@ class RayEngine:
         joins.joined = sink
 
     def start_worker(self, number: int) -> RayWorker:
-        """Return a worker: room for one job on the cluster."""
+        """Return a worker, which runs one job at a time on the cluster."""
         at = self._pump
         if at is None or at.child.dead() or at.joined is not self._local.sink:
             at = self._start_pump()

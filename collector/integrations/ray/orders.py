@@ -17,10 +17,11 @@ from collector.wire.frames import Kind, Stream
 LOG: Final = 100
 """As the kind of an piece: bytes of what the job has printed."""
 DIED: Final = 101
-"""The worker of the job is dead; the payload is a JSON list: its exit code or null, and whether the
-kernel has counted that it was killed for its memory."""
+"""The worker of the jobs is dead; the payload is a JSON list: its exit code or null, whether the
+kernel has counted that it was killed for its memory, and the ticket of the last job that it had
+begun, 0 for none, or null."""
 LACKS: Final = 102
-"""The agent cannot run the job without references to what it does not know yet."""
+"""The agent cannot run the jobs without references to what it does not know yet."""
 
 BEGINNING: Final = -1
 """Among the numbers of parts, that of the `Beginning`."""
@@ -28,7 +29,7 @@ BEGINNING: Final = -1
 WHOLE: Final = (Stream.RECORD, Stream.REMARK)
 """Streams of which each piece is read by itself: none is joined with the next one, or cut."""
 
-_HEAD: Final = struct.Struct("<BBIQ")
+_HEAD: Final = struct.Struct("<BBIQQ")
 
 
 class Order(enum.IntEnum):
@@ -42,6 +43,7 @@ class Order(enum.IntEnum):
     STOP = 4
     TERMINATE = 5
     KILL = 6
+    RECALL = 7
 
 
 class Said(NamedTuple):
@@ -111,6 +113,7 @@ class Piece(NamedTuple):
     kind: int
     detail: int
     chunks: int
+    ticket: int
     payload: memoryview
 
 
@@ -120,6 +123,8 @@ class End(NamedTuple):
     code: int | None = None
     out_of_memory: bool = False
     why: str = ""
+    begun: int | None = None
+    """The ticket of the last job that may have begun, 0 for none; None where that is not known."""
 
 
 def parcel_bytes(memory_budget: int, workers: int) -> int:
@@ -136,8 +141,9 @@ class Parcel:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._last: tuple[int, int, int, int] | None = None
-        """Of the last piece, if it is output: where its head is, its detail, chunks and length."""
+        self._last: tuple[int, int, int, int, int] | None = None
+        """Of the last piece, if it is output: where its head is, its detail, ticket, chunks and
+        length."""
 
     @property
     def size(self) -> int:
@@ -145,19 +151,25 @@ class Parcel:
         return len(self._buffer)
 
     def add(
-        self, kind: int, payload: bytes | memoryview = b"", *, detail: int = 0, chunks: int = 0
+        self,
+        kind: int,
+        payload: bytes | memoryview = b"",
+        *,
+        ticket: int = 0,
+        detail: int = 0,
+        chunks: int = 0,
     ) -> None:
         """Add what was said, of which a copy is made."""
         last, length = self._last, len(payload)
-        if kind == Kind.DATA and last is not None and last[1] == detail:
-            at, chunks, length = last[0], chunks + last[2], length + last[3]
-            _HEAD.pack_into(self._buffer, at, kind, detail, chunks, length)
+        if kind == Kind.DATA and last is not None and last[1:3] == (detail, ticket):
+            at, chunks, length = last[0], chunks + last[3], length + last[4]
+            _HEAD.pack_into(self._buffer, at, kind, detail, chunks, ticket, length)
         else:
             at = len(self._buffer)
-            self._buffer += _HEAD.pack(kind, detail, chunks, length)
+            self._buffer += _HEAD.pack(kind, detail, chunks, ticket, length)
         self._buffer += payload
         merges = kind == Kind.DATA and detail not in WHOLE
-        self._last = (at, detail, chunks, length) if merges else None
+        self._last = (at, detail, ticket, chunks, length) if merges else None
 
     def take(self) -> PickleBuffer:
         """Return all as an object of Ray's that is read where it lies, and begin anew."""
@@ -169,9 +181,9 @@ def pieces_of(parcel: bytes | memoryview | PickleBuffer) -> Iterator[Piece]:
     """Yield what a parcel holds, as views of it."""
     view, at = memoryview(parcel), 0
     while at < len(view):
-        kind, detail, chunks, length = _HEAD.unpack_from(view, at)
+        kind, detail, chunks, ticket, length = _HEAD.unpack_from(view, at)
         at += _HEAD.size
-        yield Piece(kind, detail, chunks, view[at : at + length])
+        yield Piece(kind, detail, chunks, ticket, view[at : at + length])
         at += length
 
 

@@ -1,19 +1,12 @@
 """The pump: connected with Ray, it has tasks run the jobs and carries what they say to the sink.
 
 Runs in:    a process of its own, for a Collector with this engine.
-Owns:       the connection to Ray, and the Ray itself if it has started one; the write end of one
-            queue to the sink; of each worker a descriptor whose end tells the parent of its death.
-States:     of a worker: IDLE -> RUNNING (RUN) -> IDLE (END); both -> DEAD (its task has ended
-            without END; STOP, KILL or TERMINATE), once.
-Invariants: I1  what a worker had said is in the queue before its death is told.
-            I2  a task is never run twice by Ray: a retry is a new attempt, with a fresh output.
-            I3  no task outlives its worker here: it is cancelled.
-            I4  when the parent is gone, so is the pump, and with it all its tasks.
+Owns:       the connection to Ray, and the Ray itself if it has started one; its seats.
+Invariants: I1  when the parent is gone, so is the pump, and with it all its tasks.
 """
 
 import asyncio
 import contextlib
-import json
 import os
 import pickle
 import select
@@ -21,33 +14,27 @@ import shutil
 import signal
 import socket
 import sys
-from collections import Counter
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, final
+from collections.abc import Sequence
+from typing import Final, final
 
 from collector import settings
 from collector.integrations.ray import cluster, installed, own
+from collector.integrations.ray.carrier import Carrier
 from collector.integrations.ray.orders import (
-    BEGINNING,
-    DIED,
-    LACKS,
-    LOG,
     Beginning,
-    End,
     Hello,
     Job,
     Order,
-    Piece,
     PumpArguments,
     Said,
     parcel_bytes,
-    pieces_of,
 )
+from collector.integrations.ray.seats import Seat
+from collector.integrations.ray.tasks import Tasks
 from collector.process.queue.chunk_queue import QueueWriter
 from collector.process.start.child import stand_apart
 from collector.store.rundir.directory import RunDirectory
-from collector.wire.frames import START, START_OF, Frame, Kind, PayloadPlace
+from collector.wire.frames import Kind
 
 _LENGTH_BYTES: Final = 8
 _KILLED: Final = -signal.SIGKILL
@@ -147,24 +134,6 @@ def _send(control: socket.socket, hello: Hello) -> None:
         control.sendall(pickle.dumps(tuple(hello)))
 
 
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One seat: room for one job on the cluster."""
-
-    number: int
-    death_fd: int
-    tasks: set[Any] = field(default_factory=set)
-    """References to the tasks of Ray's that have not ended."""
-    open: int = 0
-    """The ticket of the job that has not ended; 0 for none."""
-    code: int | None = None
-    """How it is to have ended, once somebody has ended it."""
-    lacks: bool = False
-    """Its agent cannot run the job without references."""
-    leaving: bool = False
-    dead: bool = False
-
-
 @final
 class Pump:
     """The loop of the pump process.
@@ -185,26 +154,14 @@ class Pump:
         told: PumpArguments,
         beginning: Beginning,
     ) -> None:
-        import ray
-
-        self._ray: Any = ray
         self._control = control
         self._parent = parent
-        self._writer = writer
-        self._told = told
-        self._workers: dict[int, _Worker] = {}
-        self._collector = beginning.collector
-        # As plain values: another version of collector has a `Beginning` of other fields.
-        told_first = beginning.version, beginning.python, tuple(beginning)
-        self._kept: dict[int, Any] = {BEGINNING: ray.put(told_first)}
-        self._sent: Counter[int] = Counter()
-        """How often a reference went along."""
+        self._seats: dict[int, Seat] = {}
+        self._tasks = Tasks(told.options, beginning)
+        self._carrier = Carrier(writer, told.run_directory)
         self._heard = bytearray()
         self._came: list[int] = []
-        self._logs: set[str] = set()
         self._over = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
-        self._task: Any = cluster.task_of(told.options)
 
     async def serve(self) -> None:
         """Do what is said, until there is nobody to say it."""
@@ -215,10 +172,8 @@ class Pump:
         await self._over.wait()
         loop.remove_reader(self._parent)
         loop.remove_reader(self._control.fileno())
-        for worker in list(self._workers.values()):
-            self._cancel(worker, force=True)
-        for running in self._running:
-            running.cancel()
+        for seat in list(self._seats.values()):
+            seat.leave()
 
     def _hear(self) -> None:
         try:
@@ -243,152 +198,38 @@ class Pump:
 
     def _obey(self, said: Said) -> None:
         if said.order == Order.JOIN:
-            self._workers[said.number] = _Worker(said.number, self._came.pop(0))
-            self._carry(Kind.READY, said.number)
+            self._join(said.number)
             return
         if said.order == Order.PART:
-            self._kept[said.number] = self._ray.put(said.data)
+            self._tasks.keep(said.number, said.data)
             return
-        worker = self._workers.get(said.number)
-        if worker is not None:
-            self._order(worker, said)
+        seat = self._seats.get(said.number)
+        if seat is not None:
+            self._order(seat, said)
 
-    def _order(self, worker: _Worker, said: Said) -> None:
+    def _join(self, number: int) -> None:
+        death_fd = self._came.pop(0)
+        seat = Seat(number, death_fd, self._tasks, self._carrier, lambda: self._gone(number))
+        self._seats[number] = seat
+        self._tasks.workers = len(self._seats)
+        self._carrier.carry(Kind.READY, number)
+
+    def _gone(self, number: int) -> None:
+        del self._seats[number]
+        self._tasks.workers = len(self._seats)
+
+    @staticmethod
+    def _order(seat: Seat, said: Said) -> None:
         match said.order:
             case Order.RUN:
-                self._start(self._run(worker, Job(*said.data)))
+                seat.take(Job(*said.data))
+            case Order.RECALL:
+                seat.recall()
             case Order.STOP:
-                worker.leaving = True
-                if not worker.open:
-                    self._bury(worker, End(0))
+                seat.stop()
             case Order.KILL:
-                self._end(worker, _KILLED)
+                seat.end(_KILLED)
             case Order.TERMINATE:
-                self._end(worker, -signal.SIGTERM)
+                seat.end(-signal.SIGTERM)
             case _:
                 pass  # it was done already
-
-    def _start(self, running: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(running)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    def _end(self, worker: _Worker, code: int) -> None:
-        worker.code = code
-        if not worker.open:
-            self._bury(worker, End(code))
-            return
-        self._cancel(worker, force=False)
-        loop = asyncio.get_running_loop()
-        loop.call_later(settings.RAY_CANCEL_S, lambda: self._cancel(worker, force=True))
-        loop.call_later(2 * settings.RAY_CANCEL_S, lambda: self._bury(worker, End(code)))
-
-    def _cancel(self, worker: _Worker, *, force: bool) -> None:
-        for task in list(worker.tasks):
-            with contextlib.suppress(Exception):  # it has ended
-                self._ray.cancel(task, force=force)
-
-    async def _run(self, worker: _Worker, job: Job) -> None:
-        """Have a task run the job, and carry what it says until it has ended."""
-        worker.open = job.ticket
-        end = End()
-        try:
-            end = await self._stream(worker, job, self._references(job.parts, spare=True))
-            if worker.lacks:
-                end = await self._stream(worker, job, self._references(job.parts, spare=False))
-        except Exception as error:  # noqa: BLE001 - of Ray's: this job's worker is gone, and why
-            end = cluster.explained(error)
-        if worker.open == job.ticket:
-            worker.open = 0
-            self._bury(worker, end if worker.code is None else End(worker.code))
-
-    def _references(self, numbers: Sequence[int], *, spare: bool) -> dict[int, Any]:
-        """Return what an agent needs to know before it can run a job with these parts.
-
-        References cost Ray more than all else about a small job. So, if they are to be spared, they
-        go along as often as there are workers, and then with what an agent says that it lacks.
-        """
-        wanted = [BEGINNING, *numbers]
-        if spare and all(self._sent[number] >= len(self._workers) for number in wanted):
-            return {}
-        self._sent.update(wanted)
-        return {number: self._kept[number] for number in wanted}
-
-    async def _stream(self, worker: _Worker, job: Job, references: dict[int, Any]) -> End:
-        end = End()
-        task = self._task.remote(self._collector, job.run, job.parts, references)
-        worker.tasks.add(task)
-        try:
-            async for reference in task:
-                parcel = await reference
-                del reference
-                for piece in pieces_of(parcel):
-                    worker.lacks = piece.kind == LACKS
-                    if not worker.lacks:
-                        end = self._take(worker, job, piece) or end
-                del parcel
-        finally:
-            worker.tasks.discard(task)
-        return end
-
-    def _take(self, worker: _Worker, job: Job, piece: Piece) -> End | None:
-        """Carry one thing that a job's worker has said; return how that has ended, if it has."""
-        if worker.dead:
-            return None
-        match piece.kind:
-            case Kind.START:
-                (threshold,) = START.unpack(piece.payload)
-                self._carry(Kind.START, job.ticket, START_OF.pack(threshold, worker.number))
-            case Kind.REFUSED:
-                self._carry(Kind.REFUSED, worker.number, piece.payload)
-            case Kind.END:
-                worker.open = 0
-                self._carry(Kind.END, job.ticket, piece.payload, detail=piece.detail)
-                if worker.leaving:
-                    self._bury(worker, End(0))
-            case kind if kind == LOG:
-                self._log(job.log_name, piece.payload)
-            case kind if kind == DIED:
-                return End(*json.loads(bytes(piece.payload)))
-            case _:
-                self._carry(
-                    piece.kind, job.ticket, piece.payload, detail=piece.detail, chunks=piece.chunks
-                )
-        return None
-
-    def _carry(
-        self,
-        kind: int,
-        ticket: int,
-        payload: bytes | memoryview = b"",
-        *,
-        detail: int = 0,
-        chunks: int = 0,
-    ) -> None:
-        frame = Frame(kind, detail, PayloadPlace.INLINE, 0, len(payload), chunks, 0, ticket)
-        self._writer.carry(frame, payload)
-
-    def _log(self, name: str, data: memoryview) -> None:
-        """Append to the log of a job: that is complete when the job ends, or not there."""
-        path = os.path.join(self._told.run_directory, name)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        new = name not in self._logs
-        self._logs.add(name)
-        try:
-            fd = os.open(path, flags | (os.O_CREAT | os.O_EXCL if new else 0), 0o600)
-            with open(fd, "ab") as file:
-                file.write(data)
-        except OSError:  # no room for it, for example: what is missing fails the job
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-
-    def _bury(self, worker: _Worker, end: End) -> None:
-        """Tell the parent of a worker's death (I1)."""
-        if worker.dead:
-            return
-        worker.dead = True
-        self._cancel(worker, force=True)
-        with contextlib.suppress(OSError):
-            os.write(worker.death_fd, json.dumps(end).encode())
-        os.close(worker.death_fd)
-        del self._workers[worker.number]

@@ -55,7 +55,7 @@ class Scheduler:
         clock: Tells the time, in seconds.
         limits: How many jobs of a resource may run at once, by its name.
         chance: Returns random numbers from 0 to 1, for the jitter of delays.
-        distance: How many times as long as on this machine the way to a worker takes.
+        distance: How many times as long as here the way to a worker takes; 0 sends none ahead.
     """
 
     def __init__(
