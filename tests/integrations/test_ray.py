@@ -218,7 +218,7 @@ def test_a_producer_waits_for_a_sink_that_does_not_read(tmp_path: Path) -> None:
                     break
                 count = now
             # The window, what its worker and its agent hold, and what the pump holds.
-            assert count <= 8 * 1 + 1 + 4 + 4
+            assert count <= 4 * 2 + 1 + 4 + 4
         assert job.result() is None
         assert job.output().size == 400 * MIB
 
