@@ -33,7 +33,7 @@ def test_nothing(method):
     pass
 
 @each_method
-@pytest.mark.parametrize("case", range(2))
+@pytest.mark.parametrize("case", ["fork", "spawn"])
 def test_turns(method, case):
     pass
 
@@ -114,5 +114,5 @@ def test_other_start_methods_are_slow_and_no_test_is_of_two_tiers(tmp_path: Path
 def test_other_start_methods_take_turns_where_there_are_several_cases(tmp_path: Path) -> None:
     said = run_planted(tmp_path, "-m", "campaign", "-p", "no:xdist", "-vv")
     assert "2 passed" in said, said
-    assert "test_turns[0-fork]" in said
-    assert "test_turns[1-spawn]" in said
+    assert "test_turns[fork-fork]" in said
+    assert "test_turns[spawn-spawn]" in said

@@ -50,18 +50,23 @@ def take_turns(items: Iterable[pytest.Item]) -> None:
     Args:
         items: Of whole tests: a case is numbered by those before it.
     """
-    cases: defaultdict[str, defaultdict[str, list[tuple[str, pytest.Item]]]]
+    cases: defaultdict[str, defaultdict[tuple[int, ...], list[tuple[str, pytest.Item]]]]
     cases = defaultdict(lambda: defaultdict(list))
     for item in items:
         method = _other_method(item)
         if method is not None:
-            test, _, parameters = item.nodeid.partition("[")
-            cases[test][parameters.replace(method, "")].append((method, item))
+            cases[item.nodeid.partition("[")[0]][_case(item)].append((method, item))
     for of_test in cases.values():
         for turn, case in enumerate(of_test.values() if len(of_test) > 1 else ()):
             for method, item in case:
                 if METHODS[1 + turn % len(METHODS[1:])] != method:
                     _leave_to_campaigns(item)
+
+
+def _case(item: pytest.Item) -> tuple[int, ...]:
+    """Return what tells its other parameters from those of the same test's other cases."""
+    params: dict[str, object] = item.callspec.params  # type: ignore[attr-defined]
+    return tuple(id(value) for name, value in params.items() if name not in {"method", "kind"})
 
 
 def _leave_to_campaigns(item: pytest.Item) -> None:
