@@ -112,10 +112,13 @@ class Core:
             )
         fn, args, kwargs = call
         packed, parts = self._script.pack(call)
-        self._check()
+        if self.closed or self.pool.broken:  # as it may be by now
+            self._check()
         job_id = next(self.pool.numbers if numbers is None else numbers)
         label = options.name or calls.call_name(fn)
-        watchers = self.board.watchers(batch(), options.on_progress)
+        shown, callback = batch(), options.on_progress
+        alone = shown is None and callback is None
+        watchers = () if alone else self.board.watchers(shown, callback)
         job = kind(self.pool, job_id, args, kwargs, label, watchers, numbered=not options.name)
         retry = options.retries if isinstance(options.retries, Retry) else None
         work = Work(
@@ -126,7 +129,7 @@ class Core:
             call=packed,
             parts=parts,
             memory_threshold=options.memory_threshold,
-            capture=Capture(options.capture),
+            capture=Capture(options.capture) if options.capture else Capture.NOTHING,
             retry=retry,
             resource=options.resource or "",
         )

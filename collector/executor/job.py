@@ -252,7 +252,7 @@ class Job(Future[R], Generic[R]):
 
     def done(self) -> bool:
         """Whether it has ended, or was cancelled; as `Future.done`."""
-        return self._state == "FINISHED" or self.cancelled()
+        return self._state == "FINISHED" or self._fate not in (None, _RUNS)
 
     def result(self, timeout: float | None = None) -> R:
         """Wait for the end and return the value, or raise the error; as `Future.result`."""
@@ -266,10 +266,11 @@ class Job(Future[R], Generic[R]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end and return the error, if there is one; as `Future.exception`."""
-        if not self.done():
-            self._wait(timeout)
-        if self.cancelled():
-            raise CancelledError
+        if self._state != "FINISHED":
+            if not self.cancelled():
+                self._wait(timeout)
+            if self.cancelled():
+                raise CancelledError
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
@@ -298,7 +299,8 @@ class Job(Future[R], Generic[R]):
         while gates:
             with suppress(IndexError):  # whoever waited has gone, or somebody else does this
                 gates.pop().release()
-        _wake_watchers(self)
+        if self._watchers:
+            _wake_watchers(self)
         while self._done_callbacks:
             try:
                 callback = self._done_callbacks.pop(0)
@@ -389,7 +391,7 @@ class Job(Future[R], Generic[R]):
     ) -> None:
         """See `JobOwner.settle`."""
         self._output, self._log = output, log
-        if not self.claim():  # cancelled in this moment, and it had not run
+        if self._fate is not _RUNS and not self.claim():  # cancelled just now, and it had not run
             output.close()
             return
         path = output.path

@@ -247,15 +247,16 @@ class _Layout:
     def __init__(self, kind: int, cls: type[Message]) -> None:
         types = [*cls.__annotations__.values()]
         self.cls = cls
-        self.texts = [one is str for one in types if one is not int]
-        self.empty: list[object] = ["" if is_text else b"" for is_text in self.texts]
-        self.count = len(types) - len(self.texts)
+        others = [one for one in types if one is not int]
+        self.texts = [at for at, one in enumerate(others) if one is str]
+        self.empty: list[Any] = ["" if one is str else b"" for one in others]
+        self.count = len(types) - len(others)
         if any(one is not int for one in types[: self.count]):
             raise TypeError(f"the numbers of a {cls.__name__} are not its first fields")
-        numbers_and_lengths = f"{self.count}q{len(self.texts)}Q"
+        numbers_and_lengths = f"{self.count}q{len(others)}Q"
         self.fixed = struct.Struct(f"<{numbers_and_lengths}")
         self.whole = struct.Struct(f"{_HEADER.format}{numbers_and_lengths}")
-        self.header = (kind, self.count, len(self.texts))
+        self.header = (kind, self.count, len(others))
 
 
 _LAYOUTS: Final = {cls: _Layout(kind, cls) for kind, cls in enumerate(_KINDS)}
@@ -266,15 +267,14 @@ def encode(message: Message) -> list[bytes]:
     """Return the message as pieces to write one by one; large bytes are not copied."""
     layout = _LAYOUTS[type(message)]
     values: tuple[Any, ...] = message
-    numbers = values[: layout.count]
-    blobs = [
-        value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-        for value in values[layout.count :]
-    ]
+    blobs: list[Any] = [*values[layout.count :]]
+    for at in layout.texts:
+        blobs[at] = blobs[at].encode("utf-8", "surrogatepass")
     lengths = [*map(len, blobs)]
     size = sum(lengths)
-    blobs.insert(0, layout.whole.pack(*layout.header, layout.fixed.size + size, *numbers, *lengths))
-    return [b"".join(blobs)] if size <= _SMALL_BYTES else [*filter(None, blobs)]
+    numbers = values[: layout.count]
+    head = layout.whole.pack(*layout.header, layout.fixed.size + size, *numbers, *lengths)
+    return [b"".join([head, *blobs])] if size <= _SMALL_BYTES else [*filter(None, [head, *blobs])]
 
 
 class MessageDecoder:
@@ -317,7 +317,7 @@ class MessageDecoder:
 
 def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Message:
     values = layout.fixed.unpack_from(buffer, start)
-    fields = [*values[: layout.count], *layout.empty]
+    blobs = layout.empty.copy()
     at = start + layout.fixed.size
     for index, size in enumerate(values[layout.count :]):
         if not size:
@@ -327,11 +327,11 @@ def _body(layout: _Layout, buffer: bytearray, start: int, length: int) -> Messag
         else:  # without a second copy
             with memoryview(buffer) as view:
                 blob = bytes(view[at : at + size])
-        fields[layout.count + index] = _text(blob) if layout.texts[index] else blob
+        blobs[index] = _text(blob) if index in layout.texts else blob
         at += size
     if at != start + length:
         raise ProtocolError(f"a message of {length} bytes holds {at - start}")
-    return layout.cls._make(fields)
+    return layout.cls(*values[: layout.count], *blobs)
 
 
 def _text(blob: bytes) -> str:

@@ -16,7 +16,6 @@ Invariants: I1  what a worker had said is in the queue before its death is told.
 
 import asyncio
 import contextlib
-import enum
 import json
 import os
 from collections import deque
@@ -28,11 +27,11 @@ from collector.integrations.ray import cluster
 from collector.integrations.ray.carrier import Carrier
 from collector.integrations.ray.orders import DIED, LACKS, LOG, End, Job, Piece, pieces_of
 from collector.integrations.ray.tasks import Tasks
-from collector.states import move
+from collector.states import TableEnum, move
 from collector.wire.frames import HANDED_BACK_BY, START, START_OF, Kind, Stream
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """What a worker does."""
 
     IDLE = "idle"
@@ -41,7 +40,7 @@ class State(enum.Enum):
     DEAD = "dead"
 
 
-class Event(enum.Enum):
+class Event(TableEnum):
     """What changes that."""
 
     BEGAN = "began"

@@ -6,7 +6,6 @@ Source:     docs/decisions/0005-shipping-functions.md: cloudpickle carries what 
             What goes by name to which process: 0010-the-script-travels-once.md.
 """
 
-import contextlib
 import copyreg
 import io
 import pickle
@@ -24,6 +23,8 @@ from collector.process.pickling.places import Key
 Reducers = Mapping[type, Callable[[Any], Any]]
 
 _PROTOCOL: Final = 5
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+"""They hold nothing that could need a name in the other process."""
 _CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
 _TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 _ATTRIBUTES: Final[Any] = BaseException.__dict__["__dict__"]
@@ -81,6 +82,8 @@ def pickled(obj: object, names: Names, reducers: Reducers | None = None) -> byte
 
 def dump_value(value: object, job: str) -> bytes:
     """Pickle what a job returned; raises as `dumps`, naming the job where no pickler takes it."""
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, _PROTOCOL)  # the same bytes in a third of the time
     try:
         return dumps(value)
     except (TypeError, pickle.PicklingError) as error:
@@ -206,8 +209,10 @@ def call_name(fn: object) -> str:
     """Return a short name for a callable, for bars and messages."""
     while isinstance(fn, MethodType):
         fn = fn.__func__
-    with contextlib.suppress(Exception):  # a proxy may raise whatever it likes
-        inner = getattr(fn, "func", None)  # functools.partial
-        name = getattr(fn, "__name__", None) or getattr(inner, "__name__", None)
+    try:
+        name = getattr(fn, "__name__", None)
+        if not name:  # of a `functools.partial`
+            name = getattr(getattr(fn, "func", None), "__name__", None)
         return str(name or type(fn).__name__)
-    return type(fn).__name__
+    except Exception:  # noqa: BLE001 - a proxy may raise whatever it likes
+        return type(fn).__name__

@@ -176,8 +176,11 @@ class JobTable:
             self.later(work.owner.cancel)
         return [work.job_id for work in unclaimed]
 
-    def claim(self, entry: Entry) -> RunJob | None:
-        """Return what a worker is to be told; None if the owner has cancelled the job."""
+    def claim(self, entry: Entry) -> tuple[RunJob, Parts] | None:
+        """Return what a worker is to be told, and what it must have of the script before it runs.
+
+        None if the owner has cancelled the job.
+        """
         work = self._work.get(entry.job_id)
         if work is None or not (work.claimed or work.owner.claim()):
             self.forget(entry.job_id)
@@ -185,7 +188,7 @@ class JobTable:
         work.claimed = True
         work.sent_to, work.began_s = work.worker or 0, 0.0
         work.log_name = f"log-{os.urandom(8).hex()}{FILE_SUFFIX}" if work.capture else ""
-        return RunJob(
+        message = RunJob(
             ticket=entry.ticket,
             job_id=entry.job_id,
             attempt=work.owner.earlier_attempts + entry.attempt,
@@ -196,10 +199,7 @@ class JobTable:
             call=work.call,
             parts=numbers_of(work.parts) if work.parts else b"",
         )
-
-    def parts_of(self, entry: Entry) -> Parts:
-        """Return what a worker must have of the script before it runs this job."""
-        return self._work[entry.job_id].parts
+        return message, work.parts
 
     def unclaim(self, entry: Entry) -> None:
         """Let the owner cancel a job again that came back from a worker."""
@@ -311,8 +311,9 @@ class JobTable:
             sealed = "the output of job %s is sealed: %d bytes in %d chunks"
             self.tell(sealed, owner.name, said.size, said.chunks)
 
-        self.later(functools.partial(self._settle, owner, ending))
-        self._needs_no_file(entry.job_id)
+        self._round.append(functools.partial(self._settle, owner, ending))
+        if self._earlier:
+            self._needs_no_file(entry.job_id)
 
     def _hand_over_attempt(self, owner: JobOwner, ending: Ending) -> None:
         log = log_of(ending, self._directory)

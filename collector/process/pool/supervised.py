@@ -7,7 +7,6 @@ Invariants: I1  a worker is GONE when it is dead *and* its queue is read to the 
                 leaves behind is settled, once.
 """
 
-import enum
 import math
 import signal
 import time
@@ -15,11 +14,11 @@ from typing import Final, Generic, TypeVar, final
 
 from collector import settings
 from collector.process.engine import Exit, Handle, SinkHandle, WorkerHandle
-from collector.states import move
+from collector.states import TableEnum, move
 from collector.wire.messages import JobEnded
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """How far the life of a process has come."""
 
     LIVING = "living"
@@ -32,7 +31,7 @@ class State(enum.Enum):
     GONE = "gone"
 
 
-class Event(enum.Enum):
+class Event(TableEnum):
     """What is heard of a process, or done to it."""
 
     STOPPED = "stopped"

@@ -252,11 +252,11 @@ class Supervisor:
                     assert_never(action)
 
     def _dispatch(self, number: int, entry: Entry) -> Iterable[decisions.Action]:
-        message = self.jobs.claim(entry)
-        if message is None:
+        claimed = self.jobs.claim(entry)
+        if claimed is None:
             return self._scheduler.unclaimed(entry.ticket)
         handle = self._workers[number].handle
-        handle.send(message, self.jobs.parts_of(entry))
+        handle.send(*claimed)
         if handle.backlog_bytes >= settings.PORTION_BYTES:
             handle.flush()
         return ()

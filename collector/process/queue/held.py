@@ -45,9 +45,14 @@ class Held:
 
     def check(self) -> int:
         """Return its number; if it is not ours any more, the process ends: its job has failed."""
-        if not self.ours:
+        fd = self.fd
+        try:
+            status = os.fstat(fd)
+        except OSError:
             os._exit(EXIT_DESCRIPTOR_LOST)
-        return self.fd
+        if status.st_ino != self._inode or status.st_dev != self._device:
+            os._exit(EXIT_DESCRIPTOR_LOST)
+        return fd
 
     def close(self) -> None:
         """Close it, unless the number is another's by now."""

@@ -52,7 +52,8 @@ class JobStream:
         self.pending: list[bytes] = []
         self.append: Callable[[bytes], None] = self.pending.append
         self._held = 0
-        self.gather(large=False)
+        self._direct_bytes = settings.DIRECT_BYTES
+        self._join_bytes = settings.JOIN_BYTES
 
     def gather(self, *, large: bool) -> None:
         """Set how many bytes of chunks are joined: many for a file, few for a slot."""

@@ -3,13 +3,12 @@
 Nobody changes an action; frozen ones take three times as long to make.
 """
 
-import enum
 import math
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from collector.process.scheduler.retries import NO_REMARK, Cause, Remark, Retry
-from collector.states import move
+from collector.states import TableEnum, move
 from collector.wire.messages import JobEnded
 from collector.wire.outcome import Outcome
 
@@ -35,7 +34,7 @@ class End(NamedTuple):
         return self if outcome is self.outcome else self._replace(outcome=outcome)
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """Where a job is that was submitted and not cancelled by its owner."""
 
     QUEUED = "queued"
@@ -45,7 +44,7 @@ class State(enum.Enum):
     SETTLED = "settled"
 
 
-class Event(enum.Enum):
+class Event(TableEnum):
     """What moves a job to another state."""
 
     SENT = "sent"

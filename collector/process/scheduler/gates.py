@@ -5,17 +5,16 @@ Pure: the time is given.
 States:     as `TABLE` says. A gate that was closed opens for one job first.
 """
 
-import enum
 import math
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.waiting import Line
-from collector.states import move
+from collector.states import TableEnum, move
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """Whether jobs pass."""
 
     OPEN = "open"
@@ -24,7 +23,7 @@ class State(enum.Enum):
     """One job passes, and the others wait for how it ends."""
 
 
-class Event(enum.Enum):
+class Event(TableEnum):
     """What opens and closes a gate."""
 
     REFUSED = "refused"

@@ -47,9 +47,10 @@ class Lines:
         """How many of them a worker might run now."""
         if self._running_alone:
             return 0
-        if self._alone_that_may_run() is not None:
+        if self._alone and self._alone_that_may_run() is not None:
             return 1
-        return len(self._free) + sum(gate.ready for gate in self._gates.values())
+        ready = len(self._free)
+        return ready + sum(gate.ready for gate in self._gates.values()) if self._gates else ready
 
     def values(self) -> list[Entry]:
         """Return all of them."""
@@ -58,7 +59,8 @@ class Lines:
 
     def add(self, entry: Entry) -> None:
         """A job came."""
-        self._line_of(entry)[entry.job_id] = entry
+        shares = entry.resource or entry.alone
+        (self._line_of(entry) if shares else self._free)[entry.job_id] = entry
 
     def put_back(self, entry: Entry) -> None:
         """A job was at a worker already: it goes before those that were not."""
@@ -102,7 +104,7 @@ class Lines:
         """
         if self._running_alone:
             return None
-        alone = self._alone_that_may_run()
+        alone = self._alone_that_may_run() if self._alone else None
         if alone is not None:
             return None if running else self._taken(self._alone.pop(alone))
         if not self._gates:
@@ -113,14 +115,14 @@ class Lines:
         first = min(open_lines, key=lambda line: line.turn() or (True, 0), default=None)
         return self._taken(first.take_first()) if first is not None else None
 
-    def take_ahead(self) -> Entry | None:
-        """Take out the first job that may wait at a worker, behind another one.
+    def ahead(self) -> Line:
+        """Return the jobs that may wait at a worker, behind another one.
 
         A job of a resource may not: its gate could close meanwhile.
         """
-        if self._running_alone or self._alone_that_may_run() is not None:
-            return None
-        return self._free.take_first()
+        if self._running_alone or (self._alone and self._alone_that_may_run() is not None):
+            return Line()
+        return self._free
 
     def left(self, entry: Entry, *, proved: bool) -> None:
         """A job has left its worker; `proved` if its resource is known to have served it."""
@@ -148,6 +150,8 @@ class Lines:
 
     def next_s(self) -> float:
         """Return when time itself changes what may run; infinite if it does not."""
+        if not (self._due or self._gates):
+            return math.inf  # as in most rounds
         soonest = self._due[0][0] if self._due else math.inf
         return min(soonest, *(g.until_s for g in self._gates.values()), math.inf)
 

@@ -485,7 +485,7 @@ class Scheduler:
 
     def _send_ahead(self, decided: list[Action]) -> None:
         """While jobs are very short, let some wait at the workers, the same number at each."""
-        take, seats = self._waiting.take_ahead, self._seats.values()
+        take, seats = self._waiting.ahead().take_first, self._seats.values()
         for seat, entry in self._prefetch.share_out(take, seats, self._clock()):
             decided.append(self._dispatch(seat, entry))
 

@@ -3,17 +3,16 @@
 States:     as `TABLE` says; a death ends any of them, and the seat goes with it.
 """
 
-import enum
 import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
 from collector.process.scheduler.decisions import Entry
-from collector.states import move
+from collector.states import TableEnum, move
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """What can be expected of a worker."""
 
     STARTING = "starting"
@@ -24,7 +23,7 @@ class State(enum.Enum):
     """The sink died, and what this worker had said to it and the parent had not heard is lost."""
 
 
-class Event(enum.Enum):
+class Event(TableEnum):
     """What changes that."""
 
     SAID_READY = "said ready"

@@ -9,12 +9,11 @@ Invariants: I1  what is granted and not yet published is at most EXTENT_COUNT ex
             I2  nothing counts that was not granted.
 """
 
-import enum
 from typing import Final, final
 
 from collector import settings
 from collector.errors import ProtocolError
-from collector.states import move
+from collector.states import TableEnum, move
 from collector.store.spill import SpillManager
 from collector.wire.credits import MOST_PATH_BYTES, Grant
 from collector.wire.frames import Frame, PayloadPlace
@@ -22,7 +21,7 @@ from collector.wire.frames import Frame, PayloadPlace
 _GRANTED_BYTES: Final = settings.EXTENT_BYTES * settings.EXTENT_COUNT
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """Who writes to the end of the file."""
 
     SLOTS = "slots"
@@ -31,7 +30,7 @@ class State(enum.Enum):
     SLOTS_AGAIN = "slots again"
 
 
-class Event(enum.Enum):
+class Event(TableEnum):
     """What was said: by the sink a grant, by the worker an extent or a slot that it publishes."""
 
     OFFER = "a grant"

@@ -8,7 +8,6 @@ Invariants: I1  `end` and `fail` never raise: whatever has become of the bytes, 
 """
 
 import contextlib
-import enum
 import errno
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Final, final
 from collector import settings
 from collector.errors import SPARE_IT, OutputLostError, ProtocolError, SpillError
 from collector.process.sink.file_grant import FileGrant
-from collector.states import move
+from collector.states import TableEnum, move
 from collector.store.budget import Budget
 from collector.store.output.spill_file import lost_error
 from collector.store.spill import Sealed, SpillManager
@@ -29,7 +28,7 @@ from collector.wire.outcome import Outcome
 _NOTHING = Sealed(None, None, 0, 0)
 
 
-class JobState(enum.Enum):
+class JobState(TableEnum):
     """How far a job that has started has come, in the sink."""
 
     OPEN = "open"
@@ -38,7 +37,7 @@ class JobState(enum.Enum):
     ENDED = "ended"
 
 
-class JobEvent(enum.Enum):
+class JobEvent(TableEnum):
     """What happens to it."""
 
     FAILED = "its output cannot be kept"

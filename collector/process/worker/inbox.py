@@ -65,6 +65,11 @@ class Inbox:
             self._recalled = self._recalled and not self._jobs
             return self._jobs.popleft() if self._jobs else None
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether parts of the script have come that no attempt has found loaded."""
+        return bool(self._parts)
+
     def parts_before(self, ticket: int) -> Iterator[LoadPart]:
         """Yield the parts of the script that this attempt is to find loaded, once."""
         parts = self._parts

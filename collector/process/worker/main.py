@@ -126,7 +126,8 @@ def _work(inbox: Inbox, script: Arrivals, writer: QueueWriter, told: WorkerArgum
     directory = WorkerDirectory(told.run_directory, lambda: _ask_where(writer, inbox))
     job = inbox.next()
     while job is not None:
-        script.take(inbox.parts_before(job.ticket))
+        if inbox.has_parts:
+            script.take(inbox.parts_before(job.ticket))
         scratch_name = f"{told.scratch_prefix}{job.ticket & 0xFFFFFFFF:08x}"
         outcome, value = _run(job, script, writer, directory, scratch_name)
         job = inbox.take()
@@ -277,7 +278,8 @@ def _call(job: RunJob, script: Arrivals, current: CurrentJob, writer: QueueWrite
     except BaseException as error:
         _leave_if_forked(current, error)  # here, where what it prints is still captured
         raise
-    _leave_if_forked(current)
+    if running.job is not current:
+        _leave_if_forked(current)
     return value
 
 

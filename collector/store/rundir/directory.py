@@ -12,7 +12,6 @@ Source:     docs/decisions/0003, docs/reference/run-directory.md.
 """
 
 import contextlib
-import enum
 import errno
 import os
 import stat
@@ -32,7 +31,7 @@ from collector.settings import (
     OWN_DIRECTORIES_IDLE,
     RUN_NAME_TRIES,
 )
-from collector.states import move
+from collector.states import TableEnum, move
 from collector.store.absolute import absolute_path
 from collector.store.rundir import cleanup, kernel
 from collector.store.rundir.claim import (
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
 _logger = PackageLogger()
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """Whether this process holds the directory."""
 
     HELD = "held"
@@ -71,7 +70,7 @@ class State(enum.Enum):
     LET_GO = "let go"
 
 
-class Event(enum.Enum):
+class Event(TableEnum):
     """What changes that."""
 
     BEGUN = "dispose begins"
