@@ -6,7 +6,6 @@ Invariants: I1  no job is held here that was yielded.
             I2  what keeps the next job from being there is raised behind the jobs before it.
 """
 
-import itertools
 import math
 import os
 import queue
@@ -248,7 +247,7 @@ def collected(  # noqa: PLR0913 - the parts of a `collect`
     try:
         while True:
             if failure is None:
-                failure = _take(coming, ahead - len(open_jobs), open_jobs)
+                failure = _take(coming, ahead, open_jobs)
             if open_jobs and ordered:
                 _settled(open_jobs[0])
                 yield open_jobs.popleft()
@@ -290,7 +289,7 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
         while not stopping.stops():
             while len(open_jobs) < ahead and not (over or stopping.stops()):
                 count = len(open_jobs)
-                failure = _take(coming, 1, open_jobs)
+                failure = _take(coming, count + 1, open_jobs)
                 over = len(open_jobs) == count
                 if not over:
                     taken += 1
@@ -375,10 +374,18 @@ def _submitted(
     return filter(None, map(submitted, items))
 
 
-def _take(coming: "Iterator[Job[Any]]", count: int, jobs: "deque[Job[Any]]") -> Exception | None:
-    """Add so many jobs; returns what kept the next one from being there. A Ctrl-C is raised."""
+def _take(coming: "Iterator[Job[Any]]", ahead: int, jobs: "deque[Job[Any]]") -> Exception | None:
+    """Add jobs until so many are open, one at least.
+
+    Returns:
+        What kept the next one from being there. A Ctrl-C is raised.
+    """
     try:
-        jobs.extend(itertools.islice(coming, count))
+        for job in coming:
+            jobs.append(job)
+            del job  # the traceback of an error would hold it
+            if len(jobs) >= ahead:
+                break
     except Exception as error:  # noqa: BLE001 - the user's iterable: raised behind the jobs before it
         return error
     return None
