@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple, Protocol, final
 
 from collector.batch.history import History
 from collector.batch.record import Record, record_of
-from collector.batch.states import State
 from collector.batch.writer import Task
 from collector.errors import JobError
 from collector.executor.job import Job
@@ -184,15 +183,17 @@ class ResumedJob(Job[Any]):
         job_id: Its number there.
         item: Its input.
         label: How its name begins, or its name.
-        source: What the directory has of it: its history, the row, and whether nobody else may have
-            written there.
-        state: FAILED or DONE.
+        source: The history of its directory, and whether nobody else may have written there.
+        row: Of the job, in the history's table.
+        failed: Whether it has failed; else it is done.
+        numbered: Whether its name is the label with its number.
     """
 
     resumed = True
     _state = "FINISHED"
     _exception: BaseException | None = None
     _value: Any
+    _read: Record | None = None
 
     def __init__(  # noqa: PLR0913 - what a job is; a million of these may be made
         self,
@@ -200,9 +201,10 @@ class ResumedJob(Job[Any]):
         job_id: int,
         item: object,
         label: str,
-        source: tuple[History, int, bool],
-        state: State,
+        source: tuple[History, bool],
+        row: int,
         *,
+        failed: bool,
         numbered: bool,
     ) -> None:
         # Not as Job.__init__: what `concurrent.futures.wait` needs is made when it asks.
@@ -210,10 +212,11 @@ class ResumedJob(Job[Any]):
         self.args = (item,)  # type: ignore[misc]
         self._label = label
         self._pool = pool
-        self._numbered = numbered
         self._source = source
-        self._failed = state is State.FAILED
-        self._read: Record | None = None
+        self._row = row
+        self._failed = failed
+        if not numbered:
+            self._numbered = False
 
     def __getattr__(self, name: str) -> Any:
         if name == "_condition":
@@ -341,6 +344,6 @@ class ResumedJob(Job[Any]):
     @property
     def _record(self) -> Record:
         if self._read is None:
-            history, row, trusted = self._source
-            self._read = record_of(history, row, trusted=trusted)
+            history, trusted = self._source
+            self._read = record_of(history, self._row, trusted=trusted)
         return self._read

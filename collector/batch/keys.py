@@ -134,9 +134,13 @@ class Keys:
             text: The key text of its input.
             earlier: How many inputs before it have the same one.
         """
+        return self.digest(text, earlier).hex()
+
+    def digest(self, text: bytes, earlier: int = 0) -> bytes:
+        """Return the key of a job as bytes; for the rest as `key`."""
         made = self._start.copy()
         made.update(b"%b%d" % (text, earlier))
-        return made.hexdigest()
+        return made.digest()
 
 
 def part_of(key: str, parts: int) -> int:

@@ -24,6 +24,8 @@ class State(enum.Enum):
     FAILED = "failed"
     DONE = "done"
 
+    __hash__ = object.__hash__  # a state is asked for with each job; `Enum` hashes its name
+
 
 class Event(enum.Enum):
     """What the journal tells of a job."""
@@ -33,6 +35,8 @@ class Event(enum.Enum):
     FAILED = "failed"
     LOST = "lost"
     """Not all bytes are there that its line promises."""
+
+    __hash__ = object.__hash__  # as those of `State`
 
 
 TABLE: Final[Mapping[State, Mapping[Event, State]]] = {

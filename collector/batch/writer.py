@@ -76,7 +76,7 @@ class Task:
         key: Of its job.
         row: Of its job, in the table.
         seq: Its position, from 0.
-        input: Its text.
+        input: Its text; "" if it is not to be run: of a million inputs that takes a while.
         runs: Whether it is to be run; else its result is there.
         state: Of its job, before this run.
         name: Of its job, for people.
@@ -122,7 +122,7 @@ class BatchWriter:
         self._keys = Keys(facts.what.name)
         self._run_states = frozenset(state for state in State if runs(state, options.resume))
         self._mutex = threading.RLock()
-        self._repeated: dict[str, int] = {}
+        self._repeated: dict[bytes, int] = {}
         self._positions = bytearray()
         self._waiting: list[tuple[int, Ended]] = []
         self._seq = 0
@@ -206,12 +206,13 @@ class BatchWriter:
             if place is None:
                 text = key_text(value) if text is None else text
                 seq, self._seq = self._seq, self._seq + 1
-                key = first = self._keys.key(text)
-                met = table.meet(int(key, 16), seq)
+                digest = first = self._keys.digest(text)
+                met = table.meet(int.from_bytes(digest, "big"), seq)
                 while met is None:
                     earlier = self._repeated[first] = self._repeated.get(first, 0) + 1
-                    key = self._keys.key(text, earlier)
-                    met = table.meet(int(key, 16), seq)
+                    digest = self._keys.digest(text, earlier)
+                    met = table.meet(int.from_bytes(digest, "big"), seq)
+                key = digest.hex()
             else:
                 key, seq = place
                 met = table.meet(int(key, 16), seq)
@@ -219,7 +220,8 @@ class BatchWriter:
             row, state, moved = met
             if moved and (state is not State.WAITING or table.is_lost(row)):
                 self._told(lines.Position(key, seq))
-        return Task(key, row, seq, input_text(value), state in self._run_states, state, name)
+        runs = state in self._run_states
+        return Task(key, row, seq, input_text(value) if runs else "", runs, state, name)
 
     def read(self, task: Task) -> None:
         """Have the journal know of an input before it has run, with its text.
