@@ -10,6 +10,7 @@ Source:     columns of numbers in place of objects: an `array` takes 8 bytes whe
             Python takes 100.
 """
 
+import itertools
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, final
@@ -87,8 +88,8 @@ class Table:
     def first(  # noqa: PLR0913, PLR0917 - columns of a million lines
         self,
         numbers: Sequence[int],
-        shard: int,
-        offsets: Iterable[int],
+        line: Line,
+        lengths: Iterable[int],
         attempts: Iterable[int],
         seqs: Iterable[int],
         sizes: Iterable[int],
@@ -100,8 +101,8 @@ class Table:
 
         Args:
             numbers: The keys; `knows_none_of` them.
-            shard: As in `Line`, with `offsets`.
-            offsets: As `at` in `Line`.
+            line: Where the first one is.
+            lengths: Bytes of each line but the last one; they lie one behind the other.
             attempts: Their numbers.
             seqs: Positions of the inputs.
             sizes: Bytes of their outputs.
@@ -111,7 +112,8 @@ class Table:
         """
         row, many = len(self._flags), len(numbers)
         self._rows.update(zip(numbers, range(row, row + many), strict=True))
-        self._lines.extend(map((shard << _SHARD_BITS).__or__, offsets))
+        begin = line.shard << _SHARD_BITS | line.at
+        self._lines.extend(itertools.accumulate(lengths, initial=begin))
         self._seqs.extend(seqs)
         self._sizes.extend(sizes)
         self._attempts.extend(map((run << _ATTEMPT_BITS).__or__, attempts))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from collector.batch import lines, scan
 from collector.batch.lines import Ended, Error, Filed, Packed, Place, Saved, Where
-from collector.batch.scan import Findings, Scan
+from collector.batch.scan import Findings, Scan, Stored
 from collector.batch.states import State
 from collector.batch.table import Table
 
@@ -102,9 +102,9 @@ def test_no_part_of_a_line_is_one(event: lines.Event, data: st.DataObject) -> No
         lines.decode(line[: data.draw(st.integers(0, len(line) - 1))])
 
 
-def taken_in(*journal: bytes) -> tuple[dict[str, Any], list[Any]]:
+def taken_in(*journal: bytes, stored: Stored | None = None) -> tuple[dict[str, Any], list[Any]]:
     table, findings = Table(), Findings()
-    end = Scan(table, findings).read(0, "0", journal, EverythingIsThere())
+    end = Scan(table, findings).read(0, "0", journal, stored or EverythingIsThere())
     assert end == sum(map(len, journal))
     rows = [
         (table.state(r), table.line(r), table.attempts(r), table.seq(r), table.is_lost(r))
@@ -170,6 +170,38 @@ def test_a_line_among_many_whose_bytes_are_not_there_costs_no_other_one() -> Non
             assert [row[-1] for row in rows] == [number == odd for number in range(count)]
             assert [row[3] for row in rows] == list(range(count))
             assert (facts["bytes"], facts["seconds"], facts["bad"]) == (5 * (count - 1), count, 0)
+
+
+def test_a_pack_is_long_enough_to_the_byte_wherever_the_lines_stand() -> None:
+    class Pack(EverythingIsThere):
+        def pack_size(self, pack: int, least: int) -> int:
+            return 10_050
+
+    def ended(number: int, at: int, size: int) -> bytes:
+        place = Packed(1, at, size)
+        return lines.encode(Ended(f"{number:032x}", 1, "done", number, 1.0, 2.0, 1, value=place))
+
+    first = [ended(0, 5, 5), lines.encode(lines.Left(2.0, "complete"))]  # then its size is known
+    for one, (at, size) in [
+        ((9_990, 9), (10_040, 10)),
+        ((99, 1), (0, 10_050)),
+        ((9, 9), (9_999, 51)),
+    ]:
+        for more in (0, 1):
+            facts, rows = taken_in(*first, ended(1, *one), ended(2, at, size + more), stored=Pack())
+            assert [row[-1] for row in rows] == [False, False, bool(more)]
+            assert facts["bad"] == 0
+
+
+def test_a_line_that_only_ends_as_a_whole_one_is_bad_also_among_many() -> None:
+    whole = [
+        lines.encode(Ended(f"{n:032x}", 1, "done", n, 1.0, 2.0, 1, out=Packed(1, n, 5)))
+        for n in range(8)
+    ]
+    for before in (b"{", b"\0", b"\x85", whole[7][:-1]):
+        facts, rows = taken_in(*whole[:3], before + whole[3], *whole[4:])
+        assert facts["bad"] == 1
+        assert len(rows) == 7
 
 
 def test_the_end_of_an_attempt_answers_what_it_was_about_to_save_also_among_many_lines() -> None:
