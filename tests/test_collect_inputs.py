@@ -284,6 +284,17 @@ class Sink:
 
 
 @either_order
+def test_the_error_of_an_input_holds_no_job_before_it(*, ordered: bool) -> None:
+    with Collector(1, progress=False) as collector:
+        items = inputs(2, InputError("no more"))
+        jobs = collector.collect(square, items, ordered=ordered, buffersize=8)
+        gone = [weakref.ref(next(jobs)) for _ in range(2)]
+        assert wait_until(lambda: not any(job() for job in gone))
+        with pytest.raises(InputError):
+            next(jobs)
+
+
+@either_order
 def test_its_batch_is_closed_with_what_was_done(ordered: bool) -> None:
     sink = Sink()
     with Collector(2, progress=sink) as collector:
