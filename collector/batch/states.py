@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from collector.errors import ProtocolError
+from collector.states import TableEnum
 
 
-class State(enum.Enum):
+class State(TableEnum):
     """How far a job of a batch is; the values are the names that `status` shows."""
 
     WAITING = "waiting"
@@ -24,10 +25,8 @@ class State(enum.Enum):
     FAILED = "failed"
     DONE = "done"
 
-    __hash__ = object.__hash__  # a state is asked for with each job; `Enum` hashes its name
 
-
-class Event(enum.Enum):
+class Event(TableEnum):
     """What the journal tells of a job."""
 
     STARTED = "started"
@@ -35,8 +34,6 @@ class Event(enum.Enum):
     FAILED = "failed"
     LOST = "lost"
     """Not all bytes are there that its line promises."""
-
-    __hash__ = object.__hash__  # as those of `State`
 
 
 TABLE: Final[Mapping[State, Mapping[Event, State]]] = {
