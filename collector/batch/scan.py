@@ -2,10 +2,11 @@
 
 Most lines are those of attempts whose bytes lie in packs, as `lines.encode` writes them: one
 regular expression tells whether a line is exactly that, and finds the few fields that are needed.
-All others are decoded as JSON.
+Before it, a job that took more than a second has a line that says that it has started: another
+expression finds these. All others are decoded as JSON.
 
 Runs in:    any process.
-Invariants: I1  a line that the expression matches decodes, to the same fields
+Invariants: I1  a line that an expression matches decodes, to the same fields
                 (`tests/batch/test_scan.py`).
             I2  a line whose bytes are not all there counts as not there.
             I3  no line ends the reading.
@@ -30,6 +31,9 @@ BAD_LINES_TOLD: Final = 10
 _CHUNK: Final = 128
 """So many lines are read at once, if they are as most are."""
 
+_PART: Final = 16
+"""So many of them are tried at once if not all are."""
+
 _NO_PACK: Final = b"0"
 """Where no bytes were written; packs are numbered from 1."""
 
@@ -51,6 +55,10 @@ _SIMPLE: Final = re.compile(
     rb'"error":(?:null|\{"type":%b,"text":%b,"traceback":%b\}),'
     rb'"name":%b,"input":%b\}\n'
     % (_WHOLE, _TIME, _TIME, _WHOLE, _WHOLE, _PLACE, _PLACE, _PLACE, _METERS, _WHOLE, *[_TEXT] * 5)
+)
+_BEGUN: Final = re.compile(
+    rb'\{"event":"started","key":"([0-9a-f]{32})","attempt":[1-9][0-9]{0,8},"seq":(%b),'
+    rb'"time":[0-9]{1,12}+(?:\.[0-9]{1,17}+)?,"name":%b,"input":%b\}\n' % (_WHOLE, _TEXT, _TEXT)
 )
 
 
@@ -135,19 +143,64 @@ class Scan:
         return at
 
     def _read(self, chunk: list[bytes], found: list["re.Match[bytes] | None"], at: int) -> int:
-        """Read these lines at once, or else each half of them; return where the last one ends."""
+        """Read these lines at once, or else in parts, or one by one; return where they end."""
         if None not in found and self._first(chunk, cast("list[re.Match[bytes]]", found), at):
             return at + sum(map(len, chunk))
-        middle = len(chunk) // 2
-        if middle:
-            at = self._read(chunk[:middle], found[:middle], at)
-            return self._read(chunk[middle:], found[middle:], at)
-        (line,) = chunk
-        if not line.endswith(b"\n"):  # it is the last one
-            self._bad(self._name, at, "the line is torn")
+        if len(chunk) > _PART:
+            for first in range(0, len(chunk), _PART):
+                part = slice(first, first + _PART)
+                at = self._read(chunk[part], found[part], at)
             return at
-        self._other(line, Line(self._shard, at), self._name, self._stored)
-        return at + len(line)
+        for line, match in zip(chunk, found, strict=True):
+            if not line.endswith(b"\n"):  # it is the last one
+                self._bad(self._name, at, "the line is torn")
+                return at
+            self._one(line, match, Line(self._shard, at))
+            at += len(line)
+        return at
+
+    def _one(self, line: bytes, match: "re.Match[bytes] | None", where: Line) -> None:
+        """Take in a line that is whole; that a job has started, or ended again, without JSON."""
+        if match is not None:
+            self._matched(match, where)
+            return
+        begun = _BEGUN.fullmatch(line)
+        if begun is None:
+            self._other(line, where, self._name, self._stored)
+            return
+        self._started(begun[1].decode(), int(begun[2]))
+
+    def _started(self, key: str, seq: int) -> None:
+        table = self._table
+        row = table.row(key)
+        table.place(row, seq, self._began_us)
+        table.started(row)
+
+    def _matched(self, match: "re.Match[bytes]", where: Line) -> None:
+        """Take in the end of an attempt, as `_ended` does, from what was matched of its line."""
+        key, attempt, status, seq, start, end, *places, meters = match.groups(_NO_PACK)
+        self._end(
+            key.decode(),
+            int(attempt),
+            int(seq),
+            where,
+            succeeded=status == b"done",
+            took_s=float(end) - float(start),
+            meters={} if meters == b"{}" else json.loads(meters),
+            size=int(places[2]),
+            lost=not (
+                self._holds(*places[0:3])
+                and self._holds(*places[3:6])
+                and self._holds(*places[6:9])
+            ),
+        )
+
+    def _holds(self, pack: bytes, at: bytes, size: bytes) -> bool:
+        """Tell whether a pack is long enough for what lies there."""
+        if pack == _NO_PACK:
+            return True
+        ends = int(at) + int(size)
+        return ends <= self._sizes.get(pack, -1) or self._has(pack, ends, self._stored)
 
     def _first(self, chunk: list[bytes], found: list["re.Match[bytes]"], at: int) -> bool:
         """Take in first attempts whose bytes are all there; if others are among them, none: False.
@@ -223,9 +276,7 @@ class Scan:
             case Ended():
                 self._ended(event, where, stored)
             case lines.Started(key=key, seq=seq):
-                row = table.row(key)
-                table.place(row, seq, self._began_us)
-                table.started(row)
+                self._started(key, seq)
             case lines.Position(key=key, seq=seq):
                 table.place(table.row(key), seq, self._began_us)
             case lines.Saving(key=key):
@@ -243,19 +294,45 @@ class Scan:
                 pass  # of a later minor version
 
     def _ended(self, event: Ended, where: Line, stored: Stored) -> None:
+        self._end(
+            event.key,
+            event.attempt,
+            event.seq,
+            where,
+            succeeded=event.status == "done",
+            took_s=event.end - event.start,
+            meters=event.meters,
+            size=event.out.size if event.out else 0,
+            lost=bool(missing_of(event, stored)),
+        )
+
+    def _end(  # noqa: PLR0913 - what counts of a line
+        self,
+        key: str,
+        attempt: int,
+        seq: int,
+        where: Line,
+        *,
+        succeeded: bool,
+        took_s: float,
+        meters: Mapping[str, float],
+        size: int,
+        lost: bool,
+    ) -> None:
         findings, table = self._findings, self._table
-        findings.seconds += max(0.0, event.end - event.start)
-        findings.meters.update(event.meters)
-        findings.ended(event.key, event.attempt)
-        row = table.row(event.key)
-        table.place(row, event.seq, self._began_us)
+        findings.seconds += max(0.0, took_s)
+        if meters:
+            findings.meters.update(meters)
+        findings.ended(key, attempt)
+        row = table.row(key)
+        table.place(row, seq, self._began_us)
         table.ended(
             row,
             where,
-            event.attempt,
-            succeeded=event.status == "done",
-            size=event.out.size if event.out else 0,
-            lost=bool(missing_of(event, stored)),
+            attempt,
+            succeeded=succeeded,
+            size=size,
+            lost=lost,
             run=len(findings.runs),
         )
 

@@ -136,8 +136,8 @@ def test_the_expression_finds_what_json_finds(event: Ended) -> None:
 
 
 def with_the_key_first(line: bytes) -> bytes:
-    """Return a line of the same length that means the same, and that the expression refuses."""
-    return re.sub(rb'^{("event":"ended"),("key":"\w+")', rb"{\2,\1", line)
+    """Return a line of the same length that means the same, and that no expression matches."""
+    return re.sub(rb'^{("event":"(?:ended|started)"),("key":"\w+")', rb"{\2,\1", line)
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_many_lines_are_read_at_once_as_one_by_one(
     again = st.lists(st.sampled_from(events), max_size=4) if events else st.just([])
     quick = [lines.encode(event) for event in data.draw(st.permutations(events + data.draw(again)))]
     slow = [with_the_key_first(line) for line in quick]
-    assert not any(scan._SIMPLE.fullmatch(line) for line in slow)
+    assert not any(scan._SIMPLE.fullmatch(line) or scan._BEGUN.fullmatch(line) for line in slow)
     (facts, rows), (slow_facts, slow_rows) = taken_in(*quick), taken_in(*slow)
     assert rows == slow_rows
     assert facts.pop("seconds") == pytest.approx(slow_facts.pop("seconds"))
@@ -220,6 +220,8 @@ def test_lines_as_they_are_written_are_read_by_the_expression() -> None:
     assert scan._SIMPLE.fullmatch(lines.encode(event)) is not None
     failed = event._replace(status="error", error=Error("E", 'a "\u00e9"\n', ""))
     assert scan._SIMPLE.fullmatch(lines.encode(failed)) is not None
+    begun = lines.Started(key, 1, 3, 1764488888.1234567, "a b", 'an "input"')
+    assert scan._BEGUN.fullmatch(lines.encode(begun)) is not None
 
 
 @pytest.mark.slow
