@@ -15,7 +15,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 from collector.errors import BatchHaltedError, JobKilledError
-from collector.executor.halting import Halt, Halting, Urgency, failure_text, quotable
+from collector.executor.halting import (
+    Halt,
+    Halting,
+    Urgency,
+    checked_budget,
+    failure_text,
+    quotable,
+)
 from collector.executor.options import Options
 
 if TYPE_CHECKING:
@@ -100,6 +107,22 @@ class JustRun(Generic[T]):
     def continued_by(self) -> str:
         """See `Submits.continued_by`."""
         return "give batch= a directory, and the same call goes on with what is left"
+
+
+def stopping(
+    halt: str | None, budget: Mapping[str, float] | None, total: int | None, parts: int
+) -> "Stopping | None":
+    """Return what stops a `collect`, if something does.
+
+    Raises:
+        ValueError: A condition or a bound that makes no sense.
+        TypeError: One of a wrong type.
+    """
+    condition = None if halt is None else Halt.parse(halt)
+    limits = checked_budget({} if budget is None else budget)
+    if condition is None and not limits:
+        return None
+    return Stopping(condition, limits, total, parts)
 
 
 @final

@@ -25,9 +25,6 @@ from typing import (
 
 from collector import interpreter, settings
 from collector.checks import seconds, text, whole
-from collector.executor.collecting import JustRun, Stopping, Submitting, collected
-from collector.executor.cpus import usable_cpus
-from collector.executor.halting import Halt, checked_budget
 from collector.executor.options import BatchOptions, Options, PoolOptions, ProgressCallback
 from collector.process.start.child import hold_standard_descriptors, method_of
 from collector.process.start.methods import launcher_for
@@ -37,6 +34,7 @@ from collector.store.rundir.locks import loading
 
 if TYPE_CHECKING:
     import collector
+    from collector.executor.collecting import Submitting
     from collector.executor.job import Job
     from collector.process.pool.pool import Pool
 else:  # `typing.get_type_hints` has what a signature names loaded by the face, when it asks
@@ -140,7 +138,7 @@ class Collector(Executor):
         if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         pool_options = PoolOptions(
-            max_workers=_workers(max_workers, engine, address),
+            max_workers=max_workers,
             max_tasks_per_child=max_tasks_per_child,
             memory_budget=memory_budget,
             temp_root=temp_root,
@@ -337,15 +335,17 @@ class Collector(Executor):
         keeping = BatchOptions(batch, key, save, resume, durable, keep_failed, shard).checked()
         if halt is not None:
             text("halt", halt)
-        condition = None if halt is None else Halt.parse(halt)
-        limits = checked_budget({} if budget is None else budget)
+        with loading("collector.executor.collecting"):
+            from collector.executor import collecting  # noqa: PLC0415 - 3 ms, not before the server
+
         parts = 1 if keeping.shard is None else keeping.shard[1]
+        stopping = collecting.stopping(halt, budget, total, parts)
         known = total if parts == 1 else None  # how many are of a part is not known before the end
         open_batch = functools.partial(self._core.board.open, desc, known)
         label = desc if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))
         coming = self._core.coming(label, known)
         submitting: Submitting[T] = functools.partial(
-            JustRun, self._core, self._options, fn, coming.numbers
+            collecting.JustRun, self._core, self._options, fn, coming.numbers
         )
         if keeping.batch is not None:
             # By name: the room of batch directories stands on this one.
@@ -354,10 +354,7 @@ class Collector(Executor):
                 self._core, self._options, fn, keeping, total, coming.numbers
             )
         items = self._core.counted(coming, iter(iterable))
-        stopping = None
-        if condition is not None or limits:
-            stopping = Stopping(condition, limits, total, parts)
-        return collected(
+        return collecting.collected(
             self._core.pool,
             submitting,
             items,
@@ -459,13 +456,6 @@ class Collector(Executor):
         """Shut down and wait; a Ctrl-C or `sys.exit` cancels waiting jobs and ends running ones."""
         leaving = kind is not None and not issubclass(kind, Exception)
         self._shut(wait=True, cancel=leaving, kill=leaving)
-
-
-def _workers(given: int | None, engine: str, address: str | None) -> int:
-    """Return how many workers there are at most; 0 for as many as the cluster has room for."""
-    if given is not None:
-        return given
-    return 0 if engine == "ray" and address is not None else usable_cpus()
 
 
 def _values(

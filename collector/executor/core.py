@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self,
 
 from collector import interpreter
 from collector.crash_errors import BrokenCollectorError
+from collector.executor.cpus import usable_cpus
 from collector.executor.job import Job
 from collector.executor.options import Options, PoolOptions
 from collector.process.pickling import calls
@@ -30,7 +31,6 @@ from collector.process.scheduler.retries import Retry
 from collector.process.scheduler.scheduler import Scheduler
 from collector.process.start.inheritance import Inheritance
 from collector.process.start.launcher import Launcher
-from collector.progress.batch import Batch
 from collector.progress.board import Board
 from collector.progress.waits import waits_text
 from collector.store.rundir.current_directory import CurrentDirectory
@@ -39,6 +39,7 @@ from collector.wire.capture import Capture
 
 if TYPE_CHECKING:
     from collector.process.engine import Engine
+    from collector.progress.batch import Batch
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ class Core:
         self,
         call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]],
         options: Options,
-        batch: Callable[[], Batch | None],
+        batch: "Callable[[], Batch | None]",
         kind: Callable[..., Job[Any]] = Job,
         numbers: Iterator[int] | None = None,
     ) -> Job[Any]:
@@ -193,6 +194,8 @@ def open_core(launcher: Launcher, options: PoolOptions, call: tuple[Any, ...] | 
         OSError: No descriptor is to be had.
         Exception: The call cannot be pickled (whatever pickling it raises).
     """
+    max_workers, max_tasks = _most_workers(options), options.max_tasks_per_child
+    options = options._replace(max_workers=max_workers)
     script = Script()
     board = Board(options.progress)
     with contextlib.ExitStack() as undo:  # no descriptors are to be had, or a Ctrl-C comes
@@ -209,7 +212,6 @@ def open_core(launcher: Launcher, options: PoolOptions, call: tuple[Any, ...] | 
             initializer,
         )
         undo.callback(engine.life.close)
-        max_workers, max_tasks = options.max_workers, options.max_tasks_per_child
         distance = 1.0
         runs: Engine = engine
         if options.engine != "local":
@@ -230,6 +232,13 @@ def open_core(launcher: Launcher, options: PoolOptions, call: tuple[Any, ...] | 
         pool = Pool(runs, directory, schedule, verbose=options.verbose, ask=options.ask)
         undo.pop_all()
     return Core(pool, max_workers, board, script)
+
+
+def _most_workers(options: PoolOptions) -> int:
+    """Return how many workers there are at most; 0 for as many as the cluster has room for."""
+    if options.max_workers is not None:
+        return options.max_workers
+    return 0 if options.engine == "ray" and options.address is not None else usable_cpus()
 
 
 _open_cores: Final[weakref.WeakSet[Core]] = weakref.WeakSet()

@@ -25,7 +25,7 @@ ProgressCallback = Callable[["collector.Job[Any]", "collector.Progress"], object
 class PoolOptions(NamedTuple):
     """What all jobs of one Collector share."""
 
-    max_workers: int
+    max_workers: int | None
     max_tasks_per_child: int | None
     memory_budget: int
     temp_root: str | os.PathLike[str] | None
@@ -46,8 +46,9 @@ class PoolOptions(NamedTuple):
             ValueError: A number that makes none.
             TypeError: One of a wrong type.
         """
-        on_a_cluster = self.engine != "local" and self.address is not None
-        workers = whole("max_workers", self.max_workers, least=0 if on_a_cluster else 1)
+        workers = self.max_workers
+        if workers is not None:
+            workers = whole("max_workers", workers, least=1)
         tasks = self.max_tasks_per_child
         if tasks is not None:
             tasks = whole("max_tasks_per_child", tasks, least=1)

@@ -374,7 +374,7 @@ class RayEngine:
         return PumpArguments(
             address=options.address,
             options=self._asked,
-            workers=options.max_workers,
+            workers=options.max_workers or 0,
             temp_directory="" if ray is None else ray.path,
             run_directory=os.fspath(self._local.directory.latest.path),
             store_bytes=options.memory_budget + settings.RAY_STORE_BYTES,
