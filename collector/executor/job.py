@@ -13,16 +13,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 from collector.executor.condition import SmallCondition
 from collector.logger import PackageLogger
 from collector.process.pool.ending import Ending
 from collector.process.pool.follow import Following, as_bytes, as_text
 from collector.process.pool.pool import Pool
-from collector.progress.batch import Observer
 from collector.store.output.output import Output
 from collector.store.output.progress import Mode, Progress
+
+if TYPE_CHECKING:
+    from collector.progress.batch import Observer
 
 R = TypeVar("R")
 
@@ -64,7 +66,7 @@ class Job(Future[R], Generic[R]):
     # What most jobs that wait have alike stands here: 100,000 of them are kept in memory.
     _numbered = True
     _kwargs: dict[str, Any] | None = None
-    _observers: tuple[Observer, ...] = ()
+    _observers: "tuple[Observer, ...]" = ()
     _attempt = 1
     _written: tuple[int, int, str] = (0, 0, "")
     _meters: Mapping[str, float] = MappingProxyType({})
@@ -82,7 +84,7 @@ class Job(Future[R], Generic[R]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         label: str,
-        observers: tuple[Observer, ...],
+        observers: "tuple[Observer, ...]",
         *,
         numbered: bool = True,
     ) -> None:

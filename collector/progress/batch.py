@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
-from typing import Any, Final, Protocol, final
+from typing import Final, Protocol, final
 
 from collector import settings
 from collector.progress.ends import Ended, How, Level, level_of, why
@@ -274,30 +274,6 @@ class Batch:
             reporter.latest(call)
         else:
             reporter.must(call, last=happened is Happening.ENDED)
-
-
-@final
-class Callback:
-    """The `on_progress` of some jobs: hears of each at most ten times a second, and at its end."""
-
-    def __init__(self, on_progress: Callable[[Any, Progress], object], reporter: Reporter) -> None:
-        self._on_progress = on_progress
-        self._reporter = reporter
-
-    def started(self, job: Observed) -> None:
-        """See `Observer.started`."""
-
-    def progressed(self, job: Observed) -> None:
-        """See `Observer.progressed`."""
-        self._reporter.latest(self._call(job))
-
-    def ended(self, job: Observed) -> None:
-        """See `Observer.ended`."""
-        self._reporter.must(self._call(job), last=True)
-
-    def _call(self, job: Observed) -> Call:
-        progress, call = job.progress, self._on_progress
-        return Call(call, job.id, lambda: call(job, progress))
 
 
 def _end_of(job: Observed) -> Ended | None:

@@ -6,17 +6,20 @@ Owns:       the reporter, and the batch of what comes through `submit` and `map`
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from collector import interpreter
-from collector.progress.batch import Batch, Callback, Observer
 from collector.progress.draw import draw, last_words
-from collector.progress.event import ProgressSink
 from collector.progress.in_order import InOrder
 from collector.progress.keys import changed_mode
-from collector.progress.report import Call, Reporter
+from collector.progress.report import Call, Callback, Reporter
 from collector.store.output.progress import Progress
+from collector.store.rundir.locks import loading
 from collector.wire.messages import Farewell
+
+if TYPE_CHECKING:
+    from collector.progress.batch import Batch, Observer
+    from collector.progress.event import ProgressSink
 
 
 @final
@@ -28,12 +31,12 @@ class OpenBatch:
         stop_drawing: Draws its last line.
     """
 
-    def __init__(self, batch: Batch | None, stop_drawing: Callable[[], None]) -> None:
+    def __init__(self, batch: "Batch | None", stop_drawing: Callable[[], None]) -> None:
         self._batch = batch
         self._stop_drawing = stop_drawing
         self._left = False
 
-    def belonging(self) -> Batch | None:
+    def belonging(self) -> "Batch | None":
         """Return what its jobs belong to."""
         return self._batch
 
@@ -61,7 +64,7 @@ class Board:
             everywhere, False nothing; else whatever has `update(event)` and `close()`.
     """
 
-    def __init__(self, progress: bool | ProgressSink | None) -> None:
+    def __init__(self, progress: "bool | ProgressSink | None") -> None:
         self._sink: ProgressSink | None = None
         self._drawing: bool | None = None
         if progress is None or isinstance(progress, bool):
@@ -73,6 +76,8 @@ class Board:
         self._begun: OpenBatch | None = None
         self._open: weakref.WeakSet[OpenBatch] = weakref.WeakSet()
         self._said = Farewell()
+        if progress is not None and progress is not False:
+            _load_batch()  # now: a signal handler may submit while the first submit is in it
         self.say_at_the_end = _ignore
         """Is given what gives the terminal back should this process die."""
         self.ask_waiting: Callable[[], str] = str
@@ -83,15 +88,15 @@ class Board:
         """Open a batch for a `collect`."""
         if self._sink is None and self._drawing is False:
             return OpenBatch(None, _nothing)
-        return self._begin(Batch(desc, total, self._sink, self._reporter, self._happened))
+        return self._begin(self._batch(desc, total))
 
-    def standing(self) -> Batch | None:
+    def standing(self) -> "Batch | None":
         """Return the batch of what is submitted one by one; None if nobody looks at it."""
         if self._sink is None and not self._drawing:
             return None
         found: Batch | None = vars(self).get("_standing")
         if found is None:
-            batch = Batch("", None, self._sink, self._reporter, self._happened)
+            batch = self._batch("", None)
             batch.complete()
             # One step decides whose it is: a signal handler that submits may interrupt us here.
             found = vars(self).setdefault("_standing", batch)
@@ -100,8 +105,8 @@ class Board:
         return found
 
     def watchers(
-        self, batch: Batch | None, on_progress: Callable[[Any, Progress], object] | None
-    ) -> tuple[Observer, ...]:
+        self, batch: "Batch | None", on_progress: Callable[[Any, Progress], object] | None
+    ) -> "tuple[Observer, ...]":
         """Return who hears of a new job of that batch."""
         found: list[Observer] = []
         if batch is not None:
@@ -131,14 +136,20 @@ class Board:
             self._reporter.must(Call(self._sink, 0, self._sink.close))
         self._reporter.finish()
 
-    def _begin(self, batch: Batch) -> OpenBatch:
+    def _batch(self, desc: str, total: int | None) -> "Batch":
+        _load_batch()
+        from collector.progress.batch import Batch  # noqa: PLC0415 - as there
+
+        return Batch(desc, total, self._sink, self._reporter, self._happened)
+
+    def _begin(self, batch: "Batch") -> OpenBatch:
         batch.ask_waiting = self.ask_waiting
         batch.open()
         found = OpenBatch(batch, self._draw(batch))
         self._open.add(found)
         return found
 
-    def _draw(self, batch: Batch) -> Callable[[], None]:
+    def _draw(self, batch: "Batch") -> Callable[[], None]:
         stop_drawing = _nothing  # an object of the user's may draw, and one of ours
         if self._sink is None:
             stop_drawing = draw(batch, always=bool(self._drawing))
@@ -155,6 +166,11 @@ class Board:
         if farewell != self._said:
             self._said = farewell
             self.say_at_the_end(farewell)
+
+
+def _load_batch() -> None:
+    with loading("collector.progress.batch"):
+        import collector.progress.batch  # noqa: F401, PLC0415 - 6 ms, for whom jobs are shown to
 
 
 def _nothing() -> None:

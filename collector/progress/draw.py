@@ -14,16 +14,17 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final, TextIO, final
+from typing import TYPE_CHECKING, Final, TextIO, final
 
 from collector import interpreter, settings
 from collector.logger import PackageLogger
 from collector.progress import screen
-from collector.progress.lines import BatchLines, Log, Painter, Plain
-from collector.progress.notebook import Notebook
 from collector.progress.outlet import Outlet, descriptor_of
-from collector.progress.tally import Drawn
-from collector.progress.terminal import Terminal
+from collector.store.rundir.locks import loading
+
+if TYPE_CHECKING:
+    from collector.progress.lines import Painter
+    from collector.progress.tally import Drawn
 
 _logger: Final = PackageLogger()
 _STDERR: Final = 2
@@ -31,7 +32,7 @@ _DUMB: Final = ("", "dumb", "unknown")
 
 
 def draw(
-    batch: Drawn, *, always: bool = False, patience_s: float | None = settings.DRAW_PATIENCE_S
+    batch: "Drawn", *, always: bool = False, patience_s: float | None = settings.DRAW_PATIENCE_S
 ) -> Callable[[], None]:
     """Draw a batch from now on, on a terminal or in a notebook; else tell the log, if it listens.
 
@@ -43,10 +44,22 @@ def draw(
     Returns:
         What ends it, when the batch is over: then its last line is there.
     """
-    key, make = _painter_for(batch, always=always, patience_s=patience_s)
-    if make is Log and not _logger.isEnabledFor(logging.INFO):
+    stream = sys.stderr
+    kind, _ = where = _where(stream, batch, always=always)
+    if kind == "log" and not _logger.isEnabledFor(logging.INFO):
         return _nothing  # nobody listens: a thread would cost a small batch as much as its jobs
-    return _places.draw(batch, key, make)
+    with loading("collector.progress.terminal"):
+        from collector.progress import lines, notebook, terminal  # noqa: PLC0415 - 5 ms, if shown
+
+    if kind == "notebook":
+        widget = notebook.Notebook(batch.view())
+        return _places.draw(batch, where, lambda: widget)
+    if kind == "terminal":
+        return _places.draw(batch, where, lambda: terminal.Terminal(stream))
+    if kind == "lines":
+        outlet = Outlet(stream, patience_s)
+        return _places.draw(batch, where, lambda: lines.Plain(outlet, lines.BatchLines(stream)))
+    return _places.draw(batch, where, lines.Log)
 
 
 def _nothing() -> None:
@@ -66,24 +79,19 @@ def screen_of(stream: TextIO) -> int | None:
     return fd
 
 
-def _painter_for(
-    batch: Drawn, *, always: bool, patience_s: float | None
-) -> tuple[object, Callable[[], Painter]]:
-    """Return the place to draw in, and what makes its painter, in the thread that draws."""
-    stream: TextIO | None = sys.stderr
+def _where(stream: TextIO | None, batch: "Drawn", *, always: bool) -> tuple[str, int]:
+    """Return where to draw: the kind of the place, and what tells it from others of its kind."""
     if "ipykernel.zmqshell" in sys.modules:
-        notebook = Notebook(batch.view())
-        return ("notebook", batch.number), lambda: notebook
+        return "notebook", batch.number
     if stream is None:
-        return "log", Log
-    fd = screen_of(stream)
-    if fd is not None:
-        return ("terminal", fd), lambda: Terminal(stream)
+        return "log", 0
+    screen_fd = screen_of(stream)
+    if screen_fd is not None:
+        return "terminal", screen_fd
     fd = descriptor_of(stream)
     if always or (fd is not None and os.isatty(fd)):
-        outlet = Outlet(stream, patience_s)
-        return ("lines", id(stream)), lambda: Plain(outlet, BatchLines(stream))
-    return "log", Log
+        return "lines", id(stream)
+    return "log", 0
 
 
 @final
@@ -103,7 +111,9 @@ class _Places:
         self._changed = threading.Condition()
         self._places: dict[object, _Place] = {}
 
-    def draw(self, batch: Drawn, key: object, make: Callable[[], Painter]) -> Callable[[], None]:
+    def draw(
+        self, batch: "Drawn", key: object, make: "Callable[[], Painter]"
+    ) -> Callable[[], None]:
         """Draw a batch in the place of that key; `make` makes its painter if it is a new one."""
         with self._held() as held:
             if not held:
@@ -139,7 +149,7 @@ class _Places:
         self._changed = threading.Condition()
         self._places = {}
 
-    def _end(self, place: _Place, batch: Drawn) -> None:
+    def _end(self, place: _Place, batch: "Drawn") -> None:
         if os.getpid() != batch.owner_pid:
             return
         place.ended.add(batch.number)
@@ -158,7 +168,7 @@ class _Places:
             if held:
                 self._changed.release()
 
-    def _run(self, key: object, place: _Place, make: Callable[[], Painter]) -> None:
+    def _run(self, key: object, place: _Place, make: "Callable[[], Painter]") -> None:
         try:
             painter = make()
             try:
@@ -177,7 +187,7 @@ class _Places:
                     del self._places[key]
                 self._changed.notify_all()
 
-    def _go_on(self, key: object, place: _Place, painter: Painter) -> bool:
+    def _go_on(self, key: object, place: _Place, painter: "Painter") -> bool:
         """Draw once and wait a while; False after the last batch, which no other can follow."""
         with self._changed:
             ended = [batch for batch in place.batches if batch.number in place.ended]

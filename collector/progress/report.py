@@ -17,10 +17,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from collector import settings
 from collector.logger import PackageLogger
+
+if TYPE_CHECKING:
+    from collector.progress.batch import Observed
+    from collector.store.output.progress import Progress
 
 _logger: Final = PackageLogger()
 
@@ -233,3 +237,29 @@ class Reporter:
     def _pause_s(self) -> float | None:
         waiting = [self._next_s.get(key, 0.0) for key in list(self._latest)]
         return max(0.0, min(waiting) - time.monotonic()) if waiting else None
+
+
+@final
+class Callback:
+    """The `on_progress` of some jobs: hears of each at most ten times a second, and at its end."""
+
+    def __init__(
+        self, on_progress: "Callable[[Any, Progress], object]", reporter: Reporter
+    ) -> None:
+        self._on_progress = on_progress
+        self._reporter = reporter
+
+    def started(self, job: "Observed") -> None:
+        """See `Observer.started`."""
+
+    def progressed(self, job: "Observed") -> None:
+        """See `Observer.progressed`."""
+        self._reporter.latest(self._call(job))
+
+    def ended(self, job: "Observed") -> None:
+        """See `Observer.ended`."""
+        self._reporter.must(self._call(job), last=True)
+
+    def _call(self, job: "Observed") -> Call:
+        progress, call = job.progress, self._on_progress
+        return Call(call, job.id, lambda: call(job, progress))
