@@ -1,0 +1,125 @@
+"""What a program loads before its forkserver starts, before its first result, and after it."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from collector.store.rundir.locks import loading
+
+AHEAD_OF_THE_SERVER = """
+import sys
+from collector import Collector
+from collector.process.start import forkserver
+begin = forkserver._begin
+def watched(*told):
+    print(*{"collector.executor.cpus", "pathlib", "subprocess"} & set(sys.modules))
+    return begin(*told)
+forkserver._begin = watched
+with Collector() as pool:
+    assert pool.submit(abs, -1).result() == 1
+assert "collector.executor.cpus" in sys.modules
+"""
+
+FIRST_RESULT = """
+import sys
+from collector import Collector
+late = {"collector.executor.collecting", "collector.progress.batch", "collector.progress.terminal"}
+with Collector(1) as pool:
+    assert pool.submit(abs, -1).result() == 1
+    print(*late & set(sys.modules))
+    assert [job.result() for job in pool.collect(abs, [-2])] == [2]
+    print(*sorted(late & set(sys.modules)))
+"""
+
+SHOWN = """
+import sys
+from collector import Collector
+class Sink:
+    def update(self, event): pass
+    def close(self): pass
+for progress in (False, None, True, Sink()):
+    with Collector(1, progress=progress):
+        print("collector.progress.batch" in sys.modules)
+"""
+
+FLAGS = """
+import subprocess
+from collector.process.start import bootstrap
+assert bootstrap._flags() == subprocess._args_from_interpreter_flags()
+print(bootstrap._has_options())
+"""
+
+
+def said(source: str, *options: str) -> list[str]:
+    """Run a program; return the lines that it prints."""
+    command = [sys.executable, *options, "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_the_server_starts_before_what_it_does_not_need_is_loaded() -> None:
+    assert said(AHEAD_OF_THE_SERVER) == [""]
+
+
+def test_a_first_result_needs_neither_collect_nor_bars() -> None:
+    needed = "collector.executor.collecting collector.progress.batch"
+    assert said(FIRST_RESULT) == ["", needed]
+
+
+def test_what_a_submit_shows_is_loaded_before_it() -> None:
+    """A signal handler that submits finds it whole, also while the first submit is at it."""
+    assert said(SHOWN) == ["False", "False", "True", "True"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-B",),
+        ("-O",),
+        ("-OO",),
+        ("-b",),
+        ("-bb",),
+        ("-q",),
+        ("-d",),
+        ("-E",),
+        ("-s",),
+        ("-P",),
+        ("-W", "error"),
+        ("-X", "dev"),
+        ("-X", "faulthandler"),
+        ("-X", "utf8"),
+    ],
+    ids=" ".join,
+)
+def test_a_server_has_the_options_of_the_program(options: tuple[str, ...]) -> None:
+    assert said(FLAGS, *options) == ["True"]
+
+
+@pytest.mark.parametrize(
+    "variable", ["PYTHONHASHSEED=0", "PYTHONUTF8=1", "PYTHONINTMAXSTRDIGITS=0"]
+)
+def test_a_variable_is_no_option(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONDONTWRITEBYTECODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(*variable.split("="))
+    assert said(FLAGS) == ["False"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_looked_for_again_after_a_late_import(enabled: bool) -> None:
+    if not enabled:
+        gc.disable()
+    try:
+        with loading(f"nothing {enabled}"):
+            assert not gc.isenabled()
+        assert gc.isenabled() is enabled
+        with pytest.raises(ImportError), loading(f"no module {enabled}"):
+            raise ImportError
+        assert gc.isenabled() is enabled
+        with loading(f"nothing {enabled}"):  # it is loaded
+            assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
