@@ -15,8 +15,8 @@ from bench.target import Resident
 from collector import settings
 from collector.process.queue.file_end import FileEnd
 from collector.process.queue.held import Held
-from collector.process.sink import main as sink
-from collector.process.worker import main as worker
+from collector.process.sink import begin as sink
+from collector.process.worker import begin as worker
 from collector.store.output.chunk import Buffer
 from collector.store.output.spill_file import SpillFile
 from collector.wire.credits import Grant

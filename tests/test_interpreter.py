@@ -446,7 +446,7 @@ def prepare(self):
     start(self)
 ForkServer.prepare = prepare
 heavy = {"collector.store.rundir.root", "collector.process.pool.pool"}
-heavy |= {"collector.process.sink.main", "dataclasses"}
+heavy |= {"collector.process.pool.supervisor", "dataclasses"}
 with Collector(1) as pool:
     pool.submit(abs, -1).result()
 assert heavy <= set(sys.modules)

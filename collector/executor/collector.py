@@ -239,7 +239,8 @@ class Collector(Executor):
             whole("buffersize", buffersize, least=1)
         deadline = None if timeout is None else time.monotonic() + seconds("timeout", timeout)
         groups = _batched(zip(*iterables, strict=False), chunksize)
-        from collector.process.worker.main import run_group  # noqa: PLC0415 - is loaded by now
+        with loading("collector.process.worker.main"):
+            from collector.process.worker.main import run_group  # noqa: PLC0415 - 5 ms
 
         call = functools.partial(run_group, fn)
         from collector.process.pickling.calls import call_name  # noqa: PLC0415 - is loaded by now

@@ -12,7 +12,7 @@ import pytest
 
 from collector import BrokenCollectorError, Collector, Job, WorkerCrashError, settings
 from collector.process.start.launcher import Child, Role
-from collector.process.worker.main import main as worker_main
+from collector.process.worker.begin import main as worker_main
 from tests.support.inside import is_broken, launcher, worker_pids
 from tests.support.jobs import exit_now, square
 from tests.support.leaks import wait_until

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from collector import settings
 from collector.process.queue.channel import Channel
 from collector.process.queue.chunk_queue import make_queue
-from collector.process.sink.main import Sink, SinkArguments
+from collector.process.sink.begin import SinkArguments
+from collector.process.sink.main import Sink
 from collector.store.rundir.directory import RunDirectory
 from collector.wire import messages
 from collector.wire.frames import START, FrameEncoder, Kind, Stream

@@ -22,13 +22,13 @@ from collector.process.pool.whereabouts import place_of
 from collector.process.queue.channel import Channel
 from collector.process.queue.chunk_queue import make_queue
 from collector.process.queue.shared_slots import WITHOUT_SLOTS, group_of, last_begun, loaded_s
-from collector.process.sink import main as sink_role
+from collector.process.sink import begin as sink_role
 from collector.process.start import lineage
 from collector.process.start.forkserver import ForkServer
 from collector.process.start.former import collect_former
 from collector.process.start.inheritance import Inheritance
 from collector.process.start.launcher import Child, Launcher, Life
-from collector.process.worker import main as worker_role
+from collector.process.worker import begin as worker_role
 from collector.store.rundir.current_directory import CurrentDirectory
 from collector.wire import messages
 

@@ -16,7 +16,6 @@ Invariants: I1  a frame is taken only by the job that its own queue has open: st
 import contextlib
 import errno
 import os
-import pickle
 import select
 import selectors
 import signal
@@ -24,7 +23,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, final
+from typing import final
 
 from collector import settings
 from collector.errors import ProtocolError, SpillError
@@ -34,6 +33,7 @@ from collector.process.queue.channel import Channel
 from collector.process.queue.poller import Poller
 from collector.process.queue.reader import QueueReader
 from collector.process.queue.shared_slots import WITHOUT_SLOTS
+from collector.process.sink.begin import SinkArguments
 from collector.process.sink.open_job import JobState, OpenJob
 from collector.process.sink.run_directory import SinkDirectory, join_if_there
 from collector.process.sink.source import Source
@@ -62,25 +62,12 @@ _DIED_KEPT = 64
 """So many of the workers that died last are remembered."""
 
 
-class SinkArguments(NamedTuple):
-    """What the sink is told when it starts."""
-
-    run_directory: str
-    run_identity: str
-    temp_file_base_name: str
-    memory_budget: int
-    elsewhere_bytes: int
-    farewell: messages.Farewell
-    entry: str = ""
-    """What names the run directory in the default root, to be removed with it; or nothing."""
-
-
-def main(descriptors: Sequence[int], arguments: bytes) -> None:
+def run(descriptors: Sequence[int], told: SinkArguments) -> None:
     """Collect until the parent says stop, or is gone.
 
     Args:
         descriptors: The socket to the parent, and the parent's life.
-        arguments: A pickled `SinkArguments`.
+        told: What it is told.
     """
     stand_apart()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -89,7 +76,6 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     _take_all_descriptors()
     for fd in descriptors:
         os.set_inheritable(fd, False)
-    told: SinkArguments = pickle.loads(arguments)
     control = Channel(socket.socket(fileno=descriptors[0]), takes_descriptors=True)
     directory = join_if_there(told.run_directory, told.run_identity)
     with contextlib.closing(control):

@@ -7,14 +7,16 @@ Runs in:    the parent.
 Owns:       nothing.
 """
 
+from importlib import import_module
 from typing import Final
 
 from collector.process.start.forkserver import ForkServer
 from collector.process.start.former import collect_former
 from collector.process.start.launcher import Launcher, has_pidfds
+from collector.store.rundir.locks import loading
 
-_SINK: Final = "collector.process.sink.main"
-_WORKER: Final = "collector.process.worker.main"
+_ROLES: Final = ("collector.process.sink.main", "collector.process.worker.main")
+_SINK: Final = "collector.process.sink.begin"
 _PUMP: Final = "collector.integrations.ray.pump"
 
 
@@ -27,8 +29,12 @@ def launcher_for(method: str) -> Launcher:
     collect_former()
     if method == ForkServer.method:
         if has_pidfds():
-            return ForkServer(preload=(_SINK, _WORKER), spare=(_SINK, _PUMP))
+            return ForkServer(preload=_ROLES, spare=(_SINK, _PUMP))
         method = "spawn"
     from collector.process.start.context import DirectLauncher  # noqa: PLC0415 - multiprocess: 60 ms
 
+    if method == "fork":
+        for module in _ROLES:  # a child would have to load them, of which threads may be at it here
+            with loading(module):
+                import_module(module)
     return DirectLauncher(method)

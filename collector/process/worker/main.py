@@ -16,7 +16,6 @@ import errno
 import logging
 import multiprocessing.process  # noqa: F401 - 2 ms; `logging` asks it for processName if it is there
 import os
-import pickle
 import select
 import signal
 import sys
@@ -25,7 +24,7 @@ import traceback
 from array import array
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from collector.errors import RetryLater
 from collector.process import log_records
@@ -37,7 +36,8 @@ from collector.process.queue.held import Held
 from collector.process.scheduler.retries import kind_name
 from collector.process.start import inheritance
 from collector.process.start.child import stand_apart
-from collector.process.start.lineage import Ancestor, Lineage
+from collector.process.start.lineage import Lineage
+from collector.process.worker.begin import WorkerArguments
 from collector.process.worker.current_job import CurrentJob
 from collector.process.worker.inbox import Inbox
 from collector.process.worker.run_directory import WorkerDirectory
@@ -45,7 +45,7 @@ from collector.process.worker.running import current_job, running
 from collector.wire import remarks
 from collector.wire.capture import Capture
 from collector.wire.frames import START, Kind
-from collector.wire.messages import LoadPart, RunDirectoryAt, RunJob
+from collector.wire.messages import RunDirectoryAt, RunJob
 from collector.wire.outcome import Outcome
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -54,36 +54,15 @@ _MOST_BASES: Final = 30
 _ASYNC: Final = (CoroutineType, AsyncGeneratorType)
 
 
-class WorkerArguments(NamedTuple):
-    """What a worker is told when it starts."""
-
-    run_directory: RunDirectoryAt
-    scratch_prefix: str
-    number: int
-    parent_pid: int
-    ancestors: list[Ancestor]
-    trackers: list[str]
-    queue_descriptors: int
-    initializer: bytes
-    parts: list[LoadPart]
-    """What the initializer needs of the script."""
-    log_levels: dict[str, int]
-    dies_with_its_parent: bool
-    """True where a long-lived thread of the parent itself starts workers."""
-    forked: bool
-    """From the parent itself."""
-
-
-def main(descriptors: Sequence[int], arguments: bytes) -> None:
+def run(descriptors: Sequence[int], told: WorkerArguments) -> None:
     """Run jobs until the job pipe ends.
 
     Args:
         descriptors: The job pipe, the parent's life, the recall pipe, the ends of the queue's
             writer, the resource trackers, and what comes along with the initializer.
-        arguments: A pickled `WorkerArguments`.
+        told: What it is told.
     """
     stand_apart()
-    told: WorkerArguments = pickle.loads(arguments)
     for fd in descriptors:
         os.set_inheritable(fd, False)
     jobs, parent, recall = map(Held, descriptors[:3])
