@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from collector import Collector, Job, SpillError, current_job
+from collector import Collector, Job, SpillError, current_job, settings
 from collector.process.worker import capture
 from collector.store.rundir.directory import process_run_directory
 from tests.support.disks import fill, small_disk
@@ -277,6 +277,59 @@ def test_it_holds_where_no_room_can_be_reserved(method: str, error: int | None, 
         job = collector.submit(says, "the next")
         assert (job.exception(), job.log().text()) == (None, "the next\n")
         collector.with_options(capture=False).submit(was_asked).result()
+
+
+@each_method
+def test_it_holds_where_there_was_much_room_when_the_job_began(method: str, disk: Path) -> None:
+    """Then nothing is reserved for the log, and the page that is tried is one of another file."""
+    with Collector(1, method, capture=True, temp_root=disk / "c", progress=False) as collector:
+        collector.with_options(capture=False).submit(finds_much_room).result()
+        ballast = fill(disk, spare_bytes=100 * KIB)
+        for prints in IGNORED:
+            assert_tells_of_no_room(collector.submit(prints), disk)
+            job = collector.submit(says, "the next")
+            assert (job.exception(), job.log().text()) == (None, "the next\n")
+            job.log().close()
+        assert files(disk) == []
+        ballast.unlink()
+        fill(disk, spare_bytes=4 * KIB)
+        job = collector.submit(says, "a few words")
+        assert (job.exception(), job.log().text()) == (None, "a few words\n")
+        job.log().close()
+        assert_tells_of_no_room(collector.submit(writes_once), disk)
+        silent = collector.submit(nothing)
+        assert (silent.exception(), silent.log().size, silent.log().complete) == (None, 0, True)
+
+
+@each_method
+def test_a_first_byte_that_was_refused_is_told_also_where_nothing_was_reserved(
+    method: str, disk: Path
+) -> None:
+    with Collector(1, method, capture=True, temp_root=disk / "c", progress=False) as collector:
+        collector.with_options(capture=False).submit(finds_much_room).result()
+        fill(disk)
+        assert_tells_of_no_room(collector.submit(writes_and_does_not_look), disk)
+        assert files(disk) == []
+
+
+def finds_much_room() -> None:
+    vars(settings)["LOG_ROOM_BYTES"] = 0
+
+
+def test_a_log_on_a_roomy_disk_has_nothing_reserved_and_leaves_no_other_file(
+    tmp_path: Path,
+) -> None:
+    status = os.statvfs(tmp_path)
+    if status.f_bavail * status.f_frsize < 2 * settings.LOG_ROOM_BYTES:
+        pytest.skip("there is little room on this disk")
+    with Collector(1, capture=True, temp_root=tmp_path, progress=False) as collector:
+        assert collector.submit(blocks_of_its_log).result() == 0
+        assert list(tmp_path.glob("run-*/*.spill")) == []
+    process_run_directory(tmp_path).dispose()
+
+
+def blocks_of_its_log() -> int:
+    return os.fstat(1).st_blocks
 
 
 def reserves_nothing(error: int | None) -> None:

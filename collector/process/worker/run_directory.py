@@ -49,14 +49,26 @@ class WorkerDirectory:
         try:
             yield path, fd
         finally:
-            close_private(fd)
+            close_private(fd, locked=False)
 
     def is_at(self, path: str) -> bool:
         """Tell whether the run directory of that path is still the one to make files in."""
         fd = self._open() if path == self._at.path else None
         if fd is not None:
-            close_private(fd)
+            close_private(fd, locked=False)
         return fd is not None
+
+    def unnamed_file(self, beside: str) -> int | None:
+        """Open a new file without a name in the directory of that file; None where none can be."""
+        with contextlib.suppress(OSError, AttributeError):
+            fd = self._open() if os.path.dirname(beside) == self._at.path else None
+            if fd is not None:
+                flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+                try:
+                    return os.open(".", flags, 0o600, dir_fd=fd)
+                finally:
+                    close_private(fd, locked=False)
+        return None
 
     def remove_file(self, path: str) -> None:
         """Remove a file of the run directory, if that is still in place; never raises."""
@@ -67,7 +79,7 @@ class WorkerDirectory:
                 try:
                     os.unlink(name, dir_fd=fd)
                 finally:
-                    close_private(fd)
+                    close_private(fd, locked=False)
 
     def _find(self) -> tuple[str, int]:
         with self._lock:
@@ -98,5 +110,5 @@ class WorkerDirectory:
         usable = status.st_mode & stat.S_IRWXU == stat.S_IRWXU
         if usable and f"{status.st_dev}:{status.st_ino}" == self._at.identity:
             return fd
-        close_private(fd)
+        close_private(fd, locked=False)
         return None
