@@ -10,6 +10,7 @@ Invariants: I1  whoever asks can hold up nothing: no act on a connection waits, 
 """
 
 import contextlib
+import itertools
 import os
 import socket
 import threading
@@ -66,7 +67,8 @@ class _Connection:
         self.follower: Follower | None = None
         self.asked = False
         self.since_s = time.monotonic()
-        """Since when we wait for it: for its question, or for it to read the answer."""
+        """Since when we wait for it: for its question, or for it to read the answer. Only
+        `Answering._waits` changes it."""
 
     @property
     def owes(self) -> bool:
@@ -93,7 +95,8 @@ class Answering:
         self._mailbox: Mailbox[Callable[[], object]] | None = None
         self._thread: threading.Thread | None = None
         self._watch: Poller | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: dict[_Connection, None] = {}
+        """In the order of `since_s`: those that we have waited for longest come first."""
         self._acts = 0
         self._stopping = False
 
@@ -212,9 +215,9 @@ class Answering:
             if connection.follower is not None:
                 self._tell_news(connection, connection.follower)
         late_s = time.monotonic() - settings.ASKING_DEADLINE_S
-        for connection in list(self._connections):
-            if connection.owes and connection.since_s <= late_s:
-                self._drop(connection)
+        late = itertools.takewhile(lambda c: c.since_s <= late_s, self._connections)
+        for connection in [c for c in late if c.owes]:
+            self._drop(connection)
         self._rest()
 
     def _rest(self) -> None:
@@ -222,10 +225,17 @@ class Answering:
             time.sleep(settings.ASKING_PAUSE_S)
 
     def _pause_s(self) -> float | None:
-        owing = [c.since_s for c in self._connections if c.owes]
-        if not owing:
+        since_s = next((c.since_s for c in self._connections if c.owes), None)
+        if since_s is None:
             return None
-        return max(0.0, min(owing) + settings.ASKING_DEADLINE_S - time.monotonic())
+        return max(0.0, since_s + settings.ASKING_DEADLINE_S - time.monotonic())
+
+    def _waits(self, connection: _Connection) -> None:
+        """From now on we wait for it."""
+        connection.since_s = time.monotonic()
+        if connection in self._connections:  # not for one that was dropped
+            del self._connections[connection]
+            self._connections[connection] = None
 
     def _listen_inside(self) -> None:
         if self._place.socket is not None and self._watch is not None:
@@ -251,15 +261,15 @@ class Answering:
             self._acts += 1
             self._make_room(settings.ASKING_LIMIT - 1)
             connection = _Connection(end)
-            self._connections.add(connection)
+            self._connections[connection] = None
             self._hear(connection)
 
     def _make_room(self, most: int) -> None:
         """Let go of the one that has said nothing for longest, if there are more than so many."""
         if len(self._connections) > most:
-            silent = [c for c in self._connections if c.follower is None]
-            if silent:
-                self._drop(min(silent, key=lambda c: c.since_s))
+            silent = next((c for c in self._connections if c.follower is None), None)
+            if silent is not None:
+                self._drop(silent)
 
     def _hear(self, connection: _Connection) -> None:
         try:
@@ -279,7 +289,7 @@ class Answering:
             return
         self._acts += 1
         connection.asked = True
-        connection.since_s = time.monotonic()
+        self._waits(connection)
         try:
             if not newline or len(line) >= QUESTION_BYTES:
                 raise QuestionError(f"a question is one line of at most {QUESTION_BYTES} bytes")  # noqa: TRY301
@@ -352,7 +362,7 @@ class Answering:
             self._drop(connection)
             return
         if not connection.answer:
-            connection.since_s = time.monotonic()
+            self._waits(connection)
         connection.answer += follower.news
         follower.news.clear()
         self._send(connection)
@@ -371,7 +381,7 @@ class Answering:
             except OSError:  # whoever asked has gone
                 self._drop(connection)
                 return
-            connection.since_s = time.monotonic()
+            self._waits(connection)
             if fd is not None:
                 os.close(fd)
             connection.answer[0] = line[sent:], None
@@ -402,7 +412,7 @@ class Answering:
     def _drop(self, connection: _Connection) -> None:
         if connection not in self._connections:
             return
-        self._connections.discard(connection)
+        del self._connections[connection]
         if self._watch is not None:
             with contextlib.suppress(ValueError):
                 self._watch.forget(connection.end.fileno())
