@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         _take_standard_numbers()
+        gc.disable()  # modules that load leave hardly any garbage
         atexit.register(gc.freeze)  # the process ends: 15 ms of looking for garbage less
     words = list(sys.argv[1:] if argv is None else argv)
     asked = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with printing():  # the help, say: whose reader may have gone
             pass
         raise
-    command: Callable[[argparse.Namespace], int] = arguments.command
+    command = _loaded(arguments, alone=argv is None)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -58,6 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _loaded(arguments: argparse.Namespace, *, alone: bool) -> Callable[[argparse.Namespace], int]:
+    """Load what a command needs before garbage is looked for, if it says that; return it.
+
+    Args:
+        arguments: What was asked for.
+        alone: Whether this process does nothing else.
+    """
+    if "modules" in arguments:
+        arguments.modules()
+    if alone:
+        gc.freeze()  # nor are they garbage later, here or in a process that is forked
+        gc.enable()
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    return command
 
 
 def _take_standard_numbers() -> None:

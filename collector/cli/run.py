@@ -53,7 +53,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run, modules=_load)
     _add_inputs(parser.add_argument_group("inputs"))
     _add_running(parser.add_argument_group("running"))
     _add_output(parser.add_argument_group("what is printed"))
@@ -346,6 +346,11 @@ def _add_keeping(group: argparse._ArgumentGroup) -> None:
     add("--joblog", type=_read_by(_name), metavar="FILE", help="write GNU parallel's log of jobs")
 
 
+def _load() -> None:
+    """Load what a run needs, before garbage is looked for."""
+    import collector.batch.command.batch_run  # noqa: PLC0415, F401 - `gc` needs none of it
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from collector.batch.command.batch_run import run_batch  # noqa: PLC0415 - `gc` needs none of it
     from collector.batch.command.request import RequestError  # noqa: PLC0415 - nor of this
@@ -364,7 +369,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
     from collector.batch.command.request import Request  # noqa: PLC0415 - as above
 
     given = dict(vars(arguments))
-    del given["command"]
+    del given["command"], given["modules"]
     for option in _REFUSED:
         given.pop(option.lstrip("-").replace("-", "_"), None)
     return Request(**given)

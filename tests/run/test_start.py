@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 
 def test_a_command_loads_its_own_module_and_a_wrong_one_names_all() -> None:
@@ -16,3 +17,22 @@ def test_a_command_loads_its_own_module_and_a_wrong_one_names_all() -> None:
     words = [sys.executable, "-m", "collector", "runs"]
     said = subprocess.run(words, capture_output=True, check=False).stderr
     assert b"'run', 'status', 'cat'" in said
+
+
+def test_garbage_is_looked_for_again_before_anything_runs(tmp_path: Path) -> None:
+    """Neither while the program loads nor where its modules lie, but in a worker that it forks."""
+    (tmp_path / "jobs.py").write_text(
+        "import gc\ndef looks(_):\n    print(gc.isenabled(), gc.get_freeze_count() > 10_000)\n"
+    )
+    words = [sys.executable, "-m", "collector", "run", "--python", "jobs:looks", ":::", "a"]
+    ended = subprocess.run(words, capture_output=True, check=True, cwd=tmp_path)
+    assert ended.stdout == b"True True\n"
+
+
+def test_a_program_that_calls_it_goes_on_to_look_for_garbage_as_it_did() -> None:
+    program = (
+        "import gc; from collector.cli.program import main; main(['run', 'true', ':::']);"
+        "print(gc.isenabled(), gc.get_freeze_count())"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ended.stdout == b"True 0\n"
