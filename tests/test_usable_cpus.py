@@ -159,7 +159,7 @@ def test_a_number_that_python_was_told_is_the_one(tmp_path: Path) -> None:
 
 
 def test_a_collector_starts_no_more_workers_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.executor.collector.usable_cpus", lambda: 2)
+    monkeypatch.setattr("collector.executor.core.usable_cpus", lambda: 2)
     with Collector() as collector:
         pids = {job.result() for job in [collector.submit(slow_pid) for _ in range(6)]}
     assert len(pids) <= 2

@@ -239,8 +239,7 @@ class Collector(Executor):
             whole("buffersize", buffersize, least=1)
         deadline = None if timeout is None else time.monotonic() + seconds("timeout", timeout)
         groups = _batched(zip(*iterables, strict=False), chunksize)
-        with loading("collector.process.worker.main"):
-            from collector.process.worker.main import run_group  # noqa: PLC0415 - 5 ms
+        from collector.process.worker.begin import run_group  # noqa: PLC0415 - is loaded by now
 
         call = functools.partial(run_group, fn)
         from collector.process.pickling.calls import call_name  # noqa: PLC0415 - is loaded by now
@@ -336,8 +335,7 @@ class Collector(Executor):
         keeping = BatchOptions(batch, key, save, resume, durable, keep_failed, shard).checked()
         if halt is not None:
             text("halt", halt)
-        with loading("collector.executor.collecting"):
-            from collector.executor import collecting  # noqa: PLC0415 - 3 ms, not before the server
+        from collector.executor import collecting  # noqa: PLC0415 - is loaded by now
 
         parts = 1 if keeping.shard is None else keeping.shard[1]
         stopping = collecting.stopping(halt, budget, total, parts)

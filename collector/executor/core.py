@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self,
 
 from collector import interpreter
 from collector.crash_errors import BrokenCollectorError
+from collector.executor import collecting  # noqa: F401 - a signal handler's `collect` finds it whole
 from collector.executor.cpus import usable_cpus
 from collector.executor.job import Job
 from collector.executor.options import Options, PoolOptions

@@ -2,15 +2,16 @@
 
 The parent has this alone, as of the sink (`collector/process/sink/begin.py`).
 
-Runs in:    `main` in the worker.
+Runs in:    `main` and `run_group` in the worker.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from collector.process.start.lineage import Ancestor
+from collector.process.worker.running import current_job
 from collector.wire.messages import LoadPart, RunDirectoryAt
 
 MODULE = "collector.process.worker.main"
@@ -46,3 +47,9 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
         arguments: A pickled `WorkerArguments`.
     """
     import_module(MODULE).run(descriptors, pickle.loads(arguments))
+
+
+def run_group(fn: Callable[..., Any], group: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Make several calls in one job, for `map`; returns their values."""
+    current, finish = current_job(), import_module(MODULE).finish
+    return [finish(fn(*args), current) for args in group]

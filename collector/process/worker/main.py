@@ -22,7 +22,7 @@ import sys
 import threading
 import traceback
 from array import array
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, NoReturn
 
@@ -41,7 +41,7 @@ from collector.process.worker.begin import WorkerArguments
 from collector.process.worker.current_job import CurrentJob
 from collector.process.worker.inbox import Inbox
 from collector.process.worker.run_directory import WorkerDirectory
-from collector.process.worker.running import current_job, running
+from collector.process.worker.running import running
 from collector.wire import remarks
 from collector.wire.capture import Capture
 from collector.wire.frames import START, Kind
@@ -260,12 +260,6 @@ def _call(job: RunJob, script: Arrivals, current: CurrentJob, writer: QueueWrite
     if running.job is not current:
         _leave_if_forked(current)
     return value
-
-
-def run_group(fn: Callable[..., Any], group: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Make several calls in one job, for `map`; returns their values."""
-    current = current_job()
-    return [finish(fn(*args), current) for args in group]
 
 
 def finish(value: Any, current: CurrentJob) -> Any:
