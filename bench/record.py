@@ -69,8 +69,8 @@ def readme() -> str:
 def _on(facts: Mapping[str, str]) -> str:
     known = ", ".join(facts[key] for key in ("processor", "memory", "system", "file system"))
     return (
-        f"Medians of one interleaved run on {known}, {facts['python']} "
-        f"(load {facts['load before']} before it)."
+        f"Medians on {known}, {facts['python']}; the contenders of a row took turns. Rows are of "
+        "several days, on some of which this shared machine was half as fast: compare within a row."
     )
 
 
