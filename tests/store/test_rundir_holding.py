@@ -12,6 +12,7 @@ import filelock
 import pytest
 
 from collector.errors import RunDirectoryError
+from collector.store.rundir import locks
 from collector.store.rundir.cleanup import clean_up
 from collector.store.rundir.directory import RunDirectory, process_run_directory
 from collector.store.rundir.reclaim import reclaim
@@ -393,3 +394,20 @@ kill_me()
             os.kill(copy, signal.SIGKILL)
             assert wait_until(lambda: not is_running(copy))
             assert len(reclaim([new_root]).reclaimed) == 1
+
+
+def test_a_descriptor_that_another_thread_closes_meanwhile_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = locks.open_private(os.fspath(tmp_path))
+    look = os.fstat
+
+    def closed_meanwhile(number: int) -> os.stat_result:
+        monkeypatch.undo()
+        status = look(number)
+        locks.close_private(number, locked=False)
+        return status
+
+    monkeypatch.setattr(os, "fstat", closed_meanwhile)
+    assert not locks.is_ours(fd)
+    assert os.fstat is look

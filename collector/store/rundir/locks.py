@@ -262,7 +262,7 @@ def is_ours(fd: int) -> bool:
     if fd not in _held:
         return False
     try:
-        return _file_at(fd) == _held[fd]
+        return _file_at(fd) == _held.get(fd)  # gone, if another thread has closed it meanwhile
     except OSError as error:
         return error.errno != errno.EBADF  # a disk that is lost tells nothing of it
 
