@@ -160,7 +160,8 @@ class Tally:
         """An attempt is over."""
         self.gone(ended.job)
         self.bytes_total += ended.size_bytes
-        self.meters.update(ended.meters)
+        if ended.meters:
+            self.meters.update(ended.meters)
         if ended.again:
             self.retried += 1
             return

@@ -111,10 +111,10 @@ class Command:
     finder: Finder
     shown: Callable[[Inputs], str]
 
-    def label(self, inputs: Inputs) -> str:
-        """Say a job in a few words: by its command if that is short, else by its inputs."""
+    def label(self, inputs: Inputs, shown: str) -> str:
+        """Say a job in a few words: by its command, as shown, if that is short, or its inputs."""
         if len(self.name) <= _SHORT_CHARS and self.name.isprintable():
-            return self.shown(inputs)
+            return shown
         return " ".join(inputs.values)
 
 

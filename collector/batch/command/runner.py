@@ -100,7 +100,7 @@ class RunSettings(NamedTuple):
         timeout: Of each attempt.
         grace_s: Between SIGTERM and SIGKILL.
         shown: Says a command with its inputs.
-        label: Says a job in a few words, on the screen.
+        label: Says a job in a few words, on the screen; is given what `shown` says.
         ends_workers: Whether SIGTERM goes to the workers: where functions of Python run there.
     """
 
@@ -110,7 +110,7 @@ class RunSettings(NamedTuple):
     timeout: Share | None
     grace_s: float
     shown: Callable[[Inputs], str]
-    label: Callable[[Inputs], str]
+    label: Callable[[Inputs, str], str]
     ends_workers: bool
 
 
@@ -286,7 +286,7 @@ class Runner:
                 self._finisher.lost(self._seq)
                 continue
             self._count_of_jobs += 1
-            return _JobInputs(self._seq, row, name, self._settings.label(inputs), task)
+            return _JobInputs(self._seq, row, name, self._settings.label(inputs, name), task)
         if feeder.over and self._halting.total is None:
             self._halting.total = self._count_of_jobs
             self._show.expect(self._count_of_jobs)

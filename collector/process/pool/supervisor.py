@@ -65,6 +65,8 @@ class Supervisor:
         self._stopping = False
         self._awake_s = time.monotonic()
         self._start_again_s = math.inf
+        self._kill_by_s = math.inf
+        """When the first process is killed that does not go by itself, as of this round's begin."""
         self._mailbox: Mailbox[Note] = Mailbox()
         try:
             self._watch = Poller()
@@ -191,13 +193,17 @@ class Supervisor:
         if self._start_again_s <= now_s:
             self._start_again_s = math.inf
             self._do(self._scheduler.unhindered())
-        for process in self._processes():
-            process.kill_if_late(now_s)
+        if self._kill_by_s <= now_s:
+            for process in self._processes():
+                process.kill_if_late(now_s)
         self._flush()
 
     def _pause_s(self) -> float | None:
-        others = (process.kill_by_s for process in self._processes())
-        soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, *others)
+        kills_s = [worker.kill_by_s for worker in self._workers.values()]
+        self._kill_by_s = min(kills_s, default=math.inf)
+        if self._sink is not None:
+            self._kill_by_s = min(self._kill_by_s, self._sink.kill_by_s)
+        soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, self._kill_by_s)
         left_s = max(0.0, soonest - time.monotonic())
         return None if soonest == math.inf else min(left_s, 1.0)
 

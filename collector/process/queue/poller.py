@@ -23,19 +23,21 @@ class Poller:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self._keys: dict[int, selectors.SelectorKey] = {}
+        """What the selector knows, to be looked up in one step."""
 
     def expect(
         self, fd: int, handle: Handler, *, reading: bool = True, writing: bool = False
     ) -> None:
         """Have `handle` called whenever `fd` can be read, or written; with neither, forget it."""
         events = selectors.EVENT_READ * reading | selectors.EVENT_WRITE * writing
-        known = self._selector.get_map().get(fd)
+        known = self._keys.get(fd)
         if known is None and events:
-            self._selector.register(fd, events, handle)
+            self._keys[fd] = self._selector.register(fd, events, handle)
         elif known is not None and not events:
-            self._selector.unregister(fd)
+            self.forget(fd)
         elif known is not None and known.events != events:
-            self._selector.modify(fd, events, handle)
+            self._keys[fd] = self._selector.modify(fd, events, handle)
 
     def expect_room(self, fd: int, *, wanted: bool) -> None:
         """Wake up when something can be written, once; or not any more."""
@@ -43,7 +45,7 @@ class Poller:
 
     def forget(self, fd: int) -> None:
         """Wait for nothing of this descriptor, if anybody did: before it is closed."""
-        if fd in self._selector.get_map():
+        if self._keys.pop(fd, None) is not None:
             self._selector.unregister(fd)
 
     def ready(self, pause_s: float | None) -> Iterator[Handler]:
@@ -52,10 +54,11 @@ class Poller:
 
     def _handlers(self, keys: Sequence[selectors.SelectorKey]) -> Iterator[Handler]:
         for key in keys:
-            now = self._selector.get_map().get(key.fd)
+            now = self._keys.get(key.fd)
             if now is not None and now.data is key.data:
                 yield key.data
 
     def close(self) -> None:
         """Let go of the selector; in a forked child that changes nothing for the parent."""
+        self._keys.clear()
         self._selector.close()

@@ -98,11 +98,10 @@ class Scheduler:
 
     def next_deadline_s(self) -> float:
         """When something is due though nothing happens: a time-out, a recall, a kill, a gate."""
-        deadlines = [entry.deadline_s for entry in self._first()]
-        deadlines.extend(map(self._prefetch.recall_at_s, self._blocked()))
-        spared = (seat.spare_until_s for seat in self._seats.values())
-        deadlines.extend(until_s for until_s in spared if until_s is not None)
-        return min(self._waiting.next_s(), *deadlines, math.inf)
+        soonest_s = self._waiting.next_s()
+        for seat in self._seats.values():  # a plain loop: it runs twice in each round
+            soonest_s = min(soonest_s, seat.deadline_s, self._recall_at_s(seat))
+        return soonest_s
 
     def waits(self) -> list[Waits]:
         """Return what jobs wait for, beside workers; may be called in any thread."""
@@ -203,6 +202,10 @@ class Scheduler:
 
     def ticked(self, now_s: float) -> Iterator[Action]:
         """All news of a round has been told: do what is due, and send what makes no portion too."""
+        yield from self._due(now_s) if self.next_deadline_s() <= now_s else ()
+        yield from self._assign() if self._waiting.tick(now_s) or self._full else ()
+
+    def _due(self, now_s: float) -> Iterator[Action]:
         for entry in self._first():
             if entry.deadline_s <= now_s and not entry.loaded:
                 yield LookIfLoaded(entry)  # if it is late all the same, the next round ends it
@@ -212,12 +215,9 @@ class Scheduler:
         for seat in self._seats.values():
             if seat.spare_until_s is not None and seat.spare_until_s <= now_s:
                 yield self._kill(seat)
-        for seat in self._blocked():
-            if self._prefetch.recall_at_s(seat) <= now_s:
+            elif self._recall_at_s(seat) <= now_s:
                 seat.recalled = True
                 yield Recall(seat.worker)
-        due = self._waiting.tick(now_s)
-        yield from self._assign() if self._full or due else ()
 
     def remarked(self, ticket: int, remark: Remark) -> None:
         """A worker has said something of the attempt that it runs."""
@@ -236,10 +236,10 @@ class Scheduler:
         """Return the first job of each worker: no other one can be running."""
         return [seat.entries[0] for seat in self._seats.values() if seat.entries]
 
-    def _blocked(self) -> list[Seat]:
-        """Return workers with jobs behind a running one that others might run, or nobody wants."""
-        wanted = self.max_workers > 1 or self._unwanted
-        return [seat for seat in self._seats.values() if seat.blocked] if wanted else []
+    def _recall_at_s(self, seat: Seat) -> float:
+        """When jobs behind a running one are recalled that others might run, or nobody wants."""
+        recalls = seat.blocked and (self.max_workers > 1 or self._unwanted)
+        return self._prefetch.recall_at_s(seat) if recalls else math.inf
 
     def ended(self, ticket: int, end: End) -> Iterable[Action]:
         """An attempt is over, as the sink says."""
@@ -381,8 +381,7 @@ class Scheduler:
 
         Args:
             worker: Its number.
-            last_begun: Ticket of the last attempt that it had begun; None if that is not known:
-                any of its jobs may have.
+            last_begun: Ticket of the attempt that it began last; None if any may have begun.
             given_up: Whether its queue was given up.
             end: How the jobs end that may have run.
         """
@@ -466,8 +465,9 @@ class Scheduler:
 
     def _assign(self) -> list[Action]:
         """Give jobs to idle workers; start workers while more jobs wait than workers are coming."""
-        decided = [self._let_go(s) for s in self._seats.values() if s.idle and s.used_up]
         idle = [seat for seat in self._seats.values() if seat.idle]
+        if decided := [self._let_go(seat) for seat in idle if seat.used_up]:
+            idle = [seat for seat in idle if seat.idle]
         while idle and (entry := self._waiting.take_first(len(self._dispatched))) is not None:
             decided.append(self._dispatch(idle.pop(), entry))
         ready = self._waiting.ready

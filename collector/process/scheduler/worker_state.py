@@ -102,6 +102,15 @@ class Seat:
         return any(entry.sentence is None for entry in self.entries)
 
     @property
+    def deadline_s(self) -> float:
+        """When the job that runs has used up its time, or the jobs behind it had theirs to leave.
+
+        Never, as long as neither is to be ended.
+        """
+        soonest_s = self.entries[0].deadline_s if self.entries else math.inf
+        return soonest_s if self.spare_until_s is None else min(soonest_s, self.spare_until_s)
+
+    @property
     def blocked(self) -> bool:
         """Whether jobs wait here behind the running one, and nobody has asked for them."""
         return len(self.entries) > 1 and not self.recalled and not self.retired
