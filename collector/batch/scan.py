@@ -43,7 +43,7 @@ _TEXT = rb'"%b(?:\\(?:["\\/bfnrt]|u[0-9a-f]{4})%b)*+"' % (_PLAIN, _PLAIN)
 _PLACE = rb'(?:null|\{"pack":([1-9][0-9]{0,8}),"at":(%b),"bytes":(%b)\})' % (_WHOLE, _WHOLE)
 _METER = rb"%b:-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?" % _TEXT
 _METERS = rb"\{\}|\{%b(?:,%b)*\}" % (_METER, _METER)
-_TIME = rb"[0-9]{1,12}+\.[0-9]{1,6}+|[0-9]{1,12}"
+_TIME = rb"(?!0[0-9])[0-9]{1,12}+(?:\.[0-9]{1,%d}+)?"
 _SIMPLE: Final = re.compile(
     rb'\{"event":"ended","key":"([0-9a-f]{32})","attempt":([1-9][0-9]{0,8}),'
     rb'"status":"(done|error|crash|timeout|killed|oom)","seq":(%b),'
@@ -54,11 +54,23 @@ _SIMPLE: Final = re.compile(
     rb'"before":(?:null|\{"shard":"[A-Za-z0-9_.-]{1,64}","at":%b\}),'
     rb'"error":(?:null|\{"type":%b,"text":%b,"traceback":%b\}),'
     rb'"name":%b,"input":%b\}\n'
-    % (_WHOLE, _TIME, _TIME, _WHOLE, _WHOLE, _PLACE, _PLACE, _PLACE, _METERS, _WHOLE, *[_TEXT] * 5)
+    % (
+        _WHOLE,
+        _TIME % 6,
+        _TIME % 6,
+        _WHOLE,
+        _WHOLE,
+        _PLACE,
+        _PLACE,
+        _PLACE,
+        _METERS,
+        _WHOLE,
+        *[_TEXT] * 5,
+    )
 )
 _BEGUN: Final = re.compile(
     rb'\{"event":"started","key":"([0-9a-f]{32})","attempt":[1-9][0-9]{0,8},"seq":(%b),'
-    rb'"time":[0-9]{1,12}+(?:\.[0-9]{1,17}+)?,"name":%b,"input":%b\}\n' % (_WHOLE, _TEXT, _TEXT)
+    rb'"time":%b,"name":%b,"input":%b\}\n' % (_WHOLE, _TIME % 17, _TEXT, _TEXT)
 )
 
 

@@ -267,3 +267,17 @@ def test_what_a_job_has_counted_is_written_so_that_it_is_read() -> None:
     event = lines.decode(lines.encode(Ended("0" * 32, 1, "done", 0, 1.0, 2.0, meters=meters)))
     assert isinstance(event, Ended)
     assert event.meters == {"a": 1e100, "b": -1e100, "c": 5}
+
+
+@pytest.mark.parametrize("field", ["start", "end", "time"])
+def test_a_number_that_json_refuses_is_none_for_the_expressions_either(field: str) -> None:
+    """One bit makes a 0 of the 1 that times begin with: no reader would find the job's line."""
+    key = "0123456789abcdef" * 2
+    began, over = 1764488888.5, 1764488889.25
+    for event in (Ended(key, 1, "done", 3, began, over), lines.Started(key, 1, 3, began, "", "")):
+        line = lines.encode(event)
+        for zeros in (b"0", b"00"):
+            damaged = line.replace(b'"%b":1' % field.encode(), b'"%b":%b' % (field.encode(), zeros))
+            bad = damaged != line
+            assert taken_in(damaged)[0]["bad"] == bad
+            assert len(taken_in(damaged)[1]) == (not bad)
