@@ -130,6 +130,7 @@ class Scan:
         self._sizes: dict[bytes, int] = {}
         self._began_us = 0
         """When the run began that wrote the lines, or one before it, should the clock say less."""
+        self._torn = False
         self._shard, self._name = 0, ""
         self._stored: Stored
 
@@ -149,9 +150,12 @@ class Scan:
         self._sizes.clear()
         self._shard, self._name, self._stored = number, name, stored
         self._began_us = 0
+        self._torn = False
         at, lines_left = 0, iter(journal)
         while chunk := list(itertools.islice(lines_left, _CHUNK)):
             at = self._read(chunk, [_SIMPLE.fullmatch(line) for line in chunk], at)
+            if self._torn:
+                break
         return at
 
     def _read(self, chunk: list[bytes], found: list["re.Match[bytes] | None"], at: int) -> int:
@@ -162,9 +166,13 @@ class Scan:
             for first in range(0, len(chunk), _PART):
                 part = slice(first, first + _PART)
                 at = self._read(chunk[part], found[part], at)
+                if self._torn:
+                    break
             return at
         for line, match in zip(chunk, found, strict=True):
-            if not line.endswith(b"\n"):  # it is the last one
+            if not line.endswith(b"\n"):
+                # Behind it may be what another process has just written: first of all its rest.
+                self._torn = True
                 self._bad(self._name, at, "the line is torn")
                 return at
             self._one(line, match, Line(self._shard, at))

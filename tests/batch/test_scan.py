@@ -281,3 +281,32 @@ def test_a_number_that_json_refuses_is_none_for_the_expressions_either(field: st
             bad = damaged != line
             assert taken_in(damaged)[0]["bad"] == bad
             assert len(taken_in(damaged)[1]) == (not bad)
+
+
+class Growing(io.RawIOBase):
+    """A journal whose last line is on its way: behind the end of a part, for now, is the next."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._reads = [read for part in parts for read in (part, b"")]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._reads.pop(0) if self._reads else b""
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def test_behind_a_line_that_another_process_is_writing_nothing_is_read() -> None:
+    """Who reads just then may see a part of it, and right after that the rest, and more.
+
+    What comes then would be taken to stand elsewhere than it does.
+    """
+    encoded = [lines.encode(Ended(f"{n:032x}", 1, "done", n, 1.0, 2.0, 1)) for n in range(300)]
+    for whole in (0, 1, 200):
+        before, behind = b"".join(encoded[:whole]), b"".join(encoded[whole:])
+        journal = io.BufferedReader(Growing(before + behind[:9], behind[9:]), 1 << 20)
+        table, findings = Table(), Findings()
+        end = Scan(table, findings).read(0, "0", journal, EverythingIsThere())
+        assert (len(table), end, findings.bad) == (whole, len(before), 1)
