@@ -101,12 +101,18 @@ class Findings:
     """Shards whose last process has said that it left."""
     saving: dict[str, lines.Saving] = field(default_factory=dict)
     """Files of the user's that may have been written, and no line says so; by key."""
+    short_packs: dict[int, int] = field(default_factory=dict)
+    """The last pack of each shard that lacks bytes which some line promises."""
 
     @property
     def inputs(self) -> int | None:
         """How many inputs the run had that began last, if that is known."""
         last = dict(self.runs)  # of each shard: there the order is that of the lines, not of times
         return max(last.values(), key=lambda run: run.time).inputs if last else None
+
+    def short(self, shard: int, pack: int) -> None:
+        """A pack lacks bytes which a line promises, if only of an attempt that others followed."""
+        self.short_packs[shard] = max(pack, self.short_packs.get(shard, 0))
 
     def ended(self, key: str, attempt: int) -> None:
         """A line says how an attempt has ended: what it may have written is no question now."""
@@ -278,6 +284,8 @@ class Scan:
     def _has(self, pack: bytes, ends: int, stored: Stored) -> bool:
         """Look how long a pack is; tell whether that is enough."""
         size = self._sizes[pack] = stored.pack_size(int(pack), ends)
+        if ends > size:
+            self._findings.short(self._shard, int(pack))
         return ends <= size
 
     def _other(self, line: bytes, where: Line, name: str, stored: Stored) -> None:
@@ -314,6 +322,10 @@ class Scan:
                 pass  # of a later minor version
 
     def _ended(self, event: Ended, where: Line, stored: Stored) -> None:
+        lost = bool(missing_of(event, stored))
+        for place in (event.out, event.log, event.value) if lost else ():
+            if isinstance(place, Packed) and missing(place, stored):
+                self._findings.short(where.shard, place.pack)
         self._end(
             event.key,
             event.attempt,
@@ -323,7 +335,7 @@ class Scan:
             took_s=event.end - event.start,
             meters=event.meters,
             size=event.out.size if event.out else 0,
-            lost=bool(missing_of(event, stored)),
+            lost=lost,
         )
 
     def _end(  # noqa: PLR0913 - what counts of a line

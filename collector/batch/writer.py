@@ -333,10 +333,9 @@ class BatchWriter:
         if self.options.resume is Resume.NEVER and results:
             message = "it has results already: take another directory, or another resume"
             raise BatchError(errno.EEXIST, message, path)
-        packs = self._shard.packs()
-        pack = max(packs, default=1)
-        if findings.bad or history.table.lost():
-            pack = max(packs, default=0) + 1
+        # In a pack that is gone, or was cut, others' bytes would stand where lines promise theirs.
+        pack = findings.short_packs.get(self._number, 0) + 1
+        pack = max([pack, *self._shard.packs()]) + bool(findings.bad)
         end = history.ends[self._shard.name]
         keeper = self._keeper = Keeper(self._shard, end, pack, durable=self.options.durable)
         try:

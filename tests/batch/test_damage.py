@@ -12,7 +12,8 @@ import pytest
 
 from collector import Batch, BatchError, OutputLostError, SpillError
 from collector.batch import directory, keeping, remarks, shard
-from tests.support.batchdir import ended, journal, output, run, writer
+from collector.batch.writer import Options
+from tests.support.batchdir import ended, failed, journal, output, run, writer
 from tests.support.faultyos import FaultyOs
 
 INPUTS = ["a", "b", "c"]
@@ -327,15 +328,49 @@ def test_a_batch_that_is_moved_while_it_runs_promises_nothing_that_is_not_there(
     assert run(moved, INPUTS) == ["b"]
 
 
-def test_bytes_of_others_never_stand_in_for_those_of_a_pack_that_was_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("break_pack", [cut_pack, remove_pack])
+def test_bytes_of_others_never_stand_in_for_those_of_a_pack_that_was_cut(
+    tmp_path: Path, break_pack: Callable[[Path], object]
+) -> None:
     path = made(tmp_path / "b")
-    cut_pack(path)
+    break_pack(path)
     run(path, ["x", "y", "z", *(f"more {n}" for n in range(50))])  # not those that were lost
     with Batch.open(path) as batch:
         lost = [r for r in batch if r.status == "waiting"]
         assert sorted(r.input for r in lost) == INPUTS
         assert all(r.output().read() == output(r.input) for r in batch if r.status == "done")
     assert run(path, INPUTS, sizes=LARGE) == INPUTS
+
+
+@pytest.mark.parametrize("size", [0, None], ids=["cut", "gone"])
+def test_bytes_of_others_never_stand_in_for_those_of_the_last_pack(
+    tmp_path: Path, size: int | None
+) -> None:
+    """Whatever a later line says of the job: one before it may be read too."""
+    keeping = Options(keep_failed=True)
+    path = tmp_path / "b"
+    with writer(path, options=keeping) as writing:
+        for text in "ab":
+            task = writing.task(text)
+            writing.store(task, failed(output(text)))
+            writing.store(task, failed(b"", "crash") if text == "a" else ended(b""))
+    (pack,) = path.glob("shard-0/pack-*")
+    if size is None:
+        pack.unlink()
+    else:
+        os.truncate(pack, size)
+    for text in "xyz":  # each in a run of its own
+        assert run(path, [text], options=keeping) == [text]
+    with Batch.open(path) as batch:
+        assert len(batch.verify()) == 2
+        assert {r.input: r.status for r in batch if r.input in "ab"} == {"a": "failed", "b": "done"}
+        for record in batch:
+            if record.input in "ab":
+                with pytest.raises(OutputLostError):
+                    record.attempts[0].output()
+            else:
+                assert record.output().read() == output(record.input)
+    assert len(list(path.glob("shard-0/pack-*"))) == 1 + (size is not None)
 
 
 def test_a_foreign_file_is_left_where_it_is(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def taken_in(*journal: bytes, stored: Stored | None = None) -> tuple[dict[str, A
         "runs": findings.runs,
         "left": findings.left,
         "saving": findings.saving,
+        "short": findings.short_packs,
     }
     return facts, rows
 
@@ -170,6 +171,8 @@ def test_a_line_among_many_whose_bytes_are_not_there_costs_no_other_one() -> Non
             assert [row[-1] for row in rows] == [number == odd for number in range(count)]
             assert [row[3] for row in rows] == list(range(count))
             assert (facts["bytes"], facts["seconds"], facts["bad"]) == (5 * (count - 1), count, 0)
+            slow = [with_the_key_first(lines.encode(event)) for event in events]
+            assert facts["short"] == taken_in(*slow)[0]["short"] == {0: 7}
 
 
 def test_a_pack_is_long_enough_to_the_byte_wherever_the_lines_stand() -> None:
