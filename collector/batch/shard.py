@@ -202,7 +202,9 @@ class Shard:
         data, name = b"", pack_name(place.pack)
         reason = f"{name} cannot be read to its end"
         try:
-            data = os.pread(self._open(name), place.size, place.at)
+            pack = self._open(name)
+            if place.at + place.size <= os.fstat(pack).st_size:  # else no room is made for it
+                data = os.pread(pack, place.size, place.at)
         except FileNotFoundError:
             pass
         except BatchError:

@@ -373,6 +373,23 @@ def test_bytes_of_others_never_stand_in_for_those_of_the_last_pack(
     assert len(list(path.glob("shard-0/pack-*"))) == 1 + (size is not None)
 
 
+@pytest.mark.parametrize(("what", "number"), [("bytes", 2**60), ("at", 2**62), ("bytes", 2**62)])
+def test_of_a_place_that_no_pack_has_not_even_room_is_made(
+    tmp_path: Path, what: str, number: int
+) -> None:
+    run(tmp_path / "b", ["a"])
+    lines = journal(tmp_path / "b").read_bytes().splitlines()
+    (line,) = (json.loads(line) for line in lines if b'"ended"' in line)
+    line["out"][what] = number
+    with journal(tmp_path / "b").open("ab") as file:
+        file.write(json.dumps(line).encode() + b"\n")
+    with Batch.open(tmp_path / "b") as batch:
+        (record,) = batch
+        assert record.status == "waiting"
+        with pytest.raises(OutputLostError, match=r"where .* were written"):
+            record.output()
+
+
 def test_a_foreign_file_is_left_where_it_is(tmp_path: Path) -> None:
     path = made(tmp_path / "b")
     foreign = [path / "mine", path / "shard-0" / "mine", path / "shard-0" / "files" / "mine"]
