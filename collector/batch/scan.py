@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast, final
+from typing import BinaryIO, Final, Protocol, cast, final
 
 from collector.batch import lines
 from collector.batch.lines import Ended, Packed, Place
@@ -28,8 +28,8 @@ from collector.batch.table import Line, Table
 BAD_LINES_TOLD: Final = 10
 """So many lines that cannot be read are described; the rest is counted."""
 
-_CHUNK: Final = 128
-"""So many lines are read at once, if they are as most are."""
+_CHUNK_BYTES: Final = 48 * 1024
+"""So many are read at once, 128 lines or so; a line may be as long as an input is."""
 
 _PART: Final = 16
 """So many of them are tried at once if not all are."""
@@ -140,13 +140,13 @@ class Scan:
         self._shard, self._name = 0, ""
         self._stored: Stored
 
-    def read(self, number: int, name: str, journal: Iterable[bytes], stored: Stored) -> int:
+    def read(self, number: int, name: str, journal: BinaryIO, stored: Stored) -> int:
         """Read a journal to its end, or to a line that is torn.
 
         Args:
             number: Of the shard, in the order of reading.
             name: Of the shard.
-            journal: Its lines, with their ends.
+            journal: From its beginning.
             stored: What lies beside it.
 
         Returns:
@@ -157,8 +157,8 @@ class Scan:
         self._shard, self._name, self._stored = number, name, stored
         self._began_us = 0
         self._torn = False
-        at, lines_left = 0, iter(journal)
-        while chunk := list(itertools.islice(lines_left, _CHUNK)):
+        at = 0
+        while chunk := journal.readlines(_CHUNK_BYTES):
             at = self._read(chunk, [_SIMPLE.fullmatch(line) for line in chunk], at)
             if self._torn:
                 break

@@ -3,6 +3,7 @@
 import io
 import re
 import string
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -104,7 +105,8 @@ def test_no_part_of_a_line_is_one(event: lines.Event, data: st.DataObject) -> No
 
 def taken_in(*journal: bytes, stored: Stored | None = None) -> tuple[dict[str, Any], list[Any]]:
     table, findings = Table(), Findings()
-    end = Scan(table, findings).read(0, "0", journal, stored or EverythingIsThere())
+    file = io.BytesIO(b"".join(journal))
+    end = Scan(table, findings).read(0, "0", file, stored or EverythingIsThere())
     assert end == sum(map(len, journal))
     rows = [
         (table.state(r), table.line(r), table.attempts(r), table.seq(r), table.is_lost(r))
@@ -159,7 +161,7 @@ def test_many_lines_are_read_at_once_as_one_by_one(
 
 
 def test_a_line_among_many_whose_bytes_are_not_there_costs_no_other_one() -> None:
-    for count in (1, 5, scan._CHUNK, 3 * scan._CHUNK + 1):
+    for count in (1, 5, 128, 385):
         for odd in {0, count // 2, count - 1}:
             events = [
                 Ended(
@@ -232,7 +234,7 @@ def test_lines_as_they_are_written_are_read_by_the_expression() -> None:
 def test_whatever_lies_between_lines_nothing_raises(events: list[Ended], garbage: bytes) -> None:
     table, findings = Table(), Findings()
     text = b"".join(lines.encode(event) + garbage + b"\n" for event in events)
-    journal = list(io.BytesIO(text))  # a file: its lines end with \n alone
+    journal = io.BytesIO(text)
     assert Scan(table, findings).read(0, "0", journal, EverythingIsThere()) == len(text)
     known = {event.key for event in events}
     assert len(table) == len(known)
@@ -248,7 +250,7 @@ def test_the_better_of_two_shards_counts() -> None:
     for order in ((done, failed, lost), (lost, failed, done), (failed, done, lost)):
         table, findings = Table(), Findings()
         for number, line in enumerate(order):
-            Scan(table, findings).read(number, str(number), [line], EverythingIsThere())
+            Scan(table, findings).read(number, str(number), io.BytesIO(line), EverythingIsThere())
         assert table.counts()[State.DONE] == 1
         assert table.result_bytes() == 5
         assert table.lost() == 0
@@ -313,3 +315,17 @@ def test_behind_a_line_that_another_process_is_writing_nothing_is_read() -> None
         table, findings = Table(), Findings()
         end = Scan(table, findings).read(0, "0", journal, EverythingIsThere())
         assert (len(table), end, findings.bad) == (whole, len(before), 1)
+
+
+def test_of_lines_as_long_as_their_inputs_are_few_are_read_at_once() -> None:
+    lines_ = (Ended(f"{n:032x}", 1, "done", n, 1.0, 2.0, 1, input="x" * 10**6) for n in range(40))
+    journal = io.BytesIO(b"".join(map(lines.encode, lines_)))
+    table = Table()
+    tracemalloc.start()
+    try:
+        Scan(table, Findings()).read(0, "0", journal, EverythingIsThere())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(table) == 40
+    assert most < 5 * 10**6
