@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +84,26 @@ def test_a_failed_part_is_continued_by_the_line_that_is_printed(tmp_path: Path) 
     again = run("--retry", "B", "--shard", "1/2", where=tmp_path)
     assert (again.returncode, len(again.stdout.splitlines())) == (0, ended.returncode)
     assert not (tmp_path / "B" / "shard-2of2").exists()
+
+
+def test_no_input_is_taken_for_empty_that_only_a_missing_shard_knows(tmp_path: Path) -> None:
+    inputs = ["", "", *"abcdefgh", ""]
+    command = ["echo '<'{}'>'", ":::"]
+    part = run("-o", "B", "--shard", "1/2", *command, *inputs, where=tmp_path).stdout
+    assert any(b"<%c>" % text in part for text in b"abcdefgh")
+    run("-o", "B", *command, "new", *inputs, where=tmp_path)
+    shutil.copytree(tmp_path / "B", tmp_path / "C")
+    again = run("-k", "--retry", "C", "--resume", "all", where=tmp_path).stdout.decode().split()
+    assert again == [f"<{text}>" for text in ["new", *inputs]]
+    shutil.rmtree(tmp_path / "B" / "shard-1of2")
+    before = (tmp_path / "B" / "shard-0" / "journal.jsonl").read_bytes()
+    for more in ([], ["--dry-run"]):
+        ended = run("--retry", "B", *more, where=tmp_path)
+        assert (ended.returncode, ended.stdout) == (255, b"")
+        assert b"put its shard back" in ended.stderr
+    assert (tmp_path / "B" / "shard-0" / "journal.jsonl").read_bytes() == before
+    whole = run("-k", "-o", "B", *command, "new", *inputs, where=tmp_path).stdout.decode().split()
+    assert whole == again
 
 
 def test_a_share_of_the_jobs_is_one_of_the_shard(tmp_path: Path) -> None:

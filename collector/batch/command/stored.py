@@ -4,12 +4,17 @@ Runs in:    the parent; reads.
 """
 
 import ast
+import errno
+import itertools
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from collector.batch.batch import Batch
 from collector.batch.command.sources import SEVERAL, Known, Row
+from collector.batch.keys import Keys, key_text
 from collector.errors import BatchError
+
+_NOTHING: Final = key_text("")
 
 
 class StoredCommand(NamedTuple):
@@ -52,10 +57,25 @@ def inputs_of(batch: Batch) -> Iterator[tuple[Row, Known]]:
 
     Others may stand between them, which shards know that have not run, and inputs of two lines may
     have had one number: then the later one has the next.
+
+    Raises:
+        BatchError: No line tells the input of a job: it was run in a shard that is not there.
     """
+    keys, empty = Keys(batch.runs), 0
     number = 0
     for record in batch:
         number = max(number, record.seq) + 1
+        if not record.input:
+            # Empty, and so many before it: the next number nearly always, and none beyond its own.
+            numbers = itertools.chain(range(empty, number), range(empty))
+            found = next((n for n in numbers if keys.key(_NOTHING, n) == record.key), None)
+            if found is None:
+                message = (
+                    f"no line tells the input of the job {record.key}, which another shard has "
+                    "run: put its shard back, or give the inputs again, with -o"
+                )
+                raise BatchError(errno.ENODATA, message, str(batch.path))
+            empty = found + 1
         yield _row(record.input), Known(record.key, number)
 
 
