@@ -93,6 +93,8 @@ class Shard:
         size = 4096
         while True:
             journal = self.journal()
+            if journal < 0:
+                return b""
             try:
                 data = os.pread(journal, size, at)
             except OSError as error:

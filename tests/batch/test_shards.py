@@ -14,7 +14,7 @@ from collector.batch.keys import Keys, key_text, part_of
 from collector.batch.report.source import Source
 from collector.batch.writer import Options
 from collector.cli.program import main
-from tests.support.batchdir import ended, journal, writer
+from tests.support.batchdir import ended, failed, journal, writer
 from tests.support.leaks import wait_until
 from tests.support.tree import Script, kill_at_once, script
 
@@ -184,3 +184,17 @@ def test_a_report_tells_of_runs_in_the_order_in_which_they_began(tmp_path: Path)
         times = [session.time for session in source.batch.sessions]
     assert len(times) == 4
     assert times == sorted(times)
+
+
+def test_a_shard_whose_journal_is_gone_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with writer(path, options=Options(shard="1of2")) as writing:
+        writing.store(writing.task("a"), failed(b"half"))
+    runs_shard(path, "2of2", "ab", total=2)
+    (path / "shard-1of2" / "journal.jsonl").unlink()
+    with Batch.open(path) as batch:
+        assert batch.verify() == []
+        assert [record.output().read() for record in batch] == [b"a", b"b"]
+        assert [[one.number for one in record.attempts] for record in batch] == [[2], [1]]
+    runs_shard(path, "0", "abc", total=3)
+    assert main(["status", str(path)]) == 0
