@@ -44,6 +44,10 @@ class History:
         """How far each journal was looked through since."""
         self._later: dict[str, Line] = {}
         """Attempts that were found there, of those that have succeeded."""
+        self._savers: dict[int, Line] = {}
+        """Lines of outputs that have names of the user's, by the hash of the name."""
+        self._savers_end: dict[str, int] = {}
+        """How far each journal was looked through for them."""
         self._spent: Mapping[str, Mapping[str, float]] | None = None
         try:
             for name in directory.shards():
@@ -156,6 +160,28 @@ class History:
                 continue  # it was told of when the journal was read first
             if event is not None:
                 yield event
+
+    def saved_as(self, path: str) -> Ended | None:
+        """Return an attempt whose output has that name of the user's, as the journals have it.
+
+        Many are asked for where a directory has all names: each journal is read once for all.
+        """
+        for number, shard in enumerate(self.shards):
+            at = self._savers_end.setdefault(shard.name, 0)
+            for line in shard.lines(at) if shard.journal() >= 0 else ():
+                if not line.endswith(b"\n"):
+                    break
+                with contextlib.suppress(ValueError):
+                    event = lines.decode(line) if b'"saved"' in line else None
+                    if isinstance(event, Ended) and isinstance(event.out, Saved):
+                        self._savers[hash(event.out.path)] = Line(number, at)
+                at += len(line)
+            self._savers_end[shard.name] = at
+        where = self._savers.get(hash(path))
+        found = None if where is None else self._at(where, None)
+        if found is None or not isinstance(found[1].out, Saved) or found[1].out.path != path:
+            return None
+        return found[1]
 
     def spent(self, key: str) -> Mapping[str, float]:
         """Return what attempts of a job have counted whose end no line tells, in earlier runs."""

@@ -467,11 +467,8 @@ class BatchWriter:
 
     def _saved_by(self, path: str) -> str:
         """Say whose output has a name."""
-        for shard in self.history.shards:
-            for event in self.history.events(shard):
-                if isinstance(event, Ended) and event.out and event.out[:-1] == (path,):
-                    return f"the output of {event.input!r}"
-        return "a file of yours"
+        other = self.history.saved_as(path)
+        return "a file of yours" if other is None else f"the output of {other.input!r}"
 
     def _is_ours(self, task: Task, path: str) -> bool:
         """Tell whether a file of that name is one that an earlier attempt of the job has saved."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from collector import Batch, Collector
+from collector.batch import lines
 from collector.batch.states import Resume
 from collector.batch.storing import Storing
 from collector.batch.writer import BatchWriter, Options, Task
@@ -85,6 +86,31 @@ def test_a_result_of_another_job_is_refused_each_time(tmp_path: Path) -> None:
             ("done", b"AAAA"),
             ("failed", b"BBBB"),
         ]
+
+
+def test_names_that_are_taken_cost_no_reading_of_the_whole_journal_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+
+    def decode(line: bytes) -> lines.Event | None:
+        read.append(line)
+        return lines_decode(line)
+
+    lines_decode = lines.decode
+    with writer(tmp_path / "b") as writing:
+        for number in range(20):
+            assert save(writing, writing.task(f"first {number}"), b"1", tmp_path / f"{number}")
+        monkeypatch.setattr(lines, "decode", decode)
+        for number in range(20, 40):
+            (tmp_path / f"{number}").write_text("mine")
+            assert not save(writing, writing.task(f"{number}"), b"2", tmp_path / f"{number}")
+        assert 20 <= len(read) < 60
+        for number in range(20):
+            attempt = ended(b"3")
+            attempt.save = os.fspath(tmp_path / f"{number}")
+            with pytest.raises(FileExistsError, match=f"the output of 'first {number}' has that"):
+                writing.store(writing.task(f"other {number}"), attempt)
 
 
 def test_a_file_of_the_user_s_stays_where_the_process_was_killed(
