@@ -101,6 +101,18 @@ class BatchDirectory(Closable):
         except OSError as error:
             raise refused(error, named) from error
 
+    def again(self) -> Self:
+        """Open it once more, for whoever outlives its user.
+
+        Raises:
+            BatchError: It cannot be opened.
+        """
+        try:
+            fd = open_private(os.curdir, DIRECTORY_FLAGS, dir_fd=self.fd)
+        except OSError as error:
+            raise refused(error, self.path) from error
+        return type(self)(self.path, fd, self.base)
+
     def facts(self) -> BatchFacts | None:
         """Read `batch.json`; None if the directory is empty.
 

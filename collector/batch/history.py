@@ -11,15 +11,18 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import final
+from typing import Final, final
 
 from collector.batch import lines
-from collector.batch.directory import BatchDirectory
+from collector.batch.directory import BatchDirectory, refused
 from collector.batch.lines import Ended, Saved
 from collector.batch.scan import Findings, Scan, missing_of
-from collector.batch.shard import Shard
+from collector.batch.shard import JOURNAL_NAME, Shard
 from collector.batch.states import State
 from collector.batch.table import Line, Table
+
+_KEPT: Final = 50
+"""Of so many shards descriptors are held: each has one of its directory, its journal, its packs."""
 
 
 @final
@@ -37,6 +40,8 @@ class History:
         self.table = Table()
         self.findings = Findings()
         self.shards: list[Shard] = []
+        self._base: BatchDirectory | None = None
+        """The directory once more, if not all shards hold descriptors."""
         self.ends: dict[str, int] = {}
         """Where the last whole line of each journal ended when it was read."""
         self._looking = threading.Lock()
@@ -50,8 +55,11 @@ class History:
         """How far each journal was looked through for them."""
         self._spent: Mapping[str, Mapping[str, float]] | None = None
         try:
-            for name in directory.shards():
-                self._read(Shard(directory, name))
+            names = directory.shards()
+            if len(names) > _KEPT:  # some are opened when the writer has closed its descriptor
+                self._base = directory.again()
+            for number, name in enumerate(names):
+                self._read(Shard(self._base or directory, name, keeps=number < _KEPT))
             self._lose_what_was_replaced()
         except BaseException:
             self.close()
@@ -59,14 +67,16 @@ class History:
 
     def _read(self, shard: Shard) -> None:
         self.shards.append(shard)
-        fd = shard.journal()
-        if fd < 0:
-            self.ends[shard.name] = 0
-            return
-        with open(os.dup(fd), "rb", buffering=1 << 20) as journal:
-            scan = Scan(self.table, self.findings)
-            end = scan.read(len(self.shards) - 1, shard.name, journal, shard)
-        self.ends[shard.name] = end
+        self.ends[shard.name] = 0
+        with contextlib.suppress(FileNotFoundError), shard.opened(JOURNAL_NAME) as fd:
+            try:
+                journal = open(os.dup(fd), "rb", buffering=1 << 20)  # noqa: SIM115 - closed below
+            except OSError as error:
+                raise refused(error, shard.path) from error
+            with journal:
+                scan = Scan(self.table, self.findings)
+                end = scan.read(len(self.shards) - 1, shard.name, journal, shard)
+            self.ends[shard.name] = end
 
     def _lose_what_was_replaced(self) -> None:
         """Take a result for none whose file another process was replacing when it ended."""
@@ -80,6 +90,8 @@ class History:
         """Let go of all descriptors; any number of times."""
         for shard in self.shards:
             shard.close()
+        if self._base is not None:
+            self._base.close()
 
     def attempt(self, row: int) -> tuple[Shard, Ended] | None:
         """Return the last attempt of a job that has ended, with the shard that it lies in."""
@@ -151,8 +163,6 @@ class History:
             end: Where to stop; None for the end of its journal of now.
             word: Lines without it are passed over, which takes a fraction of reading them.
         """
-        if shard.journal() < 0:
-            return
         for line in shard.lines(0, end):
             try:
                 event = lines.decode(line) if word in line else None
@@ -168,7 +178,7 @@ class History:
         """
         for number, shard in enumerate(self.shards):
             at = self._savers_end.setdefault(shard.name, 0)
-            for line in shard.lines(at) if shard.journal() >= 0 else ():
+            for line in shard.lines(at):
                 if not line.endswith(b"\n"):
                     break
                 with contextlib.suppress(ValueError):
@@ -204,7 +214,7 @@ class History:
         with self._looking:
             for number, shard in enumerate(self.shards):
                 at = self._looked.setdefault(shard.name, self.ends[shard.name])
-                for line in shard.lines(at) if shard.journal() >= 0 else ():
+                for line in shard.lines(at):
                     if not line.endswith(b"\n"):
                         break
                     with contextlib.suppress(ValueError):

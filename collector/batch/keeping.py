@@ -109,7 +109,8 @@ class ShardLock:
 def is_held(shard: Shard) -> bool:
     """Whether a process has the right to write into a shard."""
     try:
-        fd = open_plain(shard.fd, LOCK_NAME)
+        with shard.directory_fd() as directory_fd:
+            fd = open_plain(directory_fd, LOCK_NAME)
     except OSError:
         return False
     try:

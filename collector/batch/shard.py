@@ -1,7 +1,7 @@
 """One shard of a batch directory, as it is read: its journal, packs and files.
 
 Runs in:    any process that reads or writes a batch.
-Owns:       descriptors of the shard, of its files' directory, and of the packs that were read.
+Owns:       descriptors of the shard, its journal, and the packs that were read, if it keeps any.
 Invariants: I1  what is read is as long as its line says, or an OutputLostError says why not.
             I2  nothing is opened by a name that leads out of the shard, and no link is followed,
                 but for the names that the user gave saved files.
@@ -45,44 +45,89 @@ class Shard:
     Args:
         directory: In which it lies.
         name: Its name, without the prefix.
+        keeps: Hold descriptors; else each is opened when it is needed, and closed at once.
+
+    Attributes:
+        fd: Descriptor of its directory, if it keeps one.
 
     Raises:
         BatchError: It cannot be opened.
     """
 
-    def __init__(self, directory: BatchDirectory, name: str) -> None:
+    def __init__(self, directory: BatchDirectory, name: str, *, keeps: bool = True) -> None:
         self.name = name
         self.path = os.path.join(directory.path, f"{SHARD_PREFIX}{name}")
+        self.fd = -1
+        self._directory = directory
         self._base = directory.base
-        try:
-            self.fd = open_private(f"{SHARD_PREFIX}{name}", DIRECTORY_FLAGS, dir_fd=directory.fd)
-        except OSError as error:
-            raise refused(error, self.path) from error
+        self._is_closed = False
         self._sizes: dict[int, int] = {}
         self._no_links: set[str] = set()
-        self._fds: dict[str, int] = {"": self.fd}
+        self._fds: dict[str, int] = {}
         self._opening = threading.Lock()
         self._close = weakref.finalize(self, _close_all, self._fds)
+        if keeps:
+            self.keep()
+        else:
+            close_private(self._open_directory(), locked=False)
+
+    def keep(self) -> None:
+        """Hold descriptors from now on.
+
+        Raises:
+            BatchError: It cannot be opened.
+        """
+        if self.fd < 0:
+            self.fd = self._fds[""] = self._open_directory()
 
     def close(self) -> None:
         """Let go of all descriptors, as the last reference does; any number of times."""
         self._close()
+        self._is_closed = True
         self.fd = -1
 
-    def journal(self) -> int:
-        """Return a descriptor of the journal; -1 if there is none.
+    @contextlib.contextmanager
+    def directory_fd(self) -> Iterator[int]:
+        """Give a descriptor of its directory, which may be closed behind the block.
 
         Raises:
-            BatchError: It cannot be read.
+            BatchError: It cannot be opened.
+            ClosedError: It is closed.
         """
-        with contextlib.suppress(FileNotFoundError):
-            return self._open(JOURNAL_NAME)
-        return -1
+        fd = self._held()
+        if fd >= 0:
+            yield fd
+            return
+        fd = self._open_directory()
+        try:
+            yield fd
+        finally:
+            close_private(fd, locked=False)
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[int]:
+        """Give a descriptor of one of its files, which may be closed behind the block.
+
+        Raises:
+            FileNotFoundError: There is none.
+            BatchError: It cannot be opened.
+            ClosedError: It is closed.
+        """
+        if self._held() >= 0:
+            yield self._open(name)
+            return
+        with self.directory_fd() as directory_fd:
+            fd = self._opened_in(directory_fd, name)
+        try:
+            yield fd
+        finally:
+            close_private(fd, locked=False)
 
     def journal_size(self) -> int:
         """Return how long the journal is by now; 0 if there is none."""
-        fd = self.journal()
-        return 0 if fd < 0 else os.fstat(fd).st_size
+        with contextlib.suppress(FileNotFoundError), self.opened(JOURNAL_NAME) as fd:
+            return os.fstat(fd).st_size
+        return 0
 
     def line(self, at: int) -> bytes:
         """Return the line that begins there; b"" if there is none.
@@ -92,11 +137,11 @@ class Shard:
         """
         size = 4096
         while True:
-            journal = self.journal()
-            if journal < 0:
-                return b""
             try:
-                data = os.pread(journal, size, at)
+                with self.opened(JOURNAL_NAME) as journal:
+                    data = os.pread(journal, size, at)
+            except FileNotFoundError:
+                return b""
             except OSError as error:
                 raise refused(error, os.path.join(self.path, JOURNAL_NAME)) from error
             line, end, _ = data.partition(b"\n")
@@ -114,7 +159,9 @@ class Shard:
         at, rest = begin, b""
         while end is None or at < end:
             size = READ_BLOCK_BYTES if end is None else min(READ_BLOCK_BYTES, end - at)
-            data = os.pread(self.journal(), size, at)
+            data = b""
+            with contextlib.suppress(FileNotFoundError), self.opened(JOURNAL_NAME) as journal:
+                data = os.pread(journal, size, at)
             if not data:
                 break
             at += len(data)
@@ -132,7 +179,8 @@ class Shard:
         """
         found = []
         try:
-            names = os.listdir(self.fd)
+            with self.directory_fd() as directory_fd:
+                names = os.listdir(directory_fd)
         except OSError as error:
             raise refused(error, self.path) from error
         for name in names:
@@ -145,7 +193,8 @@ class Shard:
         """Return the size of a pack, or -1; looks again if it was less than `least`."""
         size = self._sizes.get(pack, -1)
         if size < least:
-            size = self._sizes[pack] = self._size_of(pack_name(pack), self.fd)
+            with self.directory_fd() as directory_fd:
+                size = self._sizes[pack] = self._size_of(pack_name(pack), directory_fd)
         return size
 
     def missing(self, place: Place) -> str:
@@ -153,7 +202,9 @@ class Shard:
         match place:
             case Filed(name, size):
                 what = os.path.join(FILES_NAME, name)
-                found = self._size_of(what, self.fd) if self._is_inside(name) else -1
+                with self.directory_fd() as directory_fd:
+                    inside = self._is_inside(name, directory_fd)
+                    found = self._size_of(what, directory_fd) if inside else -1
             case Saved(path, size):
                 found, what = self._size_of(self.saved_path(path), None), path
             case _:
@@ -204,9 +255,9 @@ class Shard:
         data, name = b"", pack_name(place.pack)
         reason = f"{name} cannot be read to its end"
         try:
-            pack = self._open(name)
-            if place.at + place.size <= os.fstat(pack).st_size:  # else no room is made for it
-                data = os.pread(pack, place.size, place.at)
+            with self.opened(name) as pack:
+                if place.at + place.size <= os.fstat(pack).st_size:  # else no room is made for it
+                    data = os.pread(pack, place.size, place.at)
         except FileNotFoundError:
             pass
         except BatchError:
@@ -221,26 +272,35 @@ class Shard:
         return data
 
     def _held(self) -> int:
-        """Return the descriptor of its directory."""
-        if self.fd < 0:
+        """Return the descriptor of its directory, or -1 if it keeps none."""
+        if self._is_closed:
             raise ClosedError("this batch is closed; read its records before close()")
         return self.fd
+
+    def _open_directory(self) -> int:
+        name = f"{SHARD_PREFIX}{self.name}"
+        try:
+            return open_private(name, DIRECTORY_FLAGS, dir_fd=self._directory.fd)
+        except OSError as error:
+            raise refused(error, self.path) from error
 
     def _open(self, name: str) -> int:
         """Open a file of the shard, once."""
         with self._opening:
             if name not in self._fds:
-                try:
-                    self._fds[name] = open_plain(self._held(), name)
-                except FileNotFoundError:
-                    raise
-                except OSError as error:
-                    raise refused(error, os.path.join(self.path, name)) from error
+                self._fds[name] = self._opened_in(self._held(), name)
             return self._fds[name]
 
-    def _is_inside(self, name: str) -> bool:
+    def _opened_in(self, directory_fd: int, name: str) -> int:
+        try:
+            return open_plain(directory_fd, name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise refused(error, os.path.join(self.path, name)) from error
+
+    def _is_inside(self, name: str, directory_fd: int) -> bool:
         """Tell whether a file's directory is one, and no link to one."""
-        directory_fd = self._held()
         place = os.path.dirname(name)
         if place not in self._no_links:
             try:

@@ -323,6 +323,7 @@ class BatchWriter:
     def _own_shard(self) -> tuple[int, Shard]:
         for number, shard in enumerate(self.history.shards):
             if shard.name == self.options.shard:
+                shard.keep()
                 return number, shard
         raise BatchError(errno.ENOENT, "others remove its shard", self.directory.path)
 

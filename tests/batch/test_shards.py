@@ -1,15 +1,18 @@
 """Several processes share a batch directory: each has its part, some are killed, others go on."""
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from collector import Batch, BatchHaltedError, Collector, Job
+from collector import Batch, BatchHaltedError, ClosedError, Collector, Job
+from collector.batch import history
 from collector.batch.keys import Keys, key_text, part_of
 from collector.batch.report.source import Source
 from collector.batch.writer import Options
@@ -142,7 +145,7 @@ def test_two_processes_with_one_part_are_not_let_in_together(tmp_path: Path) -> 
         assert first.process.wait() == 0
 
 
-def runs_shard(path: Path, shard: str, inputs: str, *, total: int) -> None:
+def runs_shard(path: Path, shard: str, inputs: Iterable[str], *, total: int) -> None:
     """Run a shard that has these inputs, of so many."""
     with writer(path, options=Options(shard=shard), inputs=total) as batch:
         for text in inputs:
@@ -198,3 +201,31 @@ def test_a_shard_whose_journal_is_gone_takes_nothing_from_the_others(tmp_path: P
         assert [[one.number for one in record.attempts] for record in batch] == [[2], [1]]
     runs_shard(path, "0", "abc", total=3)
     assert main(["status", str(path)]) == 0
+
+
+def test_of_many_shards_few_hold_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as an array of SLURM has tasks, where a process may have 1,024 files."""
+    monkeypatch.setattr(history, "_KEPT", 3)
+    path, count = tmp_path / "b", 21
+    for number in range(count):
+        runs_shard(path, f"{number}", [f"{number}", f"{number}" * 30_000][number % 2 :], total=9)
+    before = len(os.listdir("/proc/self/fd"))
+    with Batch.open(path) as batch:
+        assert all(record.output().read() == record.input.encode() for record in batch)
+        assert len(os.listdir("/proc/self/fd")) - before <= 3 * 3 + 2
+        assert len(batch) == count + count // 2 + 1
+        assert batch.verify() == []
+        last = next(record for record in batch if record.input == f"{count - 1}")
+    with pytest.raises(ClosedError):
+        last.output()
+    with writer(path, options=Options(shard=f"{count - 2}")) as writing:
+        task = writing.task(f"{count - 1}")
+        assert not task.runs
+        writing.store(writing.task("new"), ended(b"new"))
+    found = writing.history.attempt(task.row)  # as of a job that is taken from the directory
+    assert found is not None
+    assert found[0].read(found[1].out) == f"{count - 1}".encode()
+    writing.history.close()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
