@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -335,6 +336,16 @@ class TestTheProgram:
 
         monkeypatch.setattr("collector.cli.ls.list_runs", interrupt)
         assert main(["ls"]) == 130
+        assert capsys.readouterr().err == ""
+
+    def test_ctrl_c_ends_it_without_a_traceback_while_it_loads_what_it_needs(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    ) -> None:
+        def load() -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr("collector.cli.run._load", load)
+        assert main(["run", "true", ":::", "1"]) == 130
         assert capsys.readouterr().err == ""
 
     @pytest.mark.parametrize(

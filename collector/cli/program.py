@@ -39,7 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _take_standard_numbers()
         gc.disable()  # modules that load leave hardly any garbage
         atexit.register(gc.freeze)  # the process ends: 15 ms of looking for garbage less
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _do(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
+    except RunDirectoryError as error:
+        complain(printable(explained(error)))
+        return USAGE
+    except KeyboardInterrupt:  # also while modules are loaded, which takes longest
+        return INTERRUPTED
+
+
+def _do(words: list[str], *, alone: bool) -> int:
+    """Do what these words ask for; returns the exit status."""
     asked = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
     try:
         arguments = make_parser(asked).parse_args(words)
@@ -47,18 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with printing():  # the help, say: whose reader may have gone
             pass
         raise
-    command = _loaded(arguments, alone=argv is None)
+    command = _loaded(arguments, alone=alone)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # a terminal may lack letters
-    try:
-        return command(arguments)
-    except RunDirectoryError as error:
-        complain(printable(explained(error)))
-        return USAGE
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return command(arguments)
 
 
 def _loaded(arguments: argparse.Namespace, *, alone: bool) -> Callable[[argparse.Namespace], int]:
