@@ -1,10 +1,12 @@
 """Signals to a run: Ctrl-C once and twice, SIGTERM, SIGHUP, Ctrl-Z, kill -9 (fault 86)."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,43 @@ def pids(where: Path, count: int) -> list[int]:
 
     wait_until(lambda: len(found()) >= count)
     return [int(word) for word in found()]
+
+
+class HeldExec:
+    """A program that nobody can begin to run before `go_on`: a lease of ours has to be broken."""
+
+    def __init__(self, program: Path) -> None:
+        self._fd = os.open(program, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as error:
+            os.close(self._fd)
+            pytest.skip(f"no leases here: {error.strerror}")
+
+    def wait(self) -> None:
+        """Wait until somebody is about to run it."""
+        assert signal.sigtimedwait({signal.SIGIO}, 30) is not None, "it is never started"
+
+    def go_on(self) -> None:
+        """Let it run; any number of times."""
+        fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        """As `go_on`, for good."""
+        os.close(self._fd)
+
+
+@contextlib.contextmanager
+def exec_held_up(program: Path) -> Iterator[HeldExec]:
+    """Hold up whoever begins to run a program."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+    try:
+        with contextlib.closing(HeldExec(program)) as held:
+            yield held
+    finally:
+        while signal.sigtimedwait({signal.SIGIO}, 0) is not None:
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 SLEEPS = "echo $$ >> pids; echo begun-{}; sleep 1000; echo never"
@@ -101,6 +140,27 @@ def test_a_second_signal_ends_it_though_nobody_reads_on(kind: str, tmp_path: Pat
         finally:
             process.kill()
     assert [path.name for path in tmp_path.iterdir() if path.name != "pids"] == []
+
+
+def test_a_command_that_is_just_being_started_gets_sigterm_too(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    words = [*RUN, "-j1", str(program), ":::", "1", "2"]
+    with (
+        exec_held_up(program) as held,
+        subprocess.Popen(
+            words, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        assert process.stderr is not None
+        held.wait()
+        process.send_signal(signal.SIGINT)
+        assert b"not run" in process.stderr.readline()  # the second: what ran was told to end
+        held.go_on()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"1: killed by SIGTERM" in said
 
 
 def test_after_the_grace_what_is_left_is_killed(tmp_path: Path) -> None:

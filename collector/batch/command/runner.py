@@ -1,19 +1,16 @@
 """Run commands over inputs: start, watch, retry, print, keep, stop.
 
 Runs in:    the parent's main thread; ends of jobs, late inputs and signals come in one queue.
-States:     RUNNING -> DRAINING (a soft halt, or inputs that cannot be read: no job starts)
-            RUNNING, DRAINING -> ENDING (a signal, a hard halt, nobody reads stdout: what runs gets
-            SIGTERM, after the grace SIGKILL) -> KILLED (a second signal, or the grace is over)
+States:     those of `run_states`.
 Invariants: I1  each input that was read is told of once, whatever becomes of it.
             I2  what has ended stays done.
 """
 
-import enum
 import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
 
@@ -26,6 +23,7 @@ from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
 from collector.batch.command.last_line import tail_of
 from collector.batch.command.outcome import Outcome, failed, killed, never_ran, outcome_of
+from collector.batch.command.run_states import TABLE, Event, State
 from collector.batch.command.sources import Row, SourceError
 from collector.batch.command.template import Inputs
 from collector.crash_errors import BrokenCollectorError
@@ -43,51 +41,8 @@ if TYPE_CHECKING:
 
 _LOOK_S: Final = 1.0
 """A signal that comes just before a wait begins is heard at its end: so often there is one."""
-
-
-class State(enum.Enum):
-    """What is being done."""
-
-    RUNNING = enum.auto()
-    DRAINING = enum.auto()
-    ENDING = enum.auto()
-    KILLED = enum.auto()
-
-
-class Event(enum.Enum):
-    """What changes that."""
-
-    SOFT_HALT = enum.auto()
-    STOP = enum.auto()
-    SIGNAL = enum.auto()
-    GRACE_OVER = enum.auto()
-
-
-TABLE: Final[Mapping[State, Mapping[Event, State]]] = {
-    State.RUNNING: {
-        Event.SOFT_HALT: State.DRAINING,
-        Event.STOP: State.ENDING,
-        Event.SIGNAL: State.ENDING,
-    },
-    State.DRAINING: {
-        Event.SOFT_HALT: State.DRAINING,
-        Event.STOP: State.ENDING,
-        Event.SIGNAL: State.ENDING,
-    },
-    State.ENDING: {
-        Event.SOFT_HALT: State.ENDING,
-        Event.STOP: State.ENDING,
-        Event.SIGNAL: State.KILLED,
-        Event.GRACE_OVER: State.KILLED,
-    },
-    State.KILLED: {
-        Event.SOFT_HALT: State.KILLED,
-        Event.STOP: State.KILLED,
-        Event.SIGNAL: State.KILLED,
-        Event.GRACE_OVER: State.KILLED,
-    },
-}
-"""A soft halt while jobs are ended changes nothing, and so on."""
+_ASK_AGAIN_S: Final = 0.1
+"""So often jobs are told to end: one that was just being started has not heard of it."""
 
 
 class RunSettings(NamedTuple):
@@ -320,8 +275,11 @@ class Runner:
 
     def _wait(self, pause_s: float | None) -> Heard:
         told_s = self._results.tell_of_long_ones() if self._results else None
-        kill_s = None if self._kill_at_s is None else max(0.0, self._kill_at_s - time.monotonic())
-        pauses_s = [one for one in (_LOOK_S, pause_s, told_s, kill_s) if one is not None]
+        look_s = _LOOK_S
+        if self._kill_at_s is not None:
+            self._ask_to_end()
+            look_s = max(0.0, min(_ASK_AGAIN_S, self._kill_at_s - time.monotonic()))
+        pauses_s = [one for one in (look_s, pause_s, told_s) if one is not None]
         try:
             return self._events.get(timeout=min(pauses_s))
         except queue.Empty:
@@ -353,11 +311,14 @@ class Runner:
             self._lose(self._again.popleft())
         if state is State.ENDING:
             self._kill_at_s = time.monotonic() + self._settings.grace_s
-            self._inner.signal(signal.SIGTERM, workers=self._settings.ends_workers)
+            self._ask_to_end()
             self._inner.signal(signal.SIGCONT, workers=False)
         elif state is State.KILLED:
             self._kill_at_s = None
             self._inner.kill()
+
+    def _ask_to_end(self) -> None:
+        self._inner.signal(signal.SIGTERM, workers=self._settings.ends_workers)
 
     # -- ending ------------------------------------------------------------------------------------
 

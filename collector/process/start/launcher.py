@@ -131,6 +131,7 @@ class Child:
         """Tells which further process group it has begun; 0 for none."""
         self._code: int | None = None
         self._reaped = False
+        self._asked_to_end: set[int] = set()
 
     def dead(self, timeout_s: float = 0) -> bool:
         """Tell whether it is dead; wait for that at most so long."""
@@ -157,11 +158,20 @@ class Child:
             end_further(self.leads())
 
     def signal(self, number: int, *, itself: bool) -> None:
-        """Send a signal to the further process group that it has begun, and to its own if asked."""
-        if not self._reaped:
-            for group in filter(None, (max(self.leads(), 0), self.pid if itself else 0)):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(group, number)
+        """Send a signal to the further process group that it has begun, and to its own if asked.
+
+        A group gets SIGTERM once, however often it is sent: many programs end at the second one
+        without cleaning up.
+        """
+        if self._reaped:
+            return
+        for group in filter(None, (max(self.leads(), 0), self.pid if itself else 0)):
+            if number == signal.SIGTERM:
+                if group in self._asked_to_end:
+                    continue
+                self._asked_to_end.add(group)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, number)
 
     def terminate(self) -> None:
         """Ask it to end, by SIGTERM."""

@@ -9,7 +9,7 @@ from collector.batch.command import amounts
 from collector.batch.command.exit_status import Died, exit_status
 from collector.batch.command.joblog import Entry, JobLog
 from collector.batch.command.printing import tagged
-from collector.batch.command.runner import TABLE, Event, State
+from collector.batch.command.run_states import TABLE, Event, State
 from collector.batch.command.saving import SaveName
 from collector.batch.command.template import Finder, Inputs
 from collector.executor.halting import Halt, Halting
