@@ -6,14 +6,19 @@ that may be the thread that ends all jobs, or a `SpillManager` in the midst of a
 Runs in:    any process, any thread.
 Invariants: I1  only in the main thread, and only what is no `Exception`, passes to whoever logs: a
                 Ctrl-C, or a program that ends itself.
+            I2  no name and no reason in a record steers a terminal: without a handler of the user's
+                that is where it goes.
 """
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import traceback
 from typing import Any, final
+
+from collector.escapes import escaped
 
 
 @final
@@ -30,7 +35,7 @@ class PackageLogger(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
         """See `logging.Logger.log`."""
         try:
-            super().log(level, msg, *args, stacklevel=2, **kwargs)
+            super().log(level, msg, *map(_told, args), stacklevel=2, **kwargs)
         except BaseException as error:
             # A handler of the user's: that it raised is told, and whoever logs goes on.
             ends = not isinstance(error, Exception)
@@ -39,3 +44,11 @@ class PackageLogger(logging.LoggerAdapter[logging.Logger]):
             if logging.raiseExceptions and sys.stderr is not None:
                 with contextlib.suppress(Exception):  # it is closed, or an object of the user's
                     sys.stderr.write(f"--- Logging error ---\n{traceback.format_exc()}")
+
+
+def _told(fact: object) -> object:
+    """Return what a record is to hold of a name or a reason, which others have chosen."""
+    if not isinstance(fact, str | os.PathLike | OSError):
+        return fact
+    text = str(fact)
+    return fact if text.isprintable() else escaped(text)

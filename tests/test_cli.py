@@ -348,6 +348,12 @@ class TestTheProgram:
         assert main(["run", "true", ":::", "1"]) == 130
         assert capsys.readouterr().err == ""
 
+    def test_a_wrong_option_before_the_command_steers_no_terminal(self, capsys: Captured) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["-\x1b]0;x\x07", "ls"])
+        assert "-\\x1b]0;x\\x07" in (said := capsys.readouterr().err)
+        assert "\x1b" not in said
+
     @pytest.mark.parametrize(
         ("age_s", "said"),
         [(0, "0 s"), (119, "119 s"), (180, "3 min"), (7200, "2 h"), (864000, "10 d")],

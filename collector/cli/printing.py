@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final, TextIO
 
+from collector.escapes import escaped
+
 DONE: Final = 0
 NOT_DONE: Final = 1
 USAGE: Final = 2
@@ -24,10 +26,7 @@ def print_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
 
 def printable(text: str) -> str:
     """Escape what could steer a terminal: control characters, and bytes that are no UTF-8."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
+    return escaped(text)
 
 
 def explained(error: Exception) -> str:

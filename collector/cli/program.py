@@ -92,7 +92,7 @@ def _take_standard_numbers() -> None:
 
 def make_parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of the program, with all of its commands or with some."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="collector",
         description="Run a command over many inputs; look into batches and at what runs left.",
     )
@@ -103,8 +103,16 @@ def make_parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors steer no terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, which may quote what was typed."""
+        super().error(printable(message))
+
+
 @final
-class _Command(argparse.ArgumentParser):
+class _Command(_Parser):
     """The parser of one command: it says itself what it does not know."""
 
     _inside = False
@@ -121,10 +129,6 @@ class _Command(argparse.ArgumentParser):
         if unknown and not self._inside:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong, which may quote what was typed."""
-        super().error(printable(message))
 
     def _has_words_that_may_be_left_out(self) -> bool:
         """Whether argparse would take such words for left out where an option comes first."""

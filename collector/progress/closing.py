@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from collector import settings
+from collector.escapes import escaped
 from collector.progress.ends import Ended, Level
 from collector.progress.line_texts import (
     end_text,
-    escaped,
     for_workflow,
     group_texts,
     line_text,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from collector import settings
+from collector.escapes import escaped
 from collector.progress.ends import Ended, How
 from collector.progress.tally import Late, LateJob, LeftOut, Said
 from collector.progress.text import beginning, columns_of, shortened, size_text
@@ -160,16 +161,6 @@ def seconds_text(seconds: float) -> str:
     minutes, left = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m{left:02d}s" if hours else f"{minutes}m{left:02d}s"
-
-
-def escaped(text: str) -> str:
-    """Return a text with what could steer a terminal, or end a line, written out (I1)."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
 
 
 def for_workflow(text: str) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TextIO, final
 
 from collector import settings
+from collector.escapes import escaped
 from collector.progress import screen
 from collector.progress.batch import batch_numbers
 from collector.progress.closing import Style, closing_texts
@@ -33,7 +34,6 @@ from collector.progress.in_order import InOrder
 from collector.progress.keys import Keys
 from collector.progress.line_texts import (
     end_text,
-    escaped,
     for_workflow,
     line_text,
     rows_of,

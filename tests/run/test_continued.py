@@ -71,3 +71,15 @@ def test_retry_of_a_function_knows_the_names_of_its_inputs(tmp_path: Path) -> No
         "1": "1\n",
         "2": "2\n",
     }
+
+
+@pytest.mark.slow
+def test_what_is_said_of_a_batch_steers_no_terminal(tmp_path: Path) -> None:
+    steers = "\x1b]0;x\x07"
+    line = ["-o", f"B{steers}", "--save", "saved/{}", "echo", ":::", f"a{steers}"]
+    run(*line, where=tmp_path)
+    (tmp_path / "saved" / f"a{steers}").unlink()
+    again = run(*line, where=tmp_path)
+    assert again.returncode == 0
+    assert b"counts as not done" in again.stderr
+    assert again.stderr.replace(b"\n", b"").decode().isprintable()

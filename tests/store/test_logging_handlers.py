@@ -53,3 +53,16 @@ def test_a_ctrl_c_in_a_handler_passes_in_the_main_thread(raises: Raises) -> None
     raises.raised = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
         PackageLogger().warning("text")
+
+
+@pytest.mark.parametrize("steers", ["\x1b]0;x\x07", "\x9b2J", "\n", "\u202e", "\udcff"])
+def test_what_is_logged_steers_no_terminal(steers: str, caplog: pytest.LogCaptureFixture) -> None:
+    error = OSError(5, f"refused{steers}", f"a{steers}")
+    PackageLogger().warning("%s: %s, %d of %r", Path(f"b{steers}"), f"c{steers}", 7, [steers])
+    PackageLogger().warning("%s", error)
+    (first, second) = (record.getMessage() for record in caplog.records)
+    assert first.isprintable()
+    assert second.isprintable()
+    told = steers.encode("unicode_escape", "surrogatepass").decode()
+    assert first.startswith(f"b{told}: c{told}, 7 of ['")
+    assert f"refused{told}" in second

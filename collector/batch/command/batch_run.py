@@ -47,13 +47,13 @@ from collector.batch.command.sources import (
     split_command_line,
 )
 from collector.batch.command.template import Inputs, TemplateError
+from collector.escapes import escaped
 from collector.executor.collector import Collector
 from collector.executor.cpus import usable_cpus
 from collector.executor.halting import Halting
 from collector.executor.inner import Inner
 from collector.executor.job import Job
 from collector.progress.ends import Level
-from collector.progress.line_texts import escaped
 from collector.progress.show import Show, ShowOptions
 from collector.store.absolute import absolute_path
 from collector.wire.capture import Capture

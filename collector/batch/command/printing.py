@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from typing import Final, final
 
-from collector.progress.line_texts import escaped
+from collector.escapes import escaped
 from collector.store.output.output import Output
 
 STDOUT: Final = 1

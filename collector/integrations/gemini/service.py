@@ -11,7 +11,6 @@ Invariants: I1  a remote file has its name before the first byte is sent, so tha
 
 import contextlib
 import io
-import logging
 import os
 import secrets
 import time
@@ -31,6 +30,7 @@ from collector.integrations.gemini.requests import (
     let_interrupt_through,
     one_attempt,
 )
+from collector.logger import PackageLogger
 from collector.settings import GEMINI_DELETION_S, GEMINI_POLL_LONGEST_S, GEMINI_POLL_S
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _SECOND_LOOK_S: Final = 0.5
 _GONE: Final = (403, 404)
 """How the service answers when a file does not exist (403: or it is somebody else's)."""
 
-_log = logging.getLogger("collector")
+_log = PackageLogger()
 
 
 @final
