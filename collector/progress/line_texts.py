@@ -126,7 +126,16 @@ def running_texts(job: ShownJob, last_line: bytes, columns: int | None) -> list[
 
 def rows_of(text: str, columns: int) -> int:
     """Return how many rows of a terminal a text takes."""
-    return max(1, -(-columns_of(_COLOUR.sub("", text)) // columns))
+    text = _COLOUR.sub("", text)
+    if text.isascii():
+        return max(1, -(-len(text) // columns))
+    rows, room = 1, columns
+    for char in text:
+        width = columns_of(char)
+        if width > room:  # a wide letter never begins in the last column
+            rows, room = rows + 1, columns
+        room -= width
+    return rows
 
 
 def tail_texts(tail: bytes, lines: int) -> list[str]:

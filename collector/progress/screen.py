@@ -15,6 +15,8 @@ Invariants: I1  a picture leaves the cursor where it was, or as many rows higher
 from collections.abc import Sequence
 from typing import Final
 
+from collector import settings
+
 _SAVE: Final = "\x1b7"
 _RESTORE: Final = "\x1b8"
 _WHOLE_SCREEN: Final = "\x1b[r"
@@ -22,6 +24,9 @@ _ERASE_BELOW: Final = f"{_SAVE}\x1b[E\x1b[J{_RESTORE}"
 _DOWN: Final = "\x1bD"
 _NO_WRAP: Final = "\x1b[?7l"
 _WRAP: Final = "\x1b[?7h"
+
+_MOST_BARS: Final = 2 + settings.ROWS_OF_JOBS
+"""Of one batch: its own, what it waits for, its jobs."""
 
 TEXT_ROWS: Final = 2
 """Rows that are left for everything else."""
@@ -50,19 +55,24 @@ def clear(room: int = 1) -> str:
     return f"{whole}{_DOWN * room}\x1b[{room}A{_ERASE_BELOW}"
 
 
-def line_above(text: str, rows: int = 1, *, screen_rows: int = 0) -> str:
+def line_above(text: str, rows: int = 1, *, screen_rows: int = 0, columns: int = 0) -> str:
     """Return what puts a line above the one that the cursor is in, wherever in it that is.
 
-    So a bar of the user's, or a line that somebody has not ended, stays in one piece. Nothing here
-    needs to know the size of the screen, unless it has but one row: nothing can stand above that,
-    and the line is a plain one.
+    So a bar of the user's, or a line that somebody has not ended, stays in one piece. It must have
+    room above the bars, as many as there may be; on a screen of one row nothing has. One that has
+    none is a plain line, below the one that the cursor is in.
 
     Args:
         text: If it has but one row, it is cut at the end of that.
         rows: As many as it takes.
         screen_rows: Those of the screen; 0 where they are not known.
+        columns: Those of the screen; 0 where they do not matter.
     """
     if screen_rows == 1:
         return f"{text}\n"
+    if screen_rows and rows >= max(TEXT_ROWS, screen_rows - _MOST_BARS):
+        # Blanks as wide as the screen: the cursor is in the same row then if it was at its
+        # beginning, else in the next one.
+        return f"{' ' * columns}\r{text}\n"
     room, wraps = f"{_DOWN * rows}\x1b[{rows}A", "" if rows > 1 else _NO_WRAP
     return f"{room}{_SAVE}\x1b[{rows}L\r{wraps}{text}{_RESTORE}{_WRAP}\x1b[{rows}B"

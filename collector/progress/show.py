@@ -353,9 +353,8 @@ class Show:
             if not self._on_screen or columns is None:
                 outlet.write(f"{text}\n")
             else:
-                outlet.write(
-                    screen.line_above(text, rows(text, columns), screen_rows=outlet.size().lines)
-                )
+                lines, taken = outlet.size().lines, rows(text, columns)
+                outlet.write(screen.line_above(text, taken, screen_rows=lines, columns=columns))
 
     def _event(self, event: str, **facts: Fact) -> None:
         if self._events is not None:
