@@ -76,3 +76,15 @@ def test_sigusr1_asks_for_the_same_where_there_is_no_terminal(tmp_path: Path) ->
         said += process.stderr.read()
     assert process.returncode == 0
     assert b"RUNNING" in said
+
+
+@pytest.mark.slow
+def test_on_a_terminal_what_would_run_is_shown_and_steers_nothing(tmp_path: Path) -> None:
+    steers = "\x1b]0;x\x07\r"
+    (tmp_path / "inputs").write_text(f"a{steers}\n")
+    with on_terminal("$RUN --dry-run 'echo {} | cat' :::: inputs; echo OVER", tmp_path) as shell:
+        shown = shell.read_until(b"\r\nOVER")
+    assert b"echo 'a\\x1b]0;x\\x07\\r' |" in shown
+    assert b"\x1b]0" not in shown
+    read = run("--dry-run", "-a", "inputs", "echo", where=tmp_path).stdout
+    assert read == f"echo 'a{steers}'\n".encode(), "a shell is to read the same bytes"

@@ -140,8 +140,9 @@ def _rehearse(request: Request, command: Command, inputs: Given) -> int:
             why = stack.enter_context(told(request.output, command, request.resume))
         try:
             with _stdout_that_may_fail() as stdout:
+                shown = _for_person if stdout.isatty() else str
                 for row, one in _of_shard(request, command, inputs):
-                    text = command.shown(Inputs(row, one.number))
+                    text = shown(command.shown(Inputs(row, one.number)))
                     if request.output is not None:
                         # On one line: what stands on the next would be a command of the shell.
                         text += f"  # {escaped(why(one.key)) if why else 'it has never run'}"
@@ -153,6 +154,11 @@ def _rehearse(request: Request, command: Command, inputs: Given) -> int:
             say(str(error))
             return _OTHER_ERROR
     return 0
+
+
+def _for_person(text: str) -> str:
+    """Escape what could steer a terminal, and so hide what would run."""
+    return "".join(char if char in "\n\t" else escaped(char) for char in text)
 
 
 @contextlib.contextmanager
