@@ -88,3 +88,10 @@ def test_on_a_terminal_what_would_run_is_shown_and_steers_nothing(tmp_path: Path
     assert b"\x1b]0" not in shown
     read = run("--dry-run", "-a", "inputs", "echo", where=tmp_path).stdout
     assert read == f"echo 'a{steers}'\n".encode(), "a shell is to read the same bytes"
+
+
+@pytest.mark.slow
+def test_nothing_is_shown_before_the_log_of_jobs_is_open(tmp_path: Path) -> None:
+    ended = run("--joblog", "no/such", "echo", ":::", "a", where=tmp_path, quiet=False)
+    assert ended.returncode == 255
+    assert ended.stderr == b"collector: No such file or directory (no/such)\n"

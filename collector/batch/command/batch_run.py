@@ -199,8 +199,10 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
         halting = Halting(request.halt)
         halting.total = inputs.total
         running: dict[int, Job[Any]] = {}
+        # Before anything is shown: it may be a FIFO, which waits for who reads it.
+        joblog = _joblog(stack, request)
         show = stack.enter_context(_show(request, inputs.total, running))
-        finisher = _finisher(stack, request, save, results, show)
+        finisher = _finisher(request, save, results, joblog, show)
         stopped = _Stopped(show)
         events: Events = queue.SimpleQueue()
         # Around the Collector: signals that come while it ends are heard too.
@@ -276,16 +278,21 @@ def _results(
     return kept, request.temp_root or writer.run_root
 
 
+def _joblog(stack: contextlib.ExitStack, request: Request) -> JobLog | None:
+    if not request.joblog:
+        return None
+    joblog = JobLog(request.joblog)
+    stack.callback(joblog.close)
+    return joblog
+
+
 def _finisher(
-    stack: contextlib.ExitStack,
     request: Request,
     save: SaveName | None,
     results: "Results | None",
+    joblog: JobLog | None,
     show: Show,
 ) -> Finisher:
-    joblog = JobLog(request.joblog) if request.joblog else None
-    if joblog is not None:
-        stack.callback(joblog.close)
     return Finisher(
         FinishSettings(
             request.keep_order, request.line_buffer, request.only_new, save is None, save
