@@ -214,6 +214,25 @@ def test_no_number_is_too_large() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [["echo"], ["--python", "os:getcwd"]])
+def test_a_niceness_that_only_root_may_have_is_refused(words: list[str]) -> None:
+    program = (
+        "import sys; from collector.cli.program import main; "
+        "from tests.support.otheruser import lose_privileges; "
+        "lose_privileges(); sys.exit(main(sys.argv[1:]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "run", *QUIET, "--nice=-5", *words, ":::", "a"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert ended.stderr.startswith(b"collector: argument --nice: -5 is not for this user")
+    assert ended.stderr.count(b"\n") == 1
+
+
+@pytest.mark.slow
 def test_what_ignores_sigterm_is_killed_when_the_grace_is_over() -> None:
     script = "trap '' TERM; while :; do sleep 0.05; done; : {}"
     ended = run("--timeout", "0.3", "--grace", "0.2", script, ":::", "a", quiet=False)

@@ -90,6 +90,8 @@ def run_batch(request: Request) -> int:
         raise RequestError(str(error)) from None
     if request.dry_run:
         return _rehearse(request, command, inputs)
+    with _naming("--nice"):
+        _check_niceness(request.nice)
     if request.shard:
         inputs = inputs._replace(total=None)
     if request.halt is not None and request.halt.percent and inputs.total is None:
@@ -240,6 +242,22 @@ def _naming(option: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise RequestError(f"argument {option}: {error}") from None
+
+
+def _check_niceness(more: int) -> None:
+    """Try, and take back, what each worker will ask for: there it would fail with a traceback.
+
+    Raises:
+        ValueError: The system refuses it.
+    """
+    if more >= 0:
+        return
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, before + more)
+    except PermissionError as error:
+        raise ValueError(f"{more} is not for this user: {error.strerror}") from None
+    os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def _handlers(events: Events, stopped: "_Stopped", show: Show, finisher: Finisher) -> Handlers:
