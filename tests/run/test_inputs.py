@@ -124,3 +124,28 @@ def test_a_terminal_that_is_closed_ends_the_run_and_its_jobs(tmp_path: Path) -> 
         with open(os.devnull, "r+b") as nothing:
             os.dup2(nothing.fileno(), shell.screen_fd)  # nobody holds the terminal any more
         assert wait_until(lambda: not any(map(is_running, tree)))
+
+
+@pytest.mark.slow
+def test_a_module_that_ends_the_program_when_it_is_loaded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit('usage: ends.py FILE')\n")
+    ended = run("--python", "ends:work", ":::", "a", "b", where=tmp_path)
+    assert ended.returncode == 255
+    assert ended.stderr == b"collector: cannot load ends:work: SystemExit: usage: ends.py FILE\n"
+
+
+@pytest.mark.slow
+def test_what_a_module_prints_when_it_is_loaded_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "talks.py").write_text(
+        "import os, subprocess\n"
+        "print('loading')\n"
+        "os.write(1, b'raw\\n')\n"
+        "subprocess.run(['echo', 'child'])\n"
+        "def work(text):\n    print(text)\n"
+    )
+    ended = run("-j1", "-k", "--python", "talks:work", ":::", "a", "b", where=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, b"a\nb\n")
+    assert sorted(ended.stderr.split()) == [b"child", b"loading", b"raw"]
+    silent = ["sh", "-c", '"$@" 2>&-', "sh", *RUN, *QUIET, "-j1", "--python", "talks:work"]
+    alone = subprocess.run([*silent, ":::", "a"], cwd=tmp_path, capture_output=True, check=True)
+    assert alone.stdout == b"a\n"

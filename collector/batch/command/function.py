@@ -3,12 +3,14 @@
 Runs in:    the worker.
 """
 
+import contextlib
+import fcntl
 import importlib
 import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from collector.batch.command.child import Call, take_slot
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collector.batch.command.environment import Variable
 
 
+_STDOUT: Final = 1
+_STDERR: Final = 2
 _LONGEST: Final = 64
 """Bytes of a variable that says which job it is: a number, or a key of 32 digits."""
 
@@ -88,8 +92,9 @@ def split_target(text: str) -> tuple[str, str]:
 def prepare(plan: FunctionPlan) -> None:
     """Load the function, before the first job of a worker; where that fails, each job says so."""
     try:
-        _prepared.function = _load(plan.target)
-    except Exception as error:  # noqa: BLE001 - the user's module: `run` tells of it
+        with _stdout_led_to_stderr():
+            _prepared.function = _load(plan.target)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module: `run` tells of it
         _prepared.failure = (
             f"cannot load {plan.target}: {type(error).__name__}: {calls.text_of(error)}"
         )
@@ -108,6 +113,23 @@ def prepare(plan: FunctionPlan) -> None:
             stream.reconfigure(errors="surrogateescape")
     if plan.nice:
         os.nice(plan.nice)
+
+
+@contextlib.contextmanager
+def _stdout_led_to_stderr() -> Iterator[None]:
+    """Keep what is printed out of all outputs: it is of no job, and each worker prints it."""
+    kept, nothing = os.dup(_STDOUT), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    is_closed = fcntl.fcntl(_STDERR, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    os.dup2(nothing if is_closed else _STDERR, _STDOUT)
+    try:
+        yield
+    finally:
+        for to in (nothing, kept):  # what stderr does not take goes nowhere
+            with contextlib.suppress(Exception):  # None, closed, or an object of the user's
+                sys.stdout.flush()
+            os.dup2(to, _STDOUT)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _load(target: str) -> Callable[..., Any]:
