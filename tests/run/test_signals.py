@@ -163,6 +163,27 @@ def test_a_command_that_is_just_being_started_gets_sigterm_too(tmp_path: Path) -
     assert b"1: killed by SIGTERM" in said
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when", ["loads", "runs"])
+def test_a_function_of_python_ends_before_the_grace_is_over(
+    when: str, number: int, tmp_path: Path
+) -> None:
+    waits = "open('pids', 'a').write(f'{os.getpid()} '); time.sleep(1000)"
+    loaded = waits if when == "loads" else ""
+    (tmp_path / "waits.py").write_text(
+        f"import os, time\n{loaded}\ndef work(_text):\n    {waits}\n"
+    )
+    words = [*RUN, *QUIET, "--grace", "600", "-j1", "--python", "waits:work", ":::", "1", "2"]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:
+        (running,) = pids(tmp_path, 1)
+        process.send_signal(number)
+        try:
+            assert process.wait(timeout=30) == 128 + number
+        finally:
+            process.kill()
+    wait_until(lambda: not is_running(running))
+
+
 def test_after_the_grace_what_is_left_is_killed(tmp_path: Path) -> None:
     words = [*RUN, *QUIET, "--grace", "0.3", "-j1", STUBBORN, ":::", "1"]
     with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:

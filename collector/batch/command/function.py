@@ -8,6 +8,7 @@ import fcntl
 import importlib
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,14 @@ from collector.process.worker.running import current_job
 if TYPE_CHECKING:
     from collector.batch.command.environment import Variable
 
+
+_SIGNALS_OF_THE_PARENT: Final = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGTSTP,
+    signal.SIGUSR1,
+)
+"""A forked worker has the handlers of the run, which would hear them here and end nothing."""
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
@@ -91,6 +100,9 @@ def split_target(text: str) -> tuple[str, str]:
 
 def prepare(plan: FunctionPlan) -> None:
     """Load the function, before the first job of a worker; where that fails, each job says so."""
+    for number in _SIGNALS_OF_THE_PARENT:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     try:
         with _stdout_led_to_stderr():
             _prepared.function = _load(plan.target)
