@@ -1,8 +1,11 @@
 """What a program loads before its forkserver starts, before its first result, and after it."""
 
+import contextlib
 import gc
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +47,34 @@ class Sink:
 for progress in (False, None, True, Sink()):
     with Collector(1, progress=progress):
         print("collector.progress.batch" in sys.modules)
+"""
+
+GARBAGE = """
+import gc, sys, threading
+from collector import Collector
+class Watch:
+    def __init__(self, name, choose):
+        self.name, self.choose = name, choose
+        sys.meta_path.insert(0, self)
+    def find_spec(self, name, path=None, target=None):
+        if name == self.name:
+            sys.meta_path.remove(self)
+            thread = threading.Thread(target=self.choose)
+            thread.start()
+            thread.join()
+def disable():
+    gc.disable()
+def choose():
+    print(gc.isenabled())
+    gc.set_threshold(321)
+Watch("collector.process.pool.pool", disable)
+with Collector(1) as pool:
+    print(gc.isenabled())
+    gc.enable()
+    Watch("collector.progress.tally", choose)
+    list(pool.collect(abs, [-1]))
+print(gc.get_threshold()[0])
+assert not any(isinstance(finder, Watch) for finder in sys.meta_path)
 """
 
 FLAGS = """
@@ -109,18 +140,31 @@ def test_a_variable_is_no_option(variable: str, monkeypatch: pytest.MonkeyPatch)
     assert said(FLAGS) == ["False"]
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_garbage_is_looked_for_again_after_a_late_import(enabled: bool) -> None:
-    if not enabled:
-        gc.disable()
+# -- garbage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threshold", [700, 0])
+@pytest.mark.parametrize("raises", [False, True])
+def test_garbage_is_looked_for_again_after_a_late_import(
+    raises: bool, threshold: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"late_{threshold}_{raises}"
+    body = f"import gc\ngc.seen = gc.get_threshold()\nif {raises}: raise ImportError"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(gc, "seen", None, raising=False)
+    before = gc.get_threshold()
+    gc.set_threshold(threshold)
     try:
-        with loading(f"nothing {enabled}"):
-            assert not gc.isenabled()
-        assert gc.isenabled() is enabled
-        with pytest.raises(ImportError), loading(f"no module {enabled}"):
-            raise ImportError
-        assert gc.isenabled() is enabled
-        with loading(f"nothing {enabled}"):  # it is loaded
-            assert gc.isenabled() is enabled
+        chosen = gc.get_threshold()
+        with contextlib.suppress(ImportError), loading(name):
+            importlib.import_module(name)
+        assert gc.get_threshold() == chosen
+        assert (vars(gc)["seen"] == chosen) is not bool(threshold)
     finally:
-        gc.enable()
+        gc.set_threshold(*before)
+
+
+def test_what_a_thread_chooses_during_a_late_import_stays() -> None:
+    """Whether garbage is looked for, and how often, is the program's."""
+    assert said(GARBAGE) == ["False", "True", "321"]

@@ -45,6 +45,7 @@ the same thread. A thread that holds it does nothing that can block."""
 
 _load_gate: Final = threading.RLock()
 _loaded: Final[set[str]] = set()
+_SELDOM: Final = 1_000_000
 
 
 @contextlib.contextmanager
@@ -66,15 +67,20 @@ def loading(module: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cycles_left_alone() -> Iterator[None]:
-    """Look for no garbage meanwhile: modules that load leave hardly any, and that takes 5 %."""
-    if not gc.isenabled():  # the program has chosen
+    """Look for garbage seldom meanwhile: modules that load leave hardly any, and that takes 5 %.
+
+    What another thread chooses meanwhile, to look or not, is left as it is.
+    """
+    before = gc.get_threshold()
+    if not 0 < before[0] < _SELDOM:  # the program has chosen
         yield
         return
+    gc.set_threshold(_SELDOM)
     try:
-        gc.disable()
         yield
     finally:
-        gc.enable()
+        if gc.get_threshold()[0] == _SELDOM:
+            gc.set_threshold(*before)
 
 
 @contextlib.contextmanager
