@@ -14,14 +14,20 @@ import contextlib
 import errno
 import fcntl
 import gc
+import importlib
+import logging
 import os
 import stat
+import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from collector import interpreter
 from collector.store.rundir import kernel
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 LOCK_NAME: Final = "lock"
 """Name of the file lock inside a run directory."""
@@ -45,24 +51,70 @@ the same thread. A thread that holds it does nothing that can block."""
 
 _load_gate: Final = threading.RLock()
 _loaded: Final[set[str]] = set()
+_OF_AN_IMPORT: Final = "<frozen importlib._bootstrap>"
 _SELDOM: Final = 1_000_000
 
 
 @contextlib.contextmanager
 def loading(module: str) -> Iterator[None]:
-    """Import a module within this block; a fork in another thread waits until the block is left.
+    """Import a module within this block, which has loaded it beforehand where it can.
 
-    Otherwise the child could never import a module that another thread was importing at the fork:
-    it would wait for the import lock of a thread that it does not have. While holding this gate a
-    thread may block on an import lock of the main thread: import what signal handlers need
-    beforehand.
+    A fork in another thread waits until the block is left. Otherwise the child could never import
+    a module that another thread was importing at the fork: it would wait for the import lock of a
+    thread that it does not have.
+
+    No signal handler meets it half loaded: those run in the main thread, for which another one
+    loads it. While holding the gate a thread may block on an import lock of the main thread.
     """
     if module in _loaded:
         yield
         return
+    if not _is_whole(module) and _may_wait():
+        _load_in_a_thread(module)
     with _load_gate, _gates_before_theirs(), _cycles_left_alone():
         yield
     _loaded.add(module)
+
+
+def _is_whole(module: str) -> bool:
+    """Whether it is loaded, and nobody is at it just now."""
+    found = sys.modules.get(module)
+    spec = getattr(found, "__spec__", None)
+    return found is not None and not getattr(spec, "_initializing", False)
+
+
+def _may_wait() -> bool:
+    """Whether this is the main thread, and has nothing that an import in another one waits for."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return False
+    held: list[Any] = [_load_gate, getattr(logging, "_lock", _load_gate)]
+    if any(lock._is_owned() for lock in held):  # noqa: SLF001 - by what this handler interrupts
+        return False
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - there is no public way
+    while frame is not None and frame.f_code.co_filename != _OF_AN_IMPORT:
+        frame = frame.f_back
+    return frame is None
+
+
+def _load_in_a_thread(module: str) -> None:
+    """Load it in a thread of its own; here and now, if no thread is to be had, that is left."""
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            with loading(module):
+                importlib.import_module(module)
+        except BaseException as error:  # noqa: BLE001 - raised by whoever has asked
+            failures.append(error)
+
+    thread = threading.Thread(target=load, name="collector-load")
+    try:
+        thread.start()
+    except RuntimeError:  # the program ends, or has as many as it may have
+        return
+    thread.join()
+    if failures:
+        raise failures.pop()  # its traceback holds this frame
 
 
 @contextlib.contextmanager

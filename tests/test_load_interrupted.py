@@ -1,0 +1,110 @@
+"""A signal handler that comes while something is loaded late."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[1]
+PATIENCE: Final = 60
+
+BEGIN: Final = """
+import importlib.machinery, os, signal, sys, threading
+from collector import Collector
+
+class Pause:
+    # Finds a module as others do, and does something before its first line is run.
+    fired = 0
+    def __init__(self, module, act):
+        self.module, self.act = module, act
+        sys.meta_path.insert(0, self)
+    def find_spec(self, name, path=None, target=None):
+        if name != self.module or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        load = spec.loader.exec_module
+        def exec_module(module):
+            Pause.fired += 1
+            self.act()
+            load(module)
+        spec.loader.exec_module = exec_module
+        return spec
+
+module, method = sys.argv[1:]
+signal.alarm(50)
+def chunks():
+    yield b"x" * 10
+"""
+
+INTERRUPTED: Final = """
+begun = threading.Event()
+handled = []
+def handler(number, frame):
+    begun.set()
+    handled.append(act())
+def interrupt():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert begun.wait(30)
+signal.signal(signal.SIGUSR1, handler)
+Pause(module, interrupt)
+mine = act()
+assert handled and Pause.fired == 1
+print(handled[0] == mine)
+"""
+
+WITH_ONE: Final = "pool = Collector(2, method)\n"
+ACTS: Final = {
+    "collect": WITH_ONE + "act = lambda: [job.result() for job in pool.collect(abs, [-1])]\n",
+    "save": f"""{WITH_ONE}
+import itertools
+names = map(str, itertools.count())
+act = lambda: pool.submit(chunks).output().save(next(names)).stat().st_size
+""",
+    "new": """
+def act():
+    with Collector(1, method) as pool:
+        return pool.submit(abs, -1).result()
+""",
+}
+
+
+def run(tmp_path: Path, source: str, module: str, method: str) -> str:
+    """Run a script that loads a module; return what it says."""
+    (tmp_path / "script.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "script.py", module, method],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.fspath(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def slowly(*case: str) -> object:
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("act", "module", "method"),
+    [
+        ("collect", "collector.progress.batch", "forkserver"),
+        ("collect", "collector.progress.tally", "fork"),  # the worker is forked meanwhile
+        slowly("collect", "collector.progress.batch", "spawn"),
+        ("save", "ctypes", "forkserver"),
+        ("new", "collector.executor.core", "forkserver"),
+        slowly("new", "filelock", "forkserver"),
+        ("new", "collector.process.worker.main", "fork"),
+    ],
+)
+def test_a_signal_handler_may_do_what_it_interrupts_the_loading_for(
+    act: str, module: str, method: str, tmp_path: Path
+) -> None:
+    assert run(tmp_path, BEGIN + ACTS[act] + INTERRUPTED, module, method) == "True\n"
