@@ -1,4 +1,4 @@
-"""A signal handler that comes while something is loaded late."""
+"""A signal handler, and a fork, that come while something is loaded late."""
 
 import os
 import subprocess
@@ -36,6 +36,9 @@ class Pause:
 
 module, method = sys.argv[1:]
 signal.alarm(50)
+ONE = 1
+def more(number):
+    return number + ONE
 def chunks():
     yield b"x" * 10
 """
@@ -56,13 +59,46 @@ assert handled and Pause.fired == 1
 print(handled[0] == mine)
 """
 
+FORKED: Final = """
+begun, forking = threading.Event(), threading.Event()
+def pause():
+    begun.set()
+    assert forking.wait(30)
+Pause(module, pause)
+status = []
+def fork():
+    begun.wait()
+    forking.set()
+    pid = os.fork()
+    if pid:
+        status.append(os.waitpid(pid, 0)[1])
+        return
+    signal.alarm(30)
+    if "pool" in globals():
+        globals()["pool"] = Collector(2, method)
+    act()
+    os._exit(3)
+thread = threading.Thread(target=fork)
+thread.start()
+act()
+thread.join()
+assert Pause.fired == 1
+print(*map(os.waitstatus_to_exitcode, status))
+"""
+
 WITH_ONE: Final = "pool = Collector(2, method)\n"
 ACTS: Final = {
     "collect": WITH_ONE + "act = lambda: [job.result() for job in pool.collect(abs, [-1])]\n",
+    "submit": WITH_ONE + "act = lambda: pool.submit(more, 1).result()\n",
     "save": f"""{WITH_ONE}
 import itertools
 names = map(str, itertools.count())
 act = lambda: pool.submit(chunks).output().save(next(names)).stat().st_size
+""",
+    "batch": f"""{WITH_ONE}
+import itertools
+names = map("batch{{}}".format, itertools.count())
+act = lambda: [job.result() for job in pool.collect(abs, [-1], batch=next(names))]
 """,
     "new": """
 def act():
@@ -98,9 +134,13 @@ def slowly(*case: str) -> object:
         ("collect", "collector.progress.batch", "forkserver"),
         ("collect", "collector.progress.tally", "fork"),  # the worker is forked meanwhile
         slowly("collect", "collector.progress.batch", "spawn"),
+        ("submit", "collector.process.pickling.by_value", "forkserver"),
+        slowly("submit", "cloudpickle.cloudpickle", "fork"),
+        ("batch", "collector.batch.collecting", "forkserver"),
         ("save", "ctypes", "forkserver"),
         ("new", "collector.executor.core", "forkserver"),
         slowly("new", "filelock", "forkserver"),
+        slowly("new", "collector.process.start.context", "spawn"),
         ("new", "collector.process.worker.main", "fork"),
     ],
 )
@@ -108,3 +148,19 @@ def test_a_signal_handler_may_do_what_it_interrupts_the_loading_for(
     act: str, module: str, method: str, tmp_path: Path
 ) -> None:
     assert run(tmp_path, BEGIN + ACTS[act] + INTERRUPTED, module, method) == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("act", "module", "method"),
+    [
+        ("submit", "cloudpickle.cloudpickle", "forkserver"),
+        slowly("submit", "collector.process.pickling.by_value", "fork"),
+        slowly("batch", "collector.batch.collecting", "forkserver"),
+        slowly("collect", "collector.progress.batch", "forkserver"),
+        slowly("new", "multiprocess", "spawn"),
+    ],
+)
+def test_a_child_that_is_forked_while_something_is_loaded_can_load_it(
+    act: str, module: str, method: str, tmp_path: Path
+) -> None:
+    assert run(tmp_path, BEGIN + ACTS[act] + FORKED, module, method) == "3\n"

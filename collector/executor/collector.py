@@ -348,7 +348,8 @@ class Collector(Executor):
         )
         if keeping.batch is not None:
             # By name: the room of batch directories stands on this one.
-            room = importlib.import_module("collector.batch.collecting")
+            with loading("collector.batch.collecting"):
+                room = importlib.import_module("collector.batch.collecting")
             submitting = room.submitting(
                 self._core, self._options, fn, keeping, total, coming.numbers
             )

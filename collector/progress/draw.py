@@ -48,7 +48,7 @@ def draw(
     kind, _ = where = _where(stream, batch, always=always)
     if kind == "log" and not _logger.isEnabledFor(logging.INFO):
         return _nothing  # nobody listens: a thread would cost a small batch as much as its jobs
-    with loading("collector.progress.terminal"):
+    with loading("collector.progress.terminal"), loading("collector.progress.notebook"):
         from collector.progress import lines, notebook, terminal  # noqa: PLC0415 - 5 ms, if shown
 
     if kind == "notebook":

@@ -19,6 +19,7 @@ from collector.errors import JobError
 from collector.process.pickling import arrived, places
 from collector.process.pickling.by_name import ByName, ByValueError, Names, SupportsWrite
 from collector.process.pickling.places import Key
+from collector.store.rundir.locks import loading
 
 Reducers = Mapping[type, Callable[[Any], Any]]
 
@@ -106,8 +107,9 @@ def by_name(file: SupportsWrite, names: Names) -> pickle.Pickler:
 
 def by_value(file: SupportsWrite, names: Names, reducers: Reducers | None = None) -> pickle.Pickler:
     """Return a pickler that pickles by value what has none of these names."""
-    # 40 ms, for cloudpickle, that a batch of importable functions never pays.
-    from collector.process.pickling.by_value import ByValue  # noqa: PLC0415
+    with loading("collector.process.pickling.by_value"):
+        # 40 ms, for cloudpickle, that a batch of importable functions never pays.
+        from collector.process.pickling.by_value import ByValue  # noqa: PLC0415
 
     kind: Any = ByValue
     if reducers:  # of the class: it looks there when it is made

@@ -31,7 +31,8 @@ def launcher_for(method: str) -> Launcher:
         if has_pidfds():
             return ForkServer(preload=_ROLES, spare=(_SINK, _PUMP))
         method = "spawn"
-    from collector.process.start.context import DirectLauncher  # noqa: PLC0415 - multiprocess: 60 ms
+    with loading("collector.process.start.context"):
+        from collector.process.start.context import DirectLauncher  # noqa: PLC0415 - multiprocess: 60 ms
 
     if method == "fork":
         for module in _ROLES:  # a child would have to load them, of which threads may be at it here

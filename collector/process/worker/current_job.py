@@ -21,6 +21,7 @@ from collector.process.worker.own_log import OwnLog
 from collector.process.worker.run_directory import WorkerDirectory
 from collector.store.output.binary_file import BinaryFile
 from collector.store.output.chunk import Chunk, chunk_buffer
+from collector.store.rundir.locks import loading
 from collector.store.rundir.scratch import make_scratch_in, remove_scratch
 from collector.wire import remarks
 from collector.wire.capture import Capture
@@ -231,7 +232,8 @@ class CurrentJob(BinaryFile):
             self._pipe.disown()
 
     def _make_pipe(self) -> None:
-        from collector.process.worker.job_pipe import JobPipe  # noqa: PLC0415 - for few
+        with loading("collector.process.worker.job_pipe"):
+            from collector.process.worker.job_pipe import JobPipe  # noqa: PLC0415 - for few
 
         pipe = JobPipe(self._stream.write, self._writer.is_publishing)
         if self._pipe is not None:  # a signal handler of the job's was faster

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.output.spill_file import lost_error, write_all
+from collector.store.rundir.locks import loading
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -238,7 +239,8 @@ def _unlinked_copy(data: memoryview, position: int) -> int:
 
 def _unlinked_file() -> int:
     """Make a file without a name, on disk."""
-    import tempfile  # noqa: PLC0415 - 3 ms, also of the start of each process
+    with loading("tempfile"):
+        import tempfile  # noqa: PLC0415 - 3 ms, also of the start of each process
 
     with tempfile.TemporaryFile(buffering=0) as file:
         return os.dup(file.fileno())
