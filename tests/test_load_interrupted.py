@@ -164,3 +164,44 @@ def test_a_child_that_is_forked_while_something_is_loaded_can_load_it(
     act: str, module: str, method: str, tmp_path: Path
 ) -> None:
     assert run(tmp_path, BEGIN + ACTS[act] + FORKED, module, method) == "3\n"
+
+
+ALONE: Final = {
+    "a program that holds the lock of loggers": "with logging._lock:\n    act()\n",
+    "no thread to be had": """
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name != "collector-load":
+        return start(thread)
+    refused.append(thread)
+    raise RuntimeError("can't start new thread")
+refused = []
+threading.Thread.start = refuse
+act()
+assert refused
+""",
+    "in an import": """
+pause = Pause("wave", act)
+import wave
+assert Pause.fired == 1
+""",
+    "in an import that it needs itself": """
+def meet_it_half_loaded():
+    try:
+        act()
+    except ImportError as error:
+        print(error)
+pause = Pause("filelock", meet_it_half_loaded)
+import filelock
+assert Pause.fired == 1
+act()
+""",
+}
+
+
+@pytest.mark.parametrize("how", ALONE)
+def test_what_no_other_thread_can_load_is_loaded_all_the_same(how: str, tmp_path: Path) -> None:
+    source = f"{BEGIN}import logging\n{ACTS['new']}{ALONE[how]}print('made')\n"
+    said = run(tmp_path, source, "", "forkserver")
+    assert said.endswith("made\n")
+    assert ("filelock" in said) == ("itself" in how)
