@@ -1,6 +1,7 @@
 """Which program the processes of a Collector are, what it is told, and what it is called."""
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -341,6 +342,34 @@ with Collector(1, method) as collector:
 """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     assert said(run(source, method, flags=("-S",), env=environment)) == ["9"]
+
+
+@each_way
+def test_sink_and_worker_load_late_what_a_changed_directory_hides(
+    method: str, tmp_path: Path
+) -> None:
+    """As a daemon does that brings its packages along, and leaves for the root directory."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for name in ("multiprocess", "_multiprocess", "dill", "cloudpickle", "filelock"):
+        (packages / name).symlink_to(Path(site_packages()) / name)
+    (packages / "collector").symlink_to(ROOT / "collector")
+    source = f"""
+import signal, sys
+sys.path.append("packages")
+{BEGIN}
+os.chdir("/")
+def make():
+    return lambda: 7
+collector = Collector(1, method, temp_root=sys.argv[2])
+print(collector.submit(make).result()(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    root = tmp_path / "root"
+    done = run(source, method, os.fspath(root), flags=("-S",), env=environment, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "7\n", "")
+    assert wait_until(lambda: not any(root.iterdir())), "the sink has not removed it"
 
 
 @pytest.mark.parametrize(

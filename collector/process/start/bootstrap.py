@@ -23,13 +23,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from collector import settings
-from collector.process.start.child import take_name, working_directory, working_directory_is_gone
+from collector.process.start.child import (
+    import_path,
+    take_name,
+    working_directory,
+    working_directory_is_gone,
+)
 from collector.store.rundir.locks import loading
 
 if TYPE_CHECKING:
     from subprocess import Popen
 
-_ON_THE_PATH: Final = ("collector", "multiprocess", "dill")
 _OF_EACH_PYTHON: Final = {"hash_randomization", "int_max_str_digits", "utf8_mode"}
 """The flags that are set without an option; those set by one are in `sys._xoptions` too."""
 
@@ -156,15 +160,10 @@ def _has_options() -> bool:
 
 
 def _import_path() -> list[str]:
-    """Return our `sys.path`, and where we ourselves lie, should that have left it since."""
-    entries: list[object] = [*sys.path]  # Python skips what is no text
+    """Return our `sys.path` for a process that has none yet, in which `marshal` takes it."""
+    entries = import_path()  # Python skips what is no text
     path = [str.__str__(entry) for entry in entries if isinstance(entry, str)]
-    path = [entry or working_directory() for entry in path]
-    for name in _ON_THE_PATH:
-        for place in getattr(sys.modules.get(name), "__path__", ()):
-            if os.path.dirname(place) not in path:
-                path.append(os.path.dirname(place))
-    return path
+    return [entry or working_directory() for entry in path]
 
 
 def _nameless() -> int:

@@ -17,6 +17,8 @@ METHODS: Final = ("forkserver", "spawn", "fork")
 NAMES: Final = ("collector-server", "collector-sink", "collector-worker")
 """What our processes are called in lists of processes; none is longer than the first."""
 
+_ON_THE_PATH: Final = ("collector", "multiprocess", "dill", "cloudpickle", "filelock")
+
 _ARG_START: Final = 45
 """Where the line of `/proc/self/stat` has the address of the command line, behind the name; its end
 is next: fields 48 and 49 of proc(5)."""
@@ -108,8 +110,23 @@ def hold_standard_descriptors() -> None:
 
 def surroundings() -> bytes:
     """Return what a child of a forkserver must be told about this process."""
-    path, argv = map(_plain, sys.path), map(_plain, sys.argv)
+    path, argv = map(_plain, import_path()), map(_plain, sys.argv)
     return pickle.dumps((working_directory(), list(path), list(argv), dict(os.environ)))
+
+
+def import_path() -> list[object]:
+    """Return our `sys.path`, and where lies what a child loads, should that have left it since.
+
+    As it has where it was found by a relative path, and the program has changed its directory.
+    """
+    path: list[object] = [*sys.path]
+    known = [working_directory() if entry == "" else entry for entry in path]
+    for name in _ON_THE_PATH:
+        for place in map(os.path.dirname, getattr(sys.modules.get(name), "__path__", ())):
+            if place not in known:
+                known.append(place)
+                path.append(place)
+    return path
 
 
 def _plain(entry: object) -> object:
