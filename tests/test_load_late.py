@@ -77,6 +77,20 @@ print(gc.get_threshold()[0])
 assert not any(isinstance(finder, Watch) for finder in sys.meta_path)
 """
 
+OVER = """
+import sys
+from collector import Collector
+class Late:
+    def __del__(self, pool=Collector(1), show=print):
+        for late in (pool.collect, pool.map):
+            try:
+                list(late(abs, [-1]))
+            except RuntimeError as error:
+                show(error)
+late = Late()
+print("collector.progress.batch" in sys.modules)
+"""
+
 FLAGS = """
 import subprocess
 from collector.process.start import bootstrap
@@ -138,6 +152,12 @@ def test_a_variable_is_no_option(variable: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(*variable.split("="))
     assert said(FLAGS) == ["False"]
+
+
+def test_a_collect_when_all_is_over_loads_nothing_and_is_refused() -> None:
+    """Also by a finalizer that runs when nothing can be loaded any more."""
+    refused = "cannot schedule new futures after shutdown: make a new Collector"
+    assert said(OVER) == ["False", refused, refused]
 
 
 # -- garbage ---------------------------------------------------------------------------------------

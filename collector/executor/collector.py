@@ -239,14 +239,8 @@ class Collector(Executor):
             whole("buffersize", buffersize, least=1)
         deadline = None if timeout is None else time.monotonic() + seconds("timeout", timeout)
         groups = _batched(zip(*iterables, strict=False), chunksize)
-        from collector.process.worker.begin import run_group  # noqa: PLC0415 - is loaded by now
-
-        call = functools.partial(run_group, fn)
-        from collector.process.pickling.calls import call_name  # noqa: PLC0415 - is loaded by now
-
-        vars(call)["__name__"] = call_name(fn)  # jobs are named after it
         ahead = groups if buffersize is None else itertools.islice(groups, buffersize)
-        submit = functools.partial(self.submit, call)
+        submit = functools.partial(self.submit, self._core.in_groups(fn))
         jobs = deque(submit(group) for group in ahead)  # `map` takes a StopIteration for the end
         # Once all is submitted the iterator holds no Collector: dropped, that lets its workers go.
         further = iter(()) if buffersize is None else (submit(group) for group in groups)
@@ -335,16 +329,14 @@ class Collector(Executor):
         keeping = BatchOptions(batch, key, save, resume, durable, keep_failed, shard).checked()
         if halt is not None:
             text("halt", halt)
-        from collector.executor import collecting  # noqa: PLC0415 - is loaded by now
-
         parts = 1 if keeping.shard is None else keeping.shard[1]
-        stopping = collecting.stopping(halt, budget, total, parts)
+        stopping = self._core.stopping(halt, budget, total, parts)
         known = total if parts == 1 else None  # how many are of a part is not known before the end
         open_batch = functools.partial(self._core.board.open, desc, known)
         label = desc if keeping.batch is None else absolute_path(os.fsdecode(keeping.batch))
         coming = self._core.coming(label, known)
         submitting: Submitting[T] = functools.partial(
-            collecting.JustRun, self._core, self._options, fn, coming.numbers
+            self._core.just_run, self._core, self._options, fn, coming.numbers
         )
         if keeping.batch is not None:
             # By name: the room of batch directories stands on this one.
@@ -354,7 +346,7 @@ class Collector(Executor):
                 self._core, self._options, fn, keeping, total, coming.numbers
             )
         items = self._core.counted(coming, iter(iterable))
-        return collecting.collected(
+        return self._core.collected(
             self._core.pool,
             submitting,
             items,

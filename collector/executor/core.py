@@ -7,6 +7,7 @@ Owns:       the pool.
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import random
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self,
 
 from collector import interpreter
 from collector.crash_errors import BrokenCollectorError
-from collector.executor import collecting  # noqa: F401 - a signal handler's `collect` finds it whole
+from collector.executor import collecting
 from collector.executor.cpus import usable_cpus
 from collector.executor.job import Job
 from collector.executor.options import Options, PoolOptions
@@ -32,6 +33,7 @@ from collector.process.scheduler.retries import Retry
 from collector.process.scheduler.scheduler import Scheduler
 from collector.process.start.inheritance import Inheritance
 from collector.process.start.launcher import Launcher
+from collector.process.worker.begin import run_group
 from collector.progress.board import Board
 from collector.progress.waits import waits_text
 from collector.store.rundir.current_directory import CurrentDirectory
@@ -81,6 +83,11 @@ class _Counted(Generic[T]):
 
 class Core:
     """What a Collector shares with those that `with_options` makes of it."""
+
+    # What a Collector calls is found here: at the end of a program it could not import it.
+    collected = staticmethod(collecting.collected)
+    stopping = staticmethod(collecting.stopping)
+    just_run = collecting.JustRun
 
     def __init__(self, pool: Pool, max_workers: int, board: Board, script: Script) -> None:
         self.pool = pool
@@ -145,6 +152,13 @@ class Core:
         if (self.closed or self.pool.broken) and job.cancel():
             self._check()
         return job
+
+    @staticmethod
+    def in_groups(fn: Callable[..., T]) -> Callable[..., list[T]]:
+        """Return what makes several calls of a function in one job, which is named after it."""
+        call = functools.partial(run_group, fn)
+        vars(call)["__name__"] = calls.call_name(fn)
+        return call
 
     def coming(self, label: str, total: int | None) -> Coming:
         """Return what counts the jobs of a `collect`."""

@@ -76,6 +76,7 @@ class Board:
         self._begun: OpenBatch | None = None
         self._open: weakref.WeakSet[OpenBatch] = weakref.WeakSet()
         self._said = Farewell()
+        self._over = False
         if progress is not None and progress is not False:
             _load_batch()  # now: a signal handler may submit while the first submit is in it
         self.say_at_the_end = _ignore
@@ -86,7 +87,8 @@ class Board:
 
     def open(self, desc: str, total: int | None) -> OpenBatch:
         """Open a batch for a `collect`."""
-        if self._sink is None and self._drawing is False:
+        unseen = self._sink is None and self._drawing is False
+        if unseen or self._over:  # no job will come, and at the end nothing can be loaded
             return OpenBatch(None, _nothing)
         return self._begin(self._batch(desc, total))
 
@@ -118,6 +120,7 @@ class Board:
 
     def finish(self) -> None:
         """The last job is over. Waits for a last line, but for nobody's callback."""
+        self._over = True
         for batch in list(self._open):
             batch.leave()
         self._happened.do(self._end)  # behind what else is to be told
