@@ -30,8 +30,9 @@ def kinds(engine: str) -> dict[str, Any]:
 
 
 def opened(engine: str, **options: Any) -> Collector:
-    """Return a Collector with two workers by this engine."""
-    return Collector(**{"max_workers": 2, "progress": False, **kinds(engine), **options})
+    """Return a Collector with two workers by this engine; with an address, it joins that Ray."""
+    by = {"engine": engine} if "address" in options else kinds(engine)
+    return Collector(**{"max_workers": 2, "progress": False, **by, **options})
 
 
 def with_a_ray_of_its_own(**options: Any) -> Collector:
