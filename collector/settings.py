@@ -230,13 +230,15 @@ GEMINI_POLL_S: Final = 0.5
 GEMINI_POLL_LONGEST_S: Final = 10.0
 """Wait between two looks at an uploaded file: half as long again each time, up to the longest."""
 
-RAY_PARCEL_BYTES: Final = 2 * MIB
+RAY_PARCEL_BYTES: Final = 4 * MIB
 RAY_PARCEL_DEADLINE_S: Final = 0.1
 RAY_PARCEL_LEAST_BYTES: Final = 4 * KIB
-RAY_WINDOW: Final = 4
-"""Parcels of one job that may be on their way from a cluster: full, or so old; with 64 KiB each Ray
-carried 150 MiB/s, with 1 MiB 600, and four of 2 MiB a fifth more than eight of 1. They shrink where
-many jobs share the budget."""
+RAY_WINDOW: Final = 2
+"""Parcels of one job that may be on their way from a cluster: full, or so old. An object costs Ray
+much, whatever is in it: of the same 8 MiB four parcels were a fifth faster than eight, and two a
+third faster than four. They shrink where many jobs share the budget."""
+RAY_PARCELS_AT_ENDS: Final = 2
+"""Parcels of one job beside those: the one that its agent makes, and the one that is carried."""
 
 RAY_DISTANCE: Final = 10.0
 """The way of a job to a cluster and back takes so many times as long as to a worker here, some 10

@@ -43,7 +43,8 @@ def test_what_is_on_its_way_stays_within_the_budget(workers: int) -> None:
         each = parcel_bytes(budget, workers)
         assert settings.RAY_PARCEL_LEAST_BYTES <= each <= settings.RAY_PARCEL_BYTES
         if each > settings.RAY_PARCEL_LEAST_BYTES:
-            assert each * settings.RAY_WINDOW * workers <= budget
+            making, carried = 1, 1
+            assert each * (making + settings.RAY_WINDOW + carried) * workers <= budget
 
 
 class TestOnRay:

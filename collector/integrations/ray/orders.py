@@ -128,11 +128,12 @@ class End(NamedTuple):
 
 
 def parcel_bytes(memory_budget: int, workers: int) -> int:
-    """Return how large parcels may be: what is on its way of all jobs stays within the budget.
+    """Return how large parcels may be: all that there are of all jobs stay within the budget.
 
     Where that would make them smaller than `RAY_PARCEL_LEAST_BYTES`, they are of that size.
     """
-    share = memory_budget // (workers * settings.RAY_WINDOW)
+    parcels = settings.RAY_WINDOW + settings.RAY_PARCELS_AT_ENDS
+    share = memory_budget // (workers * parcels)
     return max(settings.RAY_PARCEL_LEAST_BYTES, min(settings.RAY_PARCEL_BYTES, share))
 
 
