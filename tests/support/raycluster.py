@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, final
 
+from tests.support.leaks import descendants
+from tests.support.tree import kill
+
 _SOURCE: Final = """
 import os, sys, tempfile
 os.makedirs(os.path.join(tempfile.gettempdir(), "ray"), exist_ok=True)  # where it notes its address
@@ -25,7 +28,8 @@ nodes = [
 ]
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    cluster.remove_node(nodes.pop(int(line)), allow_graceful=False)
+    node = cluster.head_node if line == "head\\n" else nodes.pop(int(line))
+    cluster.remove_node(node, allow_graceful=False)
     print("removed", flush=True)
 cluster.shutdown()
 """
@@ -40,10 +44,21 @@ class RayCluster:
         assert process.stdout is not None
         self._in, self._out = process.stdin, process.stdout
         self.address = self._out.readline().strip()
+        self._pid = process.pid
+        self.started: set[tuple[int, int]] = set()
+        """What is to be gone in the end, though Ray may have lost sight of it."""
 
     def remove_node(self, number: int) -> None:
         """Have a node be gone, as a machine that loses its power."""
-        self._in.write(f"{number}\n")
+        self._remove(str(number))
+
+    def remove_head(self) -> None:
+        """Have the head be gone so, which knows who belongs to the cluster."""
+        self.started |= {(one.pid, one.started) for one in descendants(self._pid)}
+        self._remove("head")
+
+    def _remove(self, which: str) -> None:
+        self._in.write(f"{which}\n")
         self._in.flush()
         assert self._out.readline().strip() == "removed"
 
@@ -58,12 +73,16 @@ def ray_cluster(nodes: int) -> Iterator[RayCluster]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    cluster = RayCluster(process)
     try:
-        yield RayCluster(process)
+        yield cluster
     finally:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(60)
         assert process.stdout is not None
         process.stdout.close()
+        for one in descendants():
+            if (one.pid, one.started) in cluster.started:
+                kill(one.pid)  # a helper of a node that has ended itself, which Ray leaves for long
         shutil.rmtree(directory)
