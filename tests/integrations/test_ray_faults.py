@@ -12,6 +12,7 @@ import pytest
 from collector import WorkerCrashError, current_job
 from tests.integrations.test_ray import MIB, forever, name_of, read_numbers, square, the_sink_pid
 from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
+from tests.support.inside import pump_pid
 from tests.support.leaks import descendants, is_running, wait_until
 from tests.support.raycluster import ray_cluster
 from tests.support.sharedray import shared
@@ -66,9 +67,12 @@ def begins_again(directory: str) -> Iterator[bytes]:
     The first attempt ends only with whoever runs it.
     """
     attempt = current_job().attempt
+    os.makedirs(directory, exist_ok=True)
     with open(f"{directory}/began", "a") as file:
         file.write(f"{attempt}\n")
     Path(f"{directory}/node").write_text(os.environ["RAY_RAYLET_PID"])
+    while not os.path.exists(f"{directory}/../go"):
+        time.sleep(0.01)
     for number in range(CHUNKS):
         yield chunk(attempt, number)
         Path(f"{directory}/count").write_text(str(number + 1))
@@ -98,30 +102,44 @@ def written(attempt: int) -> bytes:
     return b"".join(chunk(attempt, number) for number in range(CHUNKS))
 
 
+def store_of(pid: int) -> set[str]:
+    """Return what it maps of an object store, whose raylet has the same."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[4] for line in lines if "plasma" in line}
+
+
 @pytest.mark.parametrize("retries", [0, 1])
 def test_what_a_dead_node_had_yielded_is_not_yielded_again(tmp_path: Path, retries: int) -> None:
     """Ray itself would run the task again for it: the objects that nobody has got died, too."""
+    paths = [tmp_path / name for name in ("first", "second")]
     with (
         ray_cluster(2) as cluster,
-        opened("ray", address=cluster.address, max_workers=1, retries=retries) as collector,
+        opened("ray", address=cluster.address, retries=retries) as collector,
     ):
         assert collector.submit(square, 3).result() == 9
+        jobs = {path: collector.submit(begins_again, os.fspath(path)) for path in paths}
+        assert wait_until(lambda: all(said(path / "node") for path in paths), 60)
         with stopped(the_sink_pid(collector)):
-            job = collector.submit(begins_again, os.fspath(tmp_path))
-            count = stands_still(tmp_path / "count")
-            assert count < CHUNKS  # some of what it has said is in Ray, on that node
-            kill(said(tmp_path / "node"))
-        error = job.exception()
-        kept = job.output().read()
-        began = (tmp_path / "began").read_text().split()
+            (tmp_path / "go").touch()
+            counts = {path: stands_still(path / "count") for path in paths}
+            assert max(counts.values()) < CHUNKS  # some of what they have said is in Ray
+            here = store_of(pump_pid(collector))
+            assert here
+            path, *_ = [p for p in paths if not here & store_of(said(p / "node"))]
+            kill(said(path / "node"))
+        jobs[next(other for other in paths if other != path)].kill()
+        error = jobs[path].exception()
+        kept = jobs[path].output().read()
+        began = (path / "began").read_text().split()
     if retries:
         assert error is None
         assert kept == written(2)
         assert began == ["1", "2"]
     else:
         assert isinstance(error, WorkerCrashError)
+        assert "carries its output" not in str(error)  # which is on the other node
         assert written(1).startswith(kept)
-        assert len(kept) < count * MIB
+        assert len(kept) < counts[path] * MIB
         assert began == ["1"]
 
 
