@@ -85,6 +85,10 @@ SPARE_OTHERS_S: Final = 0.5
 """Time that a worker has, before it is killed with its job, to hand back the jobs behind that
 one."""
 
+GATES_UNTRIED: Final = 64
+"""Most gates that are kept of resources whose pause is over and of which no job has come since.
+Each look for a job that may run goes through all gates: with 5,000 it took milliseconds."""
+
 PROGRESS_INTERVAL_S: Final = 0.1
 """Shortest time between two progress reports of a job; design 3.3."""
 

@@ -19,6 +19,7 @@ from collector.process.scheduler.decisions import (
 from collector.process.scheduler.gates import Waits
 from collector.process.scheduler.retries import Later, Remark, Retry
 from collector.process.scheduler.scheduler import Scheduler
+from collector.settings import GATES_UNTRIED
 from collector.wire.outcome import Outcome
 from tests.support.inside import resources_with_gates
 from tests.support.scheduling import Clock, make
@@ -116,6 +117,20 @@ def test_a_gate_is_kept_as_long_as_it_says_something() -> None:
     here.submit(Entry(7, resource="own of 7"))
     here.do(here.schedule.break_off("because"))
     assert "own of 7" not in resources_with_gates(here.schedule)
+
+
+def test_of_gates_that_nobody_tries_the_last_are_kept_however_many_a_batch_closes() -> None:
+    """As a crawler closes one for each host that refuses it."""
+    here, many = desk(2), 3 * GATES_UNTRIED
+    for number in range(1, many):
+        here.submit(Entry(number, resource=f"host {number}", retry=Retry(later=0)))
+        here.refuse(here.running[0], 1)
+        assert f"host {number}" in resources_with_gates(here.schedule), "closed"
+        here.wait(1)
+        assert len(resources_with_gates(here.schedule)) <= GATES_UNTRIED
+    last, first = f"host {many - 1}", "host 1"
+    here.submit(Entry(1001, resource=last), Entry(1002, resource=last), Entry(1003, resource=first))
+    assert here.numbers() == [1001, 1003], "of the last resource one job runs first"
 
 
 def test_a_gate_that_is_closed_opens_for_one_job_first_and_then_for_all() -> None:

@@ -87,8 +87,16 @@ class Gate:
     @property
     def idle(self) -> bool:
         """Whether it says nothing that a new one would not: a program may name a new one a job."""
-        bounded = self.limit != math.inf
-        return not (self.line or self.running or bounded) and self.state is State.OPEN
+        return self._unused and self.state is State.OPEN
+
+    @property
+    def untried(self) -> bool:
+        """Whether its pause is over, and no job is here that would open it for the others."""
+        return self._unused and self.state is State.TRYING
+
+    @property
+    def _unused(self) -> bool:
+        return not (self.line or self.running) and self.limit == math.inf
 
     def close(self, until_s: float) -> None:
         """Let nobody pass until then; what has passed goes on."""

@@ -6,7 +6,8 @@ Invariants: I1  each job is in exactly one place.
             I2  asking what may run now costs as many steps as there are gates, however many jobs
                 wait; so does the next time at which that changes.
             I3  a gate is kept while its resource is bounded, has jobs here or at workers, or has
-                asked for a pause that no job has ended yet.
+                asked for a pause that is not over; once it is and no job has come, while it is one
+                of the last GATES_UNTRIED of those.
 """
 
 import heapq
@@ -14,6 +15,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import final
 
+from collector import settings
 from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.gates import Gate, Waits
 from collector.process.scheduler.waiting import Line
@@ -142,6 +144,9 @@ class Lines:
             return False
         for gate in self._gates.values():
             gate.tick(now_s)
+        untried = [resource for resource, gate in self._gates.items() if gate.untried]
+        for resource in untried[: -settings.GATES_UNTRIED]:
+            del self._gates[resource]
         while self._due and self._due[0][0] <= now_s:
             entry = self._put_off.pop(heapq.heappop(self._due)[1], None)
             if entry is not None:  # else it was cancelled
