@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,27 +48,64 @@ if __name__ == "__main__":
 """
 
 
-def test_a_job_that_the_kernel_kills_for_its_memory_runs_again_alone(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    with limited(300 * MIB) as group:
+def result_of(text: str, directory: Path, memory_bytes: int) -> Any:
+    """Return what a script prints that runs in a control group with so much memory."""
+    script = directory / "script.py"
+    script.write_text(textwrap.dedent(text))
+    with limited(memory_bytes) as group:
         child = subprocess.Popen(
             [sys.executable, script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(directory)},
         )
         with child:
             group.move(child.pid)
             out, _ = child.communicate("go\n")
-    said = json.loads(out)
+    return json.loads(out)
+
+
+def test_a_job_that_the_kernel_kills_for_its_memory_runs_again_alone(tmp_path: Path) -> None:
+    said = result_of(SCRIPT, tmp_path, 300 * MIB)
     assert said["once"] == "None"
     assert said["once_attempts"] == 2
     assert said["always_attempts"] == 3, "as often as it may, and no more"
     assert said["kind"] == "WorkerCrashError"
     assert "for its memory" in said["always"]
     assert said["others"] == list(range(50))
+
+
+KILLS = """
+import json, signal, subprocess, sys
+from collector import Collector, current_job
+
+sys.stdin.readline()
+GREEDY = "held = bytearray(1 << 30)\\nfor at in range(0, len(held), 4096): held[at] = 1"
+
+def has_a_child_that_takes_all():
+    return subprocess.run([sys.executable, "-c", GREEDY]).returncode
+
+def waits():
+    current_job().write(b"x")
+    signal.pause()
+
+if __name__ == "__main__":
+    with Collector(1, progress=False) as collector:
+        child = collector.submit(has_a_child_that_takes_all).result()
+        job = collector.submit(waits)
+        next(iter(job.follow()))
+        job.kill()
+        print(json.dumps([child, str(job.exception())]))
+"""
+
+
+def test_a_job_that_somebody_kills_is_not_said_to_be_killed_for_memory_that_others_took(
+    tmp_path: Path,
+) -> None:
+    child, said = result_of(KILLS, tmp_path, 300 * MIB)
+    assert child == -signal.SIGKILL
+    assert "was ended by kill()" in said
 
 
 V2_MOUNT = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"

@@ -64,6 +64,13 @@ class _Supervised(Generic[H]):
         """When it is killed if it is still there; never, as long as nobody wants it to leave."""
         self.exit = Exit()
         """How it ended, from its death on."""
+        self.was_killed = False
+        """Whether we have killed it: then it did not die by itself, nor for its memory."""
+
+    def kill(self) -> None:
+        """End it and its group at once."""
+        self.was_killed = True
+        self.handle.kill()
 
     def stop(self) -> None:
         """Let it leave; it is killed if it does not go in time."""
@@ -81,7 +88,7 @@ class _Supervised(Generic[H]):
         """Kill it if its time is up, once."""
         if self.kill_by_s <= now_s:
             self.kill_by_s = math.inf
-            self.handle.kill()
+            self.kill()
 
 
 @final

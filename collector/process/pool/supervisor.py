@@ -240,7 +240,7 @@ class Supervisor:
                     self._stop_worker(action.worker)
                 case decisions.KillWorker():
                     if action.worker in self._workers:
-                        self._workers[action.worker].handle.kill()
+                        self._workers[action.worker].kill()
                 case decisions.TerminateWorker():
                     if action.worker in self._workers:
                         self._workers[action.worker].handle.terminate()
@@ -346,7 +346,7 @@ class Supervisor:
         if worker.refusal and not self.broken:
             self._give_up(f"the initializer failed:\n{worker.refusal}")
         said, worker.sealed_job = worker.sealed_job, None
-        killed = code == -signal.SIGKILL and not worker.ended_by
+        killed = code == -signal.SIGKILL and not (worker.ended_by or worker.was_killed)
         starved = (killed and self._oom.has_killed()) or worker.exit.out_of_memory
         why = worker.why or (OUT_OF_MEMORY if killed and starved else "")
         if said is not None:
@@ -433,7 +433,7 @@ class Supervisor:
                 worker = self._workers[message.worker]
                 worker.read_out(message.broken)
                 if message.broken:
-                    worker.handle.kill()
+                    worker.kill()
                 self._settle_if_gone(worker)
             case _:
                 pass  # about a worker or a job that is settled already
@@ -481,7 +481,7 @@ class Supervisor:
             if entry is not None and said.worker in self._workers:
                 # It reported another worker's attempt: kill it, and settle what it really had
                 # through the death path.
-                self._workers[said.worker].handle.kill()
+                self._workers[said.worker].kill()
             return
         end = End(OUTCOMES[said.outcome], said, exitcode, why, starved)
         self._do(self._scheduler.ended(said.ticket, end))
