@@ -303,6 +303,25 @@ def test_now_ends_what_runs(tmp_path: Path) -> None:
         assert raised.value.left == 1
 
 
+def test_a_percentage_is_looked_at_when_it_is_known_how_many_jobs_there_are() -> None:
+    with Collector(2, progress=False) as here:
+        jobs = here.collect(fails_or_waits, iter("ffw"), halt="now,fail=50%", buffersize=2)
+        assert [next(jobs).args, next(jobs).args] == [("f",), ("f",)]
+        with pytest.raises(BatchHaltedError, match=r"2 jobs have failed \(of 3\)"):
+            next(jobs)  # and not when the third one ends
+        jobs = here.collect(fails_or_waits, iter("ff"), halt="soon,fail=50%", buffersize=1)
+        assert len([next(jobs), next(jobs)]) == 2
+        with pytest.raises(BatchHaltedError, match=r"2 jobs have failed \(of 2\)"):
+            next(jobs)
+        assert list(here.collect(fine, iter(()), halt="soon,fail=50%")) == [], "none of none"
+
+
+def fails_or_waits(letter: str) -> None:
+    if letter == "f":
+        raise EmptyAccountError
+    signal.pause()
+
+
 def test_what_runs_when_a_batch_stops_is_yielded_as_it_ends(tmp_path: Path) -> None:
     """Not behind one that was submitted before it, and runs for long."""
     act = functools.partial(_two_wait_and_one_fails, tmp_path)

@@ -211,7 +211,8 @@ class Stopping:
 
     def all_taken(self, count: int) -> None:
         """There are so many inputs: the last one was taken."""
-        self._halting.total = count
+        with self._lock:
+            self._halting.expect(count)
 
     def drain(self, *, ordered: bool) -> "Iterator[Job[Any]]":
         """Yield what ends by itself of the open jobs, as it ends or in order; end the others."""

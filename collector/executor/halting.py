@@ -136,6 +136,14 @@ class Halting:
             self._last = failure
         else:
             self._in_a_row = 0
+        return self._look()
+
+    def expect(self, total: int) -> bool:
+        """There are so many jobs, as is known only now; returns whether to stop."""
+        self.total = total
+        return self._look()
+
+    def _look(self) -> bool:
         halt = self._halt
         if halt is not None and not self.reason and self._is_reached(halt):
             self.reason, self.urgency = self._sentence(halt), halt.urgency
@@ -154,7 +162,7 @@ class Halting:
         count = self._count(halt)
         if not halt.percent:
             return count >= halt.number
-        return self.total is not None and count * 100 >= halt.number * self.total
+        return self.total is not None and 0 < halt.number * self.total <= count * 100
 
     def _sentence(self, halt: Halt) -> str:
         if halt.what == "same":
