@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collector.errors import CollectorError, OutputLostError, SpillError
 from collector.process.scheduler.decisions import (
     Action,
     Dispatch,
@@ -334,6 +336,19 @@ def test_no_worker_is_started_for_what_waits_until_the_others_are_done() -> None
     ended = [*schedule.killed(2), *schedule.ticked(100.0)]
     assert len([a for a in ended if isinstance(a, Dispatch)]) == 1
     assert len([a for a in ended if isinstance(a, StartWorker)]) == 6
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"), [(Outcome.SPILL_FAILED, SpillError), (Outcome.LOST, OutputLostError)]
+)
+def test_what_the_disk_does_to_an_output_counts_as_the_error_that_it_is(
+    outcome: Outcome, error: type[Exception]
+) -> None:
+    for on in (SpillError, OutputLostError, OSError, CollectorError, Exception, ValueError):
+        here = desk(1)
+        here.submit(Entry(1, retry=Retry(error=1, on=on, delay=0)))
+        here.end(here.running[0], End(outcome))
+        assert bool(here.settled) is not issubclass(error, on), on
 
 
 def test_no_delay_stays_none_however_often_a_job_is_run_again() -> None:

@@ -42,16 +42,19 @@ class Remark(NamedTuple):
 
 
 NO_REMARK: Final = Remark()
-_BY_THE_DISK: Final = (Outcome.SPILL_FAILED, Outcome.LOST)
-_SPILL_KINDS: Final = frozenset(
+_ERRORS_OF_OURS: Final = frozenset(
     {
         "collector.errors.CollectorError",
-        "collector.errors.SpillError",
         "builtins.OSError",
         "builtins.Exception",
         "builtins.BaseException",
     }
 )
+_BY_THE_DISK: Final = {
+    Outcome.SPILL_FAILED: _ERRORS_OF_OURS | {"collector.errors.SpillError"},
+    Outcome.LOST: _ERRORS_OF_OURS | {"collector.errors.OutputLostError"},
+}
+"""The names of what a job fails with, and of the bases, where its function has raised nothing."""
 _OUT_OF_MEMORY: Final = "builtins.MemoryError"
 
 
@@ -177,7 +180,7 @@ def is_retried(retry: Retry, outcome: Outcome, remark: Remark, cause: Cause, use
         return False
     if cause is not Cause.ERROR:
         return True
-    kinds = _SPILL_KINDS if outcome in _BY_THE_DISK else remark.kinds
+    kinds = _BY_THE_DISK.get(outcome, remark.kinds)
     return not kinds.isdisjoint(retry.kinds)
 
 
