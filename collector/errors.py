@@ -13,6 +13,9 @@ from typing import Final
 
 from collector.checks import number
 
+_NAME_CHARS: Final = 1000
+"""Longest name of a resource: no more is believed of what a worker says."""
+
 
 class CollectorError(Exception):
     """Base of every error that collector raises on its own account."""
@@ -66,7 +69,7 @@ class RetryLater(CollectorError):  # noqa: N818 - raised by a job to ask for som
 
     Raises:
         TypeError: An argument of a wrong type.
-        ValueError: A time that is below 0, or not finite.
+        ValueError: A time that is below 0, or not finite; a name of more than 1,000 characters.
     """
 
     # Also of a subclass that does not call `__init__`.
@@ -89,7 +92,20 @@ class RetryLater(CollectorError):  # noqa: N818 - raised by a job to ask for som
 def _resource(resource: object) -> str | None:
     if resource is not None and not isinstance(resource, str):
         raise TypeError(f"resource must be a str, not {resource!r}")
+    if resource is not None and len(resource) > _NAME_CHARS:
+        raise ValueError("the name of a resource is longer than 1,000 characters")
     return resource
+
+
+def asked_by(error: RetryLater) -> tuple[float, str]:
+    """Return how long a job asks to wait, and at whose gate; a subclass may have set anything.
+
+    Raises:
+        TypeError: As `RetryLater`.
+        ValueError: As `RetryLater`.
+    """
+    after = number("after", error.after, kind="a number of seconds")
+    return after, _resource(error.resource) or ""
 
 
 class BatchHaltedError(CollectorError):

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,6 +122,33 @@ def test_a_subclass_that_makes_nothing_of_its_base_asks_for_later_too(tmp_path: 
     with Collector(1) as here:
         worker = here.submit(os.getpid).result()
         assert here.submit(busy_once, str(tmp_path / "mark")).result() == worker
+
+
+def asks_for(after: Any, resource: Any) -> None:
+    error = BusyError()
+    error.after, error.resource = after, resource
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("after", "resource", "message"),
+    [
+        (timedelta(seconds=1), None, "after must be a number of seconds"),
+        ("1", None, "after must be a number of seconds"),
+        (float("inf"), None, "after must be at least 0, and finite"),
+        (1, b"model", "resource must be a str, not b'model'"),
+        (1, "m" * 1001, "the name of a resource is longer than 1,000 characters"),
+    ],
+)
+def test_a_subclass_that_asks_for_what_makes_no_sense_fails_its_job_and_says_so(
+    after: Any, resource: Any, message: str
+) -> None:
+    """Some of these ended the worker, and others failed the job as if it had asked too often."""
+    with Collector(1, retries=Retry(crash=0)) as here:
+        worker = here.submit(os.getpid).result()
+        with pytest.raises((TypeError, ValueError), match=message):
+            here.submit(asks_for, after, resource).result()
+        assert here.submit(os.getpid).result() == worker
 
 
 def counts(number: float) -> str:

@@ -26,7 +26,7 @@ from collections.abc import Generator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, NoReturn
 
-from collector.errors import RetryLater
+from collector.errors import RetryLater, asked_by
 from collector.process import log_records
 from collector.process.pickling import calls
 from collector.process.pickling.arrived import Arrivals, end_imports, stand_for_the_script
@@ -214,8 +214,7 @@ def _run(
         del value
     except BaseException as error:  # noqa: BLE001 - the user's function: whatever it raises is the job's exception
         _leave_if_forked(current, error)
-        outcome, pickled = Outcome.RAISED, calls.dump_exception(current.explain(error))
-        writer.remark(_remark_on(error))
+        outcome, pickled = Outcome.RAISED, _tell_of(error, current, writer)
     try:
         current.end()
     except BaseException as error:  # noqa: BLE001 - its output is not complete, or a signal handler of the user's raised
@@ -225,10 +224,18 @@ def _run(
     return outcome, pickled
 
 
-def _remark_on(error: BaseException) -> bytes:
-    """Say what was raised, for the parent does not unpickle it before it has decided."""
-    later = (error.after, error.resource or "") if isinstance(error, RetryLater) else None
-    return remarks.raised([kind_name(kind) for kind in type(error).__mro__[:_MOST_BASES]], later)
+def _tell_of(error: BaseException, current: CurrentJob, writer: QueueWriter) -> bytes:
+    """Say what was raised, for the parent does not unpickle it before it has decided; pickle it."""
+    later = None
+    if isinstance(error, RetryLater):
+        try:
+            later = asked_by(error)
+        except Exception as wrong:  # noqa: BLE001 - a subclass of the user's has set something else
+            return _tell_of(wrong, current, writer)
+    pickled = calls.dump_exception(current.explain(error))
+    kinds = [kind_name(kind) for kind in type(error).__mro__[:_MOST_BASES]]
+    writer.remark(remarks.raised(kinds, later))
+    return pickled
 
 
 def _leave_if_forked(current: CurrentJob, error: BaseException | None = None) -> None:
