@@ -1,12 +1,16 @@
 """In whatever order the news of deaths comes, each job hears of its one true end."""
 
 import itertools
+import math
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from collector import BrokenCollectorError, WorkerCrashError, settings
 from collector.process.pickling import calls
+from collector.process.pool import supervised, supervisor
 from collector.process.scheduler.decisions import Action, Dispatch, End, Settle, StartWorker
 from collector.process.start.bootstrap import NoPythonError
 from collector.wire import messages
@@ -304,3 +308,25 @@ def test_the_sink_is_told_of_a_death_only_if_it_cannot_see_it(sees: bool) -> Non
     desk.finish()
     assert isinstance(running.error, WorkerCrashError)
     assert waiting.value == 2
+
+
+def test_a_process_that_leaves_is_not_late_for_a_pause_of_the_whole_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it still has to say would be lost with it."""
+    desk, _, _ = with_a_running_and_a_waiting_job()
+    worker, now_s = desk.engine.workers[1], time.monotonic()
+    monkeypatch.setattr(supervised, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: now_s))
+    desk.supervisor.note(lambda: desk.supervisor.stop(cancel=False, kill=False))
+    while not worker.stopped:
+        desk.go_on()
+    now_s += 3600
+    desk.round()
+    assert not worker.killed
+    for _ in range(math.ceil(settings.STOP_DEADLINE_S)):
+        assert not worker.killed
+        now_s += 1.0
+        desk.round()
+    assert worker.killed, "its time runs on"
+    desk.finish()

@@ -183,6 +183,8 @@ class Supervisor:
         overslept_s, self._awake_s = now_s - self._awake_s - (pause_s or 0.0), now_s
         if pause_s is not None and overslept_s > settings.SUSPENDED_S:
             self._do(self._scheduler.delayed(overslept_s))
+            for process in self._processes():
+                process.kill_by_s += overslept_s
         for handle in ready:
             handle()
         for note in self._mailbox.notes():
@@ -193,9 +195,8 @@ class Supervisor:
         if self._start_again_s <= now_s:
             self._start_again_s = math.inf
             self._do(self._scheduler.unhindered())
-        if self._kill_by_s <= now_s:
-            for process in self._processes():
-                process.kill_if_late(now_s)
+        for process in self._processes() if self._kill_by_s <= now_s else ():
+            process.kill_if_late(now_s)
         self._flush()
 
     def _pause_s(self) -> float | None:
@@ -315,9 +316,7 @@ class Supervisor:
 
     def _stop_worker(self, number: int) -> None:
         worker = self._workers.get(number)
-        if worker is None:
-            return
-        if worker.state is State.LIVING:
+        if worker is not None and worker.state is State.LIVING:
             if worker.handle.room_fd is not None:
                 self._watch.forget(worker.handle.room_fd)
             worker.stop()
