@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -290,3 +291,18 @@ def test_ctrl_z_stops_the_jobs_too_and_fg_continues_them(tmp_path: Path) -> None
         shell.read_until(b"1 passed")  # until then keys are ours
         shell.press(b"echo still-here\n")
         shell.read_until(b"still-here\r\n")
+
+
+def test_the_time_in_which_ctrl_z_has_stopped_a_job_is_not_its_own(tmp_path: Path) -> None:
+    """It was ended by its time limit, which is shorter than the stop, as soon as it went on."""
+    limit_s = 8
+    script = "echo $$ >> pids; until [ -e go ]; do sleep 0.02; done; sleep 1; echo over-{}"
+    with on_terminal(f"$RUN -j1 --timeout {limit_s} '{script}' ::: 1", tmp_path) as shell:
+        pids(tmp_path, 1)
+        shell.press(b"\x1a")
+        shell.read_until(b"Stopped")
+        threading.Event().wait(limit_s + 1)  # it is the time itself that is tried here
+        (tmp_path / "go").touch()
+        shell.press(b"fg\n")
+        shell.read_until(b"over-1\r\n")
+        shell.read_until(b"1 passed")

@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, final
 
+from collector import settings
 from collector.batch.command.ended import CommandError, CommandTimeoutError, Ended
 from collector.batch.command.shell import ShellTemplate
 from collector.batch.command.template import Inputs, Words
@@ -38,8 +39,8 @@ _READ_BYTES: Final = 256 * 1024
 _SMALL_PIPE_BYTES: Final = 64 * 1024
 _PIPE_BYTES: Final = 1024 * 1024
 _INT: Final = struct.Struct("i")
-_LONGEST_POLL_MS: Final = 2**31 - 1
-"""25 days; then it is asked again."""
+_LOOK_ALIVE_MS: Final = 1000
+"""Longest wait of a command with a time limit: a longer one was a stop (Ctrl-Z) in between."""
 _LOOK_AGAIN_MS: Final = 10
 """So often is looked whether a command has ended, where no descriptor tells."""
 _RESET: Final = tuple(
@@ -254,7 +255,9 @@ class _Child:
         for fd in (self._out, self._err, *self._end.descriptors):
             poller.register(fd, select.POLLIN)
         while True:
-            ready = [fd for fd, _ in poller.poll(self._pause_ms())]
+            pause_ms, since_s = self._pause_ms(), time.monotonic()
+            ready = [fd for fd, _ in poller.poll(pause_ms)]
+            self._forgive(since_s, pause_ms)
             for fd in ready:
                 if fd in (self._out, self._err) and not self._take(fd, _READ_BYTES, plan):
                     poller.unregister(fd)
@@ -311,7 +314,14 @@ class _Child:
         if self._deadline_s is None:
             return self._end.longest_ms
         left_ms = max(0.0, self._deadline_s - time.monotonic()) * 1000 + 1
-        return min(left_ms, self._end.longest_ms or _LONGEST_POLL_MS)
+        return min(left_ms, self._end.longest_ms or _LOOK_ALIVE_MS)
+
+    def _forgive(self, since_s: float, pause_ms: float | None) -> None:
+        """A wait is over: if it was much too long, all was stopped, and that does not count."""
+        if pause_ms is not None and self._deadline_s is not None:
+            overslept_s = time.monotonic() - since_s - pause_ms / 1000
+            if overslept_s > settings.SUSPENDED_S:
+                self._deadline_s += overslept_s
 
     def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
