@@ -23,7 +23,7 @@ from collector.process.scheduler.retries import Later, Remark, Retry
 from collector.process.scheduler.scheduler import Scheduler
 from collector.settings import GATES_UNTRIED
 from collector.wire.outcome import Outcome
-from tests.support.inside import resources_with_gates
+from tests.support.inside import resources_with_gates, set_pace_of
 from tests.support.scheduling import Clock, make
 
 RETURNED = End(Outcome.RETURNED)
@@ -262,7 +262,7 @@ def test_what_runs_out_of_memory_runs_again_alone() -> None:
 
 
 def test_jobs_of_a_resource_wait_at_its_gate_not_at_workers() -> None:
-    here = desk(1)
+    here = desk(1, limits={"model": 1})
     for number in range(100, 180):  # brisk ones: others are sent ahead now
         here.submit(Entry(number))
         here.end(here.running[-1])
@@ -271,6 +271,24 @@ def test_jobs_of_a_resource_wait_at_its_gate_not_at_workers() -> None:
     here.submit(Entry(10), Entry(11))
     here.wait(0)
     assert here.numbers() == [1, 10, 11]
+
+
+def test_a_stream_of_jobs_that_are_sent_ahead_holds_up_none_of_a_resource() -> None:
+    """As one thread collects tiny jobs without end, and another asks a service."""
+    here = desk(2)
+    set_pace_of(here.schedule, 0.0)
+    here.submit(*map(Entry, range(1, 9)))
+    assert here.numbers() == list(range(1, 9)), "some wait at the workers"
+    here.submit(model(100))
+    for number in range(101, 160):
+        here.submit(Entry(number))
+        here.end(here.running[0])
+        if 100 in here.numbers():
+            break
+    assert 100 in here.numbers()
+    assert len(here.settled) <= 8, "those that were before it"
+    here.submit(Entry(200), Entry(201))
+    assert {200, 201} <= set(here.numbers()), "and then others are sent ahead again"
 
 
 def test_what_waits_can_be_cancelled_killed_and_dropped() -> None:

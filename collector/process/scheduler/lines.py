@@ -111,20 +111,27 @@ class Lines:
             return None if running else self._taken(self._alone.pop(alone))
         if not self._gates:
             return self._free.take_first()
-        open_lines = [g.line for g in self._gates.values() if g.line and g.room > 0]
-        if self._free:
-            open_lines.append(self._free)
-        first = min(open_lines, key=lambda line: line.turn() or (True, 0), default=None)
-        return self._taken(first.take_first()) if first is not None else None
+        return self._taken(self._first().take_first())
 
     def ahead(self) -> Line:
         """Return the jobs that may wait at a worker, behind another one.
 
-        A job of a resource may not: its gate could close meanwhile.
+        A job of a resource may not: its gate could close meanwhile. While it is the turn of one,
+        nobody else may either: a worker that always has a job would never be idle for it.
         """
         if self._running_alone or (self._alone and self._alone_that_may_run() is not None):
             return Line()
-        return self._free
+        first = self._first()
+        return first if first is self._free else Line()
+
+    def _first(self) -> Line:
+        """Return the line whose first job's turn it is, of those at no closed gate."""
+        if not self._gates:
+            return self._free
+        open_lines = [g.line for g in self._gates.values() if g.line and g.room > 0]
+        if self._free:
+            open_lines.append(self._free)
+        return min(open_lines, key=lambda line: line.turn() or (True, 0), default=self._free)
 
     def left(self, entry: Entry, *, proved: bool) -> None:
         """A job has left its worker; `proved` if its resource is known to have served it."""
