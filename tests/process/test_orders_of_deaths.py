@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from collector import BrokenCollectorError, WorkerCrashError, settings
+from collector.process.engine import Exit
 from collector.process.pickling import calls
 from collector.process.pool import supervised, supervisor
 from collector.process.scheduler.decisions import Action, Dispatch, End, Settle, StartWorker
@@ -308,6 +309,22 @@ def test_the_sink_is_told_of_a_death_only_if_it_cannot_see_it(sees: bool) -> Non
     desk.finish()
     assert isinstance(running.error, WorkerCrashError)
     assert waiting.value == 2
+
+
+def test_another_worker_is_started_after_one_that_died_unheard_before_it_was_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with the pump of a cluster, which takes all workers along: the job waited for ever."""
+    monkeypatch.setattr(settings, "START_AGAIN_S", 0.0)
+    desk = Desk()
+    job = desk.submit()
+    desk.round()
+    worker = desk.engine.workers[1]
+    worker.die()
+    worker.exit = Exit(None, 0, "is gone", unheard=True)
+    worker.be_read_out()
+    desk.finish()
+    assert job.value == 1
 
 
 def test_a_process_that_leaves_is_not_late_for_a_pause_of_the_whole_machine(

@@ -353,8 +353,8 @@ class Supervisor:
         end = End(Outcome.CRASHED, None, code, why, starved)
         given_up = bool(worker.broken) or worker.exit.unheard
         self._do(self._scheduler.worker_gone(worker.number, begun, given_up=given_up, end=end))
-        if worker.broken:  # if it never came up, the sink had no descriptors for it
-            self._start_again(f"the last one {worker.broken}")
+        if given_up:  # if it never came up, no process was to be had: no descriptors, or no pump
+            self._start_again(f"the last one {worker.broken or how}")
         if self._scheduler.setbacks.too_many_early_deaths:
             self._give_up(f"workers die before they can take a job: the last one {how}")
 
