@@ -103,6 +103,36 @@ def test_another_module_of_the_same_name_is_not_mistaken_for_it(
 
 
 @each_method
+@pytest.mark.parametrize("other", ["a package", pytest.param("none", marks=pytest.mark.slow)])
+def test_a_package_without_a_file_is_not_mistaken_for_another_one_of_its_name(
+    method: str, other: str, tmp_path: Path
+) -> None:
+    """So pytest loads `tests/test_it.py` by its import mode `importlib`."""
+    (tmp_path / "project" / "tests").mkdir(parents=True)
+    (tmp_path / "project" / "tests" / "test_it.py").write_text("def which():\n    return 'ours'\n")
+    (tmp_path / "path" / "tests").mkdir(parents=True)
+    if other == "a package":
+        (tmp_path / "path" / "tests" / "__init__.py").touch()
+    script = """
+    import sys
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+    from collector import Collector
+    sys.path.append("path")
+    def load(name, directory):
+        spec = PathFinder.find_spec(name, [directory])
+        module = sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    load("tests", "project")
+    test_it = load("tests.test_it", "project/tests")
+    with Collector(1, sys.argv[1]) as c:
+        print(c.submit(test_it.which).result())
+    """
+    assert run_well(tmp_path, script, method) == "ours\n"
+
+
+@each_method
 def test_a_module_that_was_found_while_the_path_was_another_one_travels(
     method: str, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ Owns:       what was found out about the modules of this process.
 import contextlib
 import os
 import sys
+from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -58,18 +59,25 @@ def _is_found(name: str, module: Any) -> bool:
         path = getattr(sys.modules.get(above), "__path__", None)
         if path is None:
             return True  # no package: it makes this module itself, as `os` does `os.path`
-    file = getattr(module, "__file__", None)
     for finder in list(sys.meta_path):
         try:
             spec = finder.find_spec(name, path)
         except Exception:  # noqa: BLE001 - a finder of somebody else's: the worker will see
             return True
         if spec is not None:
-            own = getattr(getattr(module, "__spec__", None), "origin", None)
-            return not spec.has_location or any(
-                _is_same(spec.origin, place) for place in {file, own}
-            )
-    return bool(above) and file is None  # made by the package that it is in
+            return _is_that(spec, module)
+    return bool(above) and getattr(module, "__file__", None) is None  # its package makes it
+
+
+def _is_that(spec: ModuleSpec, module: Any) -> bool:
+    """Whether what is found by a module's name is that module."""
+    file = getattr(module, "__file__", None)
+    own = getattr(getattr(module, "__spec__", None), "origin", None)
+    inside = list(getattr(module, "__path__", None) or ())
+    if file is None and own is None and inside:  # a package of directories without `__init__.py`
+        found = spec.submodule_search_locations or ()
+        return any(_is_same(place, ours) for place in found for ours in inside)
+    return not spec.has_location or any(_is_same(spec.origin, place) for place in {file, own})
 
 
 def _is_same(origin: str | None, place: str | None) -> bool:
