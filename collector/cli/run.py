@@ -37,6 +37,10 @@ _REFUSED: Final = {
     "--bar": "there is one",
     "--eta": "it is there",
     "--keep-going": "it does: see --halt",
+    "-P": "write -j N",
+    "--max-procs": "write -j N",
+    "-I": "{} is the input, also within a word",
+    "-L": "write -n N",
 }
 
 
@@ -69,7 +73,7 @@ class _Refused(argparse.Action):
     """An option of peers that means something else here, or nothing."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, *, why: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=None, help=argparse.SUPPRESS)
+        super().__init__(option_strings, dest, nargs="?", default=None, help=argparse.SUPPRESS)
         self._why = why
 
     def __call__(
