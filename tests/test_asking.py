@@ -182,7 +182,7 @@ def test_what_nobody_can_answer_is_said(temp_root: Path, tmp_path: Path) -> None
         name = batch.run.name
         for arguments, said in (
             (("kill", "run-nothing", "1"), b"no live run has the name 'run-nothing'"),
-            (("kill", name, "77"), b"no job '77' runs or waits here"),
+            (("kill", name, "77"), b"no job '77' runs or waits here: see collector top"),
             (("kill", name, "x" * 10_000), b"give its number"),
             (("follow", name, "nothing"), b"no job 'nothing' runs or waits here"),
             (("follow", tmp_path / "here", "1"), b"no live run has the name"),
@@ -191,6 +191,7 @@ def test_what_nobody_can_answer_is_said(temp_root: Path, tmp_path: Path) -> None
             assert (done.returncode, done.stdout) == (1, b"")
             assert said in done.stderr
         assert program("kill", name).returncode == 2
+        assert b"RUN|DIR JOB" in program("kill", name).stderr
         assert program("kill", temp_root, "1").returncode == 0  # the directory that it lies in
         batch.let_go("go-1")
         batch.let_go("go-2")

@@ -93,7 +93,10 @@ def test_cat_gives_what_is_named_in_that_order(batch: Path, called: Called) -> N
     assert (code, out, error) == (0, output("b\x1b[2J") + output("x/a.mp4", 70_000), "")
     code, out, error = called("cat", batch, "bad\n", "not there\x1b")
     assert (code, out) == (1, b"so far")
-    assert error == "collector: no job has the input or key not there\\x1b\n"
+    assert error == (
+        "collector: no job has the input or key not there\\x1b, or it has not begun: "
+        "collector report DIR --csv - lists those that have\n"
+    )
 
 
 def test_options_may_stand_between_the_other_words(batch: Path, called: Called) -> None:

@@ -45,7 +45,10 @@ def _cat(arguments: argparse.Namespace) -> int:
     with opened(arguments.directory) as batch, printing():
         for wanted, records in _chosen(batch, arguments.wanted, failed=arguments.failed):
             if not records:
-                complain(f"no job has the input or key {printable(wanted)}")
+                complain(
+                    f"no job has the input or key {printable(wanted)}, or it has not begun: "
+                    "collector report DIR --csv - lists those that have"
+                )
                 status = NOT_DONE
             for record in records:
                 if arguments.failed and record.status != "failed":

@@ -11,7 +11,11 @@ from collector.wire.questions import Question
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the program's."""
     kill = commands.add_parser("kill", help="end one job of a running Collector")
-    kill.add_argument("run", metavar="RUN", help="as `collector ls` names it, or its beginning")
+    kill.add_argument(
+        "run",
+        metavar="RUN|DIR",
+        help="as `collector ls` names it, or its beginning, or the directory of its batch",
+    )
     kill.add_argument("job", metavar="JOB", help="number or name of the job")
     add_root_to(kill)
     kill.set_defaults(command=_kill)

@@ -342,7 +342,7 @@ class Answering:
     def _one(self, job: str) -> Followable:
         found = self._asked.find(job)
         if not found:
-            raise QuestionError(f"no job {job!r} runs or waits here")
+            raise QuestionError(f"no job {job!r} runs or waits here: see collector top")
         if len(found) > 1:
             numbers = ", ".join(str(one.known_as or one.id) for one in found[:10])
             raise QuestionError(
