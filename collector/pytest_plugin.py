@@ -32,8 +32,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def collector(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator["Collector"]:
     """Give a Collector of two workers whose outputs spill at 64 KiB, into a directory of the test.
 
-    It is shut down after the test. A test that passed fails then if it left anything: outputs that
-    something still holds, or a callback that has not returned. Other settings: `with_options`.
+    It is shut down after the test. A test that passed fails then if it left anything: the file of
+    an output that something still holds, or a callback that has not returned. Other settings:
+    `with_options`.
     """
     from collector import Collector  # noqa: PLC0415 - see above
     from collector.executor.inner import has_left_behind  # noqa: PLC0415 - as above
