@@ -91,6 +91,9 @@ RUN: Final = {
     ("docs/how-to/polite-batch.md", "from collector import RetryLater"): (
         f"{_HERE}::test_a_job_of_ones_own_is_polite"
     ),
+    ("docs/how-to/polite-batch.md", "collector run"): (
+        "tests/run/test_later.py::test_the_line_for_curl_waits_where_the_service_asks_for_it"
+    ),
     ("docs/how-to/post-process.md", "from collector"): _POST,
     ("docs/how-to/post-process.md", "def without_timestamps"): (
         "tests/integrations/test_how_to_pages.py::test_the_transform_of_the_page_is_one"
@@ -244,7 +247,8 @@ class service:
         service.asked += 1
         if service.asked == 1:
             return Answer(status_code=429, headers={"Retry-After": "0.01"})
-        return Answer(status_code=200, headers={}, text=question + "!")
+        good = {"status_code": 200, "headers": {}, "raise_for_status": lambda: None}
+        return Answer(text=question + "!", **good)
 """
 ASKED: Final = """
 from collector import Collector

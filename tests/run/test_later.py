@@ -1,12 +1,17 @@
 """`collector run`: what a command asks for that ends with exit status 75, and what jobs share."""
 
+import http.server
+import os
+import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from collector import Batch
 from tests.support.running import QUIET, RUN, on_terminal, run
+from tests.test_docs import DOCS, blocks
 
 ONCE = "[ -e {}.seen ] || { : > {}.seen; echo half; exit 75; }; echo {} $COLLECTOR_ATTEMPT"
 
@@ -104,3 +109,53 @@ def test_equal_failures_in_a_row_stop_the_batch_and_it_says_so(tmp_path: Path) -
     assert ended.returncode == 4
     assert b"3 jobs in a row failed alike" in ended.stderr
     assert run(*QUIET, *line, where=tmp_path).stderr == b""
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """Refuses the first request for each page with the status that its name begins with."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        again = self.path in self.asked
+        self.asked.append(self.path)
+        status = 200 if again else int(self.path[1:4])
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(b"%s %d\n" % (self.path.encode(), status))
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_line_for_curl_waits_where_the_service_asks_for_it(tmp_path: Path) -> None:
+    (line,) = [
+        body
+        for body in blocks("sh", DOCS / "how-to" / "polite-batch.md")
+        if body.startswith("collector run")
+    ]
+    Refusing.asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            pages = ["/200-a", "/429-b", "/500-c"]
+            (tmp_path / "urls.txt").write_text("".join(f"{address}{page}\n" for page in pages))
+            typed = line.replace("--later 10", "--later 0").replace("collector run", '"$@"', 1)
+            done = subprocess.run(
+                ["/bin/sh", "-c", typed, "sh", *RUN, "-k"],
+                cwd=tmp_path,
+                env=os.environ | {"no_proxy": "127.0.0.1"},
+                capture_output=True,
+                check=False,
+                timeout=120,
+            )
+        finally:
+            server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"/200-a 200\n/429-b 200\n/500-c 200\n"
+    with Batch.open(tmp_path / "pages") as batch:
+        assert [len(record.attempts) for record in batch] == [1, 1, 2]
+    assert sorted(Refusing.asked) == ["/200-a", *(2 * ["/429-b"]), *(2 * ["/500-c"])]
