@@ -46,6 +46,23 @@ class TestRoots:
             monkeypatch.setenv("COLLECTOR_TMPDIR", "")
             assert parent(None) == tmp_path / f"collector-{os.geteuid()}"
 
+    def test_where_nothing_can_be_written_it_is_said_how_to_name_a_root(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in a container whose root is read-only."""
+        asked = []
+
+        def nothing() -> str:
+            asked.append(True)
+            raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in [...]")
+
+        monkeypatch.delenv("COLLECTOR_TMPDIR")
+        monkeypatch.setattr("tempfile.gettempdir", nothing)
+        with pytest.raises(RunDirectoryError, match="temp_root= or COLLECTOR_TMPDIR") as caught:
+            RunDirectory.create(None)
+        assert asked
+        assert caught.value.errno == errno.ENOENT
+
     def test_a_relative_root_is_made_absolute_at_once(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         with working_in(tmp_path):

@@ -253,7 +253,7 @@ def _default_path() -> str:
     try:
         directory = tempfile.gettempdir()
     except FileNotFoundError as error:
-        raise _refused(error, "") from error
+        raise _refused(error, "", "; name another one by temp_root= or COLLECTOR_TMPDIR") from error
     return os.path.join(os.path.abspath(directory), f"collector-{os.geteuid()}")
 
 
@@ -352,10 +352,11 @@ def _trusted_device(fd: int, path: str) -> int:
     raise RunDirectoryError(errno.EPERM, f"cannot trust the temp root: {reason}", path)
 
 
-def _refused(error: OSError, path: str) -> RunDirectoryError:
+def _refused(error: OSError, path: str, hint: str = "") -> RunDirectoryError:
     number = error.errno or errno.EIO
     what = "is not a directory (or it is a symbolic link)" if number in _NOT_DIRECTORY else None
-    return RunDirectoryError(number, f"cannot use the temp root: {what or error.strerror}", path)
+    why = what or error.strerror
+    return RunDirectoryError(number, f"cannot use the temp root: {why}{hint}", path)
 
 
 _NOT_DIRECTORY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})
