@@ -140,6 +140,19 @@ def test_a_quiet_job_is_told_of_once_in_each_silence() -> None:
     assert (job.quiet, job.quiet_s, job.slow) == (True, 199.0, False)
 
 
+def test_a_job_whose_next_attempt_is_waited_for_is_not_told_of_as_one_that_runs() -> None:
+    tally = Tally(slow_s=60, quiet_s=60)
+    tally.started(1, "job", 2, 0.0)
+    tally.wrote(1, 7, 1.0)
+    tally.rests(1, 5.0)
+    assert tally.running(1, 100.0) == ()
+    assert tally.late(100.0) == []
+    assert (tally.attempt(1), tally.so_far(1, 100.0)) == (2, (5.0, 7))
+    tally.started(1, "job", 3, 100.0)
+    assert [(job.attempt, job.elapsed_s) for job in tally.running(1, 101.0)] == [(3, 1.0)]
+    assert [late.what for late in tally.late(160.0)] == [Late.SLOW, Late.QUIET]
+
+
 def test_what_is_missing_of_a_batch_that_was_stopped_is_in_its_summary() -> None:
     tally = Tally()
     tally.ended(Ended(job=1, name="a"))

@@ -34,8 +34,8 @@ class Watching(Protocol):
     def wrote(self, job: Job[Any]) -> None:
         """It has written more."""
 
-    def wake(self) -> None:
-        """A job has asked to be run later: another one may have its place."""
+    def rests(self, job: Job[Any]) -> None:
+        """It has asked to be run later: another one may have its place."""
 
 
 class _InnerJob(Job[Any]):
@@ -54,7 +54,7 @@ class _InnerJob(Job[Any]):
     def attempted(self, attempt: int) -> None:
         """See `JobOwner.attempted`."""
         super().attempted(attempt)
-        self.watching.wake()
+        self.watching.rests(self)
 
 
 @final

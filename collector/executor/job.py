@@ -354,6 +354,8 @@ class Job(Future[R], Generic[R]):
         """See `JobOwner.attempted`."""
         self.reruns += 1  # first: who sees what the next run writes must know that it is another
         self._attempt = attempt
+        for observer in self._observers:
+            observer.rests(self)
         self._written = (0, 0, "")
         _wake_watchers(self)
 

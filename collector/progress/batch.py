@@ -68,6 +68,9 @@ class Observer(Protocol):
     def progressed(self, job: Observed) -> None:
         """It has written more."""
 
+    def rests(self, job: Observed) -> None:
+        """An attempt is over, and another one will follow: now, or when it may."""
+
     def ended(self, job: Observed) -> None:
         """It is over."""
 
@@ -140,6 +143,11 @@ class Batch:
         """See `Observer.progressed`."""
         if self._sink is not None:
             self._happened.do(lambda: self._tell(Happening.PROGRESSED, job))
+
+    def rests(self, job: Observed) -> None:
+        """See `Observer.rests`."""
+        now_s = time.monotonic()
+        self._happened.do(lambda: self._tally.rests(job.id, now_s))
 
     def ended(self, job: Observed) -> None:
         """See `Observer.ended`."""

@@ -256,6 +256,9 @@ class Callback:
         """See `Observer.progressed`."""
         self._reporter.latest(self._call(job))
 
+    def rests(self, job: "Observed") -> None:
+        """See `Observer.rests`."""
+
     def ended(self, job: "Observed") -> None:
         """See `Observer.ended`."""
         self._reporter.must(self._call(job), last=True)

@@ -226,6 +226,11 @@ class Show:
         self._happened.do(lambda: self._tally.wrote(job, size_bytes, now_s))
         self._event("progressed", job=job, bytes=size_bytes)
 
+    def rests(self, job: int) -> None:
+        """Its attempt has asked to be made later."""
+        now_s = time.monotonic()
+        self._happened.do(lambda: self._tally.rests(job, now_s))
+
     def ended(self, ended: Ended) -> None:
         """An attempt is over."""
         self._happened.do(lambda: self._tally.ended(ended))

@@ -2,8 +2,9 @@
 
 Runs in:    anywhere: it is told of events and times, and looks at no clock.
 Owns:       the numbers of one batch.
-States:     of a job: AWAY -> RUNS (`started`) -> AWAY (`ended`). An end may come without a start:
-            jobs that are over at once are told of by their end alone.
+States:     of a job: AWAY -> RUNS (`started`) -> AWAY (`ended`); RUNS -> RESTS (`rests`) -> RUNS
+            (`started`) or AWAY (`ended`). An end may come without a start: jobs that are over at
+            once are told of by their end alone.
 Invariants: I1  a job that is not over is in no count but `retried`.
             I2  it holds as many running jobs as there are, and of the others a bounded number.
 """
@@ -60,6 +61,8 @@ class _Running:
     quiet_s: float
     size_bytes: int = 0
     mode: Mode | None = None
+    rests_s: float | None = None
+    """Since when another attempt of it is waited for."""
 
 
 @final
@@ -147,10 +150,16 @@ class Tally:
     def wrote(self, job: int, size_bytes: int, now_s: float, mode: Mode | None = None) -> None:
         """A running attempt has written so much by now."""
         running = self._running.get(job)
-        if running is not None:
+        if running is not None and running.rests_s is None:
             if running.size_bytes != size_bytes:
                 running.byte_s, running.quiet_s = now_s, now_s + self._quiet_s
             running.size_bytes, running.mode = size_bytes, mode
+
+    def rests(self, job: int, now_s: float) -> None:
+        """An attempt is over, and another one will follow: now, or when it may."""
+        running = self._running.get(job)
+        if running is not None and running.rests_s is None:
+            running.rests_s = now_s
 
     def gone(self, job: int) -> None:
         """It runs no more; what has come of it is told by `ended`."""
@@ -185,7 +194,10 @@ class Tally:
     def so_far(self, job: int, now_s: float) -> tuple[float, int]:
         """Return for how many seconds a job has run and what it wrote; 0 if it is not known to."""
         running = self._running.get(job)
-        return (0.0, 0) if running is None else (now_s - running.begun_s, running.size_bytes)
+        if running is None:
+            return 0.0, 0
+        until_s = now_s if running.rests_s is None else running.rests_s
+        return until_s - running.begun_s, running.size_bytes
 
     def late(self, now_s: float) -> list[LateJob]:
         """Return what is to be said now of running jobs: of each when it has become so.
@@ -193,7 +205,7 @@ class Tally:
         Of a slow one again after twice that time, four times, and so on.
         """
         found: list[LateJob] = []
-        for job, running in list(self._running.items()):
+        for job, running in self._now():
             told = self._told(0, job, running, now_s)
             if now_s >= running.slow_s:
                 running.slow_s = now_s + (now_s - running.begun_s)
@@ -205,10 +217,11 @@ class Tally:
 
     def running(self, batch: int, now_s: float) -> tuple[ShownJob, ...]:
         """Return the running jobs, those that have run for longest first."""
-        return tuple(
-            self._told(batch, job, running, now_s)
-            for job, running in list(self._running.items())  # one step: others may count meanwhile
-        )
+        return tuple(self._told(batch, job, running, now_s) for job, running in self._now())
+
+    def _now(self) -> list[tuple[int, _Running]]:
+        found = list(self._running.items())  # one step: others may count meanwhile
+        return [(job, running) for job, running in found if running.rests_s is None]
 
     def totals(self, running: tuple[ShownJob, ...]) -> Totals:
         """Return what a `View` says of it in numbers."""

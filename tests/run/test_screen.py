@@ -95,3 +95,48 @@ def test_nothing_is_shown_before_the_log_of_jobs_is_open(tmp_path: Path) -> None
     ended = run("--joblog", "no/such", "echo", ":::", "a", where=tmp_path, quiet=False)
     assert ended.returncode == 255
     assert ended.stderr == b"collector: No such file or directory (no/such)\n"
+
+
+PUT_OFF = """
+import os, time
+from collector import Collector, RetryLater
+def work(waits):
+    while not (waits and os.path.exists(os.environ["GO"])):
+        time.sleep(0.05)
+    raise RetryLater(3600, resource="gate")
+with Collector(max_workers=2) as collector:
+    list(collector.collect(work, [True, False]))
+"""
+RUNS = "import sys\nfrom collector.cli.program import main\nsys.exit(main())\n"
+AT_GATE = 'until [ {} = a ] && [ -e "$GO" ]; do sleep 0.05; done; exit 75'
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "runs"),
+    [
+        pytest.param(PUT_OFF, [], "work-2", id="collect"),
+        pytest.param(
+            RUNS,
+            ["run", "--later=3600", "--resource=gate", AT_GATE, ":::", "a", "b"],
+            "b",
+            id="run",
+        ),
+    ],
+)
+def test_a_job_that_waits_at_a_gate_is_not_shown_as_one_that_runs(
+    script: str, words: list[str], runs: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(script)
+    with Person(100, 24, GO=str(tmp_path / "go")) as person:
+
+        def rows() -> list[str]:
+            names = [row.partition(": 0B [") for row in person.rows]
+            return [name.strip() for name, is_row, _ in names if is_row]
+
+        person.run(tmp_path / "script.py", *words)
+        person.wait_for(lambda: len(rows()) == 2)
+        (tmp_path / "go").touch()
+        person.wait_for(lambda: any(row.startswith("  waiting: ") for row in person.rows))
+        person.wait_for(lambda: [name.endswith(runs) for name in rows()] == [True])
+        person.press(b"\x03")
+        person.wait()

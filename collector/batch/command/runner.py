@@ -84,10 +84,10 @@ class _JobInputs:
 
 
 class _News(NamedTuple):
-    """Of a running job: it has begun, or written more."""
+    """Of a job: it has begun, has written more, or rests (None)."""
 
     job: Job[Any]
-    began: bool
+    began: bool | None
 
 
 Heard = Union["Job[Any]", "Signals", _News, Event, None]
@@ -155,7 +155,7 @@ class Runner:
         """What has ended it otherwise, in a sentence."""
 
     def wake(self) -> None:
-        """Have the main thread look for inputs, in any thread; see also `Watching.wake`."""
+        """Have the main thread look for inputs, in any thread."""
         self._events.put(None)
 
     def run(self, inner: Inner, feeder: Feeder) -> None:
@@ -189,6 +189,10 @@ class Runner:
             self._written.add(job.id)
             self._events.put(_News(job, began=False))
 
+    def rests(self, job: Job[Any]) -> None:
+        """See `Watching.rests`."""
+        self._events.put(_News(job, began=None))
+
     # -- starting ----------------------------------------------------------------------------------
 
     def _nothing_follows(self, feeder: Feeder) -> bool:
@@ -215,9 +219,8 @@ class Runner:
 
     def _has_room(self) -> bool:
         count = len(self._open)
-        if count < self._ahead or count >= self._most_ahead:
-            return count < self._ahead
-        return count - self._inner.put_off() < self._ahead
+        put_off = self._inner.put_off() if self._ahead <= count < self._most_ahead else 0
+        return count - put_off < self._ahead
 
     def _next(self, feeder: Feeder) -> _JobInputs | None:
         try:
@@ -253,10 +256,9 @@ class Runner:
 
     def _start(self, item: _JobInputs) -> None:
         settings, task = self._settings, item.task
-        key = task.key if task else ""
         attempt = self._results.attempt(task) if self._results and task else item.attempt
         item.since = time.time()
-        call = Call(item.values, item.seq, key, attempt, self._limit.seconds)
+        call = Call(item.values, item.seq, task.key if task else "", attempt, self._limit.seconds)
         limit_s = self._limit.seconds if settings.ends_workers else None
         try:
             job = self._inner.submit(settings.function, call, item.label[:1000] or "job", limit_s)
@@ -289,7 +291,7 @@ class Runner:
         if isinstance(event, Job):
             self._ended(event)
         elif isinstance(event, _News):
-            self._tell_of_running(event)
+            self._tell_of_running(*event)
         elif isinstance(event, Event):
             self._move(event)
         elif event is not None:
@@ -305,8 +307,7 @@ class Runner:
         self._state = state
         if state is before:
             return
-        waiting = [job for job, _ in self._open.values()]
-        self._inner.cancel(waiting)
+        self._inner.cancel([job for job, _ in self._open.values()])
         while self._again:
             self._lose(self._again.popleft())
         if state is State.ENDING:
@@ -322,19 +323,18 @@ class Runner:
 
     # -- ending ------------------------------------------------------------------------------------
 
-    def _tell_of_running(self, news: _News) -> None:
-        job, began = news
-        if not began:
-            self._written.discard(job.id)
-        found = self._open.get(job.id)
-        if found is None:  # its end was told
+    def _tell_of_running(self, job: Job[Any], began: bool | None) -> None:
+        self._written.discard(job.id)
+        _, item = self._open.get(job.id, (None, None))
+        if item is None:  # its end was told
             return
-        item = found[1]
         if began:
             item.since = time.time()  # until now it has waited
             self._show.started(item.seq, item.label, item.attempt)
             if self._results is not None and item.task is not None:
                 self._results.began(item.seq, item.task, item.since)
+        elif began is None:
+            self._show.rests(item.seq)
         else:
             self._show.wrote(item.seq, job.progress.bytes_written)
 
