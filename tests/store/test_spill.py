@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from collector.errors import ClosedError
@@ -124,6 +125,7 @@ CHUNKS: list[tuple[Any, bytes]] = [
     (memoryview(array.array("H", [1, 2])), array.array("H", [1, 2]).tobytes()),
     (memoryview(bytes(range(6))).cast("B", (2, 3)), bytes(range(6))),
     (memoryview(array.array("H")), b""),
+    (np.zeros(2, [("Open", "f8"), ("O", "i4")]), bytes(24)),
     ("", b""),
     ("grüße, 世界 🎬", "grüße, 世界 🎬".encode()),
     (type("MyBytes", (bytes,), {"__len__": lambda _: 2})(b"mine"), b"mine"),
@@ -168,6 +170,12 @@ def test_a_chunk_of_a_wrong_type_is_refused_by_name(chunk: Any) -> None:
             f"a chunk must be bytes, another C-contiguous buffer or str, not {type(chunk).__name__}"
         )
         assert manager.progress.chunks_processed == 0
+
+
+def test_a_buffer_of_python_objects_is_refused() -> None:
+    objects: Any = np.zeros(1, [("Open", "f8"), ("x", [("y", object)])])
+    with SpillManager() as manager, pytest.raises(TypeError, match="holds Python objects"):
+        manager.write(objects)
 
 
 @pytest.mark.parametrize("threshold", [1000, 1], ids=["memory", "streaming"])

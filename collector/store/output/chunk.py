@@ -37,7 +37,8 @@ def chunk_buffer(chunk: Chunk) -> Buffer:
             f"the bytes of this {type(chunk).__name__} are not to be had ({error}); "
             "write a bytes object that is made of it instead"
         ) from error
-    if not view.c_contiguous or "O" in view.format:
+    # The names of its fields stand between colons: Open is none of these objects.
+    if not view.c_contiguous or "O" in "".join(view.format.split(":")[::2]):
         raise _refusal(view, type(chunk).__name__)
     # As `view.cast("B")`, but for every format; a shape with a 0 in it is none for either.
     return PickleBuffer(view).raw() if view.nbytes else b""
