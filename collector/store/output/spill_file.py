@@ -162,10 +162,14 @@ class SpillFile:
     def seal(self, size: int) -> None:
         """Write no more; make sure that the file holds what was written.
 
+        May be called again if an exception of a signal handler's came behind it.
+
         Raises:
             OutputLostError: the file has not `size` bytes, or no name any more.
             OSError: the system reports a failed write only now.
         """
+        if self._grip.sealed:
+            return
         status = os.fstat(self._fd())
         if status.st_nlink == 0:
             reason = f"somebody removed its file while it was written; {SPARE_IT}"
@@ -173,7 +177,12 @@ class SpillFile:
         if status.st_size != size:
             message = f"its file has {status.st_size} bytes where {size} were written"
             raise lost_error(errno.EIO, message, self.path)
-        self._grip.close()
+        self._grip.sealed = True  # first: behind the close nobody could tell how that went
+        try:
+            self._grip.close()
+        except OSError:
+            self._grip.sealed = False
+            raise
 
     def open(self) -> int:
         """Open the file for reading.
@@ -237,12 +246,13 @@ class SpillFile:
 class _Grip:
     """What a SpillFile holds: an object of its own, for the finalizer of a dead SpillFile."""
 
-    __slots__ = ("directory", "fd", "name", "owner_pid")
+    __slots__ = ("directory", "fd", "name", "owner_pid", "sealed")
 
     def __init__(self, directory: RunDirectory, name: str) -> None:
         self.directory = directory
         self.name = name
         self.fd = -1
+        self.sealed = False
         self.owner_pid = os.getpid()
 
     @property
