@@ -12,10 +12,11 @@ import pytest
 from collector.errors import OutputLostError, SpillError
 from collector.settings import KIB, MIB
 from collector.store.output import digest, publish, rename, spill_file, target
+from collector.store.output.publish import Publication
 from collector.store.output.spill_file import temp_file_count
 from tests.support.disks import fill
 from tests.support.faultyos import FaultyOs
-from tests.support.outputs import Maker, on_disk
+from tests.support.outputs import Maker, files, on_disk
 from tests.support.rundirs import names
 
 pytestmark = pytest.mark.usefixtures("process_ends")
@@ -198,3 +199,40 @@ def test_without_hard_links_a_failed_rename_leaves_nothing(
     assert linkless.calls["rename"] == 1
     assert names(tmp_path) == []
     assert output.read() == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("owner", "step", "overwrite"),
+    [
+        (os, "link", False),
+        (Publication, "move_here", False),
+        (Publication, "__exit__", False),
+        (target, "exchange", True),
+        (target, "discard", True),
+        (Publication, "move_here", True),
+    ],
+)
+def test_interrupted_behind_any_step_of_a_rename_it_is_read_where_it_is(
+    owner: Any, step: str, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, fired = tmp_path / "name", getattr(owner, step), False
+    if overwrite:
+        path.write_bytes(b"older")
+
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        nonlocal fired
+        real(*arguments, **more)
+        if not fired:
+            fired = True
+            raise KeyboardInterrupt
+
+    output = on_disk(b"abc")
+    monkeypatch.setattr(owner, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        output.save(path, overwrite=overwrite)
+    assert fired
+    assert output.read() == b"abc"
+    output.close()
+    assert path.read_bytes() == b"abc"
+    assert names(tmp_path) == ["name"]
+    assert files() == []

@@ -27,7 +27,7 @@ from collector.errors import ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.output.progress import Mode
 from collector.store.output.reader import iterate_lines
-from collector.store.output.save import Openable, save_as, send_to, target_of
+from collector.store.output.save import Openable, moved_to, save_as, send_to, target_of
 from collector.store.output.sealed import (
     NOTHING,
     Closed,
@@ -313,11 +313,8 @@ class Output(Unopened, Closable):
                 send_to(reader, path, overwrite=overwrite)
             return path
         target = target_of(path)
-        with self._alone():
-            place = self._open_place()
-            saved = save_as(place, target, overwrite=overwrite)
-            self._leave(place, saved)
-        return saved.path
+        publish(self, target, overwrite=overwrite, sync=True)
+        return Path(target)
 
     def view(self) -> memoryview:
         """Show all bytes without a copy: those held in memory, or a read-only mapping of the file.
@@ -437,8 +434,14 @@ def publish(
     """
     with output._alone():  # noqa: SLF001 - of this module, as all here
         place = output._open_place()  # noqa: SLF001
-        saved = save_as(place, path, overwrite=overwrite, mode=mode, sync=sync, ready=ready)
-        output._leave(place, saved)  # noqa: SLF001
+        try:
+            saved = save_as(place, path, overwrite=overwrite, mode=mode, sync=sync, ready=ready)
+            output._leave(place, saved)  # noqa: SLF001
+        except BaseException:  # perhaps of a signal handler, when the file had its name
+            moved = moved_to(place, path)
+            if moved is not None:
+                output._leave(place, moved)  # noqa: SLF001
+            raise
 
 
 def saved_output(path: str, size: int, *, complete: bool) -> Output:

@@ -90,6 +90,17 @@ def save_as(
         return _copy(place, new, overwrite=overwrite, sync=sync, ready=ready)
 
 
+def moved_to(place: OpenState, target: str) -> Saved | None:
+    """Return where an output is whose `save_as` was broken off, if its file has its name by now."""
+    if not isinstance(place, Spilled) or place.file.identity() == place.identity:
+        return None
+    moved = Saved(target, place.identity, place.size, None)
+    with contextlib.suppress(OSError):  # it is not there
+        os.close(moved.open())
+        return moved
+    return None
+
+
 def _move(
     place: Spilled,
     new: Publication,
