@@ -1,15 +1,19 @@
 """Threads and children that a job leaves running, and programs that reap every child."""
 
+import errno
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from collector import Collector, current_job
-from tests.support.jobs import KIB, square
+from collector.store.rundir.directory import RunDirectory
+from tests.support.jobs import KIB, MIB, square
+from tests.support.outputs import files
 from tests.support.tiers import each_method
 
 
@@ -51,6 +55,24 @@ def test_a_thread_that_outlives_its_job_cannot_write_into_the_next_one(
         assert first.output().read() == b"mine "
         assert second.output().read() == b"yours alone"
     assert (tmp_path / "until").exists()
+
+
+def test_a_large_value_that_cannot_be_read_leaves_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused: list[str] = []
+
+    def refuse(_directory: RunDirectory, name: str) -> NoReturn:
+        refused.append(name)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), name)
+
+    with Collector(1) as collector:
+        with monkeypatch.context() as patched:
+            patched.setattr(RunDirectory, "open_file", refuse)
+            error = collector.submit(bytes, 6 * MIB).exception()
+        assert len(refused) == 1
+        assert "Too many open files" in str(error)
+        assert files() == []
 
 
 def fork_and_return() -> str:

@@ -58,6 +58,18 @@ def test_a_job_that_lost_its_value_and_its_buffer_ends_with_a_message(tmp_path: 
     assert done.stdout.splitlines() == ["no memory", "LOST 0 b'' 0 0", "[]"]
 
 
+def test_the_file_of_a_value_is_handed_over_by_a_job_that_lost_its_buffer(tmp_path: Path) -> None:
+    """Whoever is told of it removes it; nobody else would, before the Collector ends."""
+    script = LOSES_BOTH.replace("os.truncate(value, 0)", "").replace(
+        'print(list(directory.path.glob("*.spill")))', "print(said.value_name == value.name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["no memory", "LOST 0 b'' 0 0", "True"]
+
+
 def test_a_job_that_is_followed_where_no_file_can_be_made_goes_on_in_memory() -> None:
     """Whoever looks on must not cost the job anything; readers get it at the end."""
     asked: list[str] = []

@@ -161,6 +161,7 @@ def outcome_of(
         _drop_value(ending.end.said, directory)
         return None, lost.with_traceback(None)
     except BaseException as failure:  # noqa: BLE001 - user code runs in unpickling: it fails this job
+        _drop_value(ending.end.said, directory)  # where it could not be read
         error = errors.JobError(
             f"what job {ending.name} returned cannot be unpickled: {calls.describe(failure)}",
             ending.job_id,

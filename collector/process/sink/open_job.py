@@ -199,7 +199,8 @@ class OpenJob:
         except (MemoryError, ValueError):  # a buffer that could not grow has lost what it held
             lost = OutputLostError(errno.ENOMEM, "the collector process had no memory for it")
             died = outcome is Outcome.CRASHED
-            return self._ended(outcome if died else Outcome.LOST, _NOTHING, _NOTHING, lost)
+            only_file = Sealed(None, kept.name, 0, 0)  # it is the parent's to remove
+            return self._ended(outcome if died else Outcome.LOST, _NOTHING, only_file, lost)
 
     def _settle_file(self, output: SpillManager) -> None:
         """Take off the file what a dead worker had appended and not published."""
