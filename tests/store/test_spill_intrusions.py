@@ -184,6 +184,31 @@ def test_a_signal_at_any_line_of_the_end_leaves_no_file(sealed: bool) -> None:
     assert at > 3
 
 
+def test_what_a_signal_left_of_a_forgotten_output_goes_with_the_early_clean_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python drops what a handler raises in a finalizer, which is not called again."""
+    dropped: list[object] = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda unraisable: dropped.append(unraisable.err_msg)
+    )
+    at = 0
+    fired = True
+    while fired:
+        at += 1
+        held = [streaming()[0].finalize()]
+        interrupter = Interrupter(at)
+        trace = sys.gettrace()
+        sys.settrace(interrupter)
+        held.clear()
+        sys.settrace(trace)
+        fired = interrupter.fired
+        cleanup_temp_files()
+        assert temp_file_count() == 0, f"after the line {at}"
+        assert files() == [], f"after the line {at}"
+    assert len(dropped) == at - 1 > 3
+
+
 @pytest.mark.parametrize("threshold", [100, 1], ids=["memory", "file"])
 def test_a_signal_at_any_line_of_finalize_loses_nothing_before_its_end(threshold: int) -> None:
     at = 0

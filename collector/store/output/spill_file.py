@@ -297,10 +297,12 @@ def cleanup_temp_files() -> int:
     Returns:
         How many there were.
     """
-    removals = list(_owned.values())
-    for remove in removals:
+    owned = list(_owned.items())
+    for grip, remove in owned:
         remove()
-    return len(removals)
+        if grip in _owned:  # a signal handler's exception broke off the finalizer, which is dead
+            grip.remove()
+    return len(owned)
 
 
 def write_all(fd: int, data: Buffer) -> None:
