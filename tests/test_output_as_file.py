@@ -7,6 +7,7 @@ import http.server
 import io
 import os
 import pickle
+import random
 import shutil
 import tarfile
 import threading
@@ -20,7 +21,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from collector import Output, SpillManager
+from collector import Output, OutputLostError, SpillManager
 from tests.support.processend import end_of_process
 
 TABLE = b"a,b\n1,2\n"
@@ -45,6 +46,43 @@ each_place = pytest.mark.parametrize("place", ["memory", "file"])
 @pytest.fixture(scope="module", autouse=True)
 def _polars_has_its_threads() -> None:
     pl.scan_csv(io.BytesIO(TABLE)).collect()
+
+
+# -- how it is read --------------------------------------------------------------------------------
+
+
+@each_place
+def test_the_rest_is_read_in_one_piece(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RawIOBase would take 8 KiB at a time: three times as long as `Output.read`."""
+    data = random.Random(7).randbytes(1_000_000)
+    output = output_of(data, place)
+    calls = list[int]()
+    for name in ("read", "readv"):
+        real = getattr(os, name)
+
+        def counted(fd: int, wanted: Any, real: Any = real) -> Any:
+            calls.append(fd)
+            return real(fd, wanted)
+
+        monkeypatch.setattr(os, name, counted)
+    with output.open() as file:
+        assert file.read(10) == data[:10]
+        calls.clear()
+        assert file.read() == data[10:]
+        assert len(calls) <= 1
+        assert (file.tell(), file.read()) == (len(data), b"")
+        file.seek(len(data) + 5)
+        assert (file.read(), file.tell()) == (b"", len(data) + 5)
+        file.seek(-3, os.SEEK_END)
+        assert file.read() == data[-3:]
+
+
+def test_a_file_that_was_cut_is_not_read_as_a_whole_one() -> None:
+    output = output_of(TABLE * 1000, "file")
+    with output.open() as file:
+        os.truncate(file.name, 4000)
+        with pytest.raises(OutputLostError, match="ends at 4000 of"):
+            file.read()
 
 
 # -- what is open ----------------------------------------------------------------------------------

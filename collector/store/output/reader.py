@@ -7,6 +7,7 @@ Invariants: I1  a reader gives the output's size in bytes or raises OutputLostEr
             I2  a reader that is open goes on working, whatever becomes of the output and its name.
 """
 
+import contextlib
 import errno
 import io
 import mmap
@@ -116,15 +117,22 @@ class _FileReader(_Reader):
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         position = self.tell()
         wanted = memoryview(buffer).cast("B")[: max(0, self._size - position)]
-        try:
+        with self._named():
             taken = os.readv(self._fd, [wanted])
-        except OSError as error:  # of the disk: the system does not say of which file
-            error.filename = self.name
-            raise
         if not taken and len(wanted):
-            reason = f"its file ends at {position} of {self._size} bytes"
-            raise lost_error(errno.EIO, reason, self.name)
+            raise self._lost(position)
         return taken
+
+    def readall(self) -> bytes:
+        # RawIOBase reads 8 KiB at a time.
+        pieces = list[bytes]()
+        while (left := self._size - (position := self.tell())) > 0:
+            with self._named():
+                piece = os.read(self._fd, left)
+            if not piece:
+                raise self._lost(position)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def tell(self) -> int:
         return os.lseek(self._open_fd(), 0, os.SEEK_CUR)
@@ -147,6 +155,19 @@ class _FileReader(_Reader):
             raise ValueError("I/O operation on a closed reader")
         return self._fd
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the file where its disk refuses: the system does not say of which one."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.name
+            raise
+
+    def _lost(self, end: int) -> OSError:
+        reason = f"its file ends at {end} of {self._size} bytes"
+        return lost_error(errno.EIO, reason, self.name)
+
     def _leave_file(self) -> None:
         position, start = self.tell(), 0
         fd = _unlinked_file()
@@ -154,8 +175,7 @@ class _FileReader(_Reader):
             while start < self._size:
                 block = os.pread(self._fd, min(READ_BLOCK_BYTES, self._size - start), start)
                 if not block:
-                    reason = f"its file ends at {start} of {self._size} bytes"
-                    raise lost_error(errno.EIO, reason, self.name)  # noqa: TRY301
+                    raise self._lost(start)  # noqa: TRY301
                 write_all(fd, block)
                 start += len(block)
             os.lseek(fd, position, os.SEEK_SET)
@@ -190,6 +210,12 @@ class _MemoryReader(_Reader):
         wanted[:taken] = part[:taken]
         self._move(position + taken)
         return taken
+
+    def readall(self) -> bytes:
+        position = self.tell()
+        left = bytes(self._data[position:])
+        self._move(position + len(left))
+        return left
 
     def tell(self) -> int:
         return self._position if self._fd < 0 else os.lseek(self._fd, 0, os.SEEK_CUR)
