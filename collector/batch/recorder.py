@@ -51,7 +51,8 @@ _at_work: "Final[weakref.WeakSet[Recorder]]" = weakref.WeakSet()
 
 class _Began(NamedTuple):
     job: KeptJob
-    attempt: int
+    reruns: int
+    """The job's when it began: with other ones this attempt is over."""
     time: float
 
 
@@ -102,7 +103,7 @@ class Recorder:
 
     def began(self, job: KeptJob) -> None:
         """See `Keeps.began`."""
-        self._coming.put(_Began(job, job.attempt, time.time()))
+        self._coming.put(_Began(job, job.reruns, time.time()))
 
     def ended(self, ended: Ended) -> None:
         """See `Keeps.ended`."""
@@ -184,6 +185,7 @@ class Recorder:
             self._take_group()
             for one in self._group:
                 if isinstance(one, _Began):
+                    self._running.pop(one.job.id, None)  # an attempt that asked to be made later
                     self._running[one.job.id] = one
             self._store_all([one for one in self._group if isinstance(one, Ended | _Spent)])
 
@@ -214,7 +216,7 @@ class Recorder:
                 # They are in the order in which they began. A clock that is set back delays it.
                 return min(due_s, settings.TOLD_AFTER_S)
             del self._running[number]
-            if not began.job.done():
+            if not began.job.done() and began.reruns == began.job.reruns:
                 self._writer.started(began.job.task, began.time)
         return None
 

@@ -9,6 +9,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,12 +24,21 @@ from collector import (
     Progress,
     Retry,
 )
+from collector.batch import recorder
 from collector.batch.storing import Attempt
 from collector.batch.writer import BatchWriter, Task
 from collector.cli.program import main
 from tests.support.batchdir import journal, run, writer
-from tests.support.batchjobs import double, double_later, fails_first, forever, noted
+from tests.support.batchjobs import (
+    double,
+    double_later,
+    fails_first,
+    forever,
+    noted,
+    rests_first,
+)
 from tests.support.inside import run_directory
+from tests.support.leaks import wait_until
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -52,6 +62,27 @@ def test_a_job_that_runs_for_a_second_is_told_of_before_it_ends(tmp_path: Path) 
             assert batch.status()["interrupted"] == 1
         collector.kill_workers()
         loop.join()
+
+
+def test_a_job_that_rests_at_a_gate_is_not_told_of_as_one_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, path, now_s = tmp_path / "go", tmp_path / "b", 1e9
+    monkeypatch.setattr(recorder, "time", SimpleNamespace(time=lambda: now_s))
+    with Collector(1, progress=False) as collector:
+        inputs = [(os.fspath(go_on), text) for text in ("rests", "runs")]
+        jobs = collector.collect(rests_first, inputs, batch=path)
+        loop = threading.Thread(target=lambda: list(jobs))
+        loop.start()
+        assert wait_until(lambda: bool(collector.statistics().running))
+        go_on.touch()
+        second = ["rests_first-2"]
+        assert wait_until(lambda: [j.name for j in collector.statistics().running] == second)
+        now_s += 2
+        assert wait_until(lambda: journal(path).exists() and bool(events(path, "started")))
+        collector.kill_workers()
+        loop.join()
+    assert [line["name"] for line in events(path, "started")] == second
 
 
 def test_a_ctrl_c_leaves_what_ran_interrupted_and_not_failed(tmp_path: Path) -> None:

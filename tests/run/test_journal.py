@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ def lines(where: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def running(where: Path, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running(
+    where: Path, *words: str, program: Sequence[str] = RUN
+) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a batch whose jobs wait for gates."""
     for name in "abc":
         os.mkfifo(where / f"go-{name}")
     process = subprocess.Popen(
-        [*RUN, *QUIET, "-o", "B", *words],
+        [*program, *QUIET, "-o", "B", *words],
         cwd=where,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -55,6 +58,29 @@ def test_an_attempt_that_takes_long_is_told_of_while_it_runs(tmp_path: Path) -> 
         assert process.wait() == 0
     told = [(line["input"], line["attempt"]) for line in lines(tmp_path, "started")]
     assert told == [("b", 1), ("b", 2)]
+
+
+SLOWLY = """
+import sys
+from collector import settings
+from collector.cli.program import main
+settings.TOLD_AFTER_S = 5
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_job_that_waits_for_its_next_run_is_not_told_of_as_one_that_runs(tmp_path: Path) -> None:
+    script = ": < go-{}; exit 75"
+    words = ["-j1", "--later", "3600", "--events", "events", script]
+    program = [sys.executable, "-c", SLOWLY, "run"]
+    with running(tmp_path, *words, ":::", "a", "b", program=program) as process:
+        events = tmp_path / "events"
+        assert wait_until(lambda: events.exists() and b'"started"' in events.read_bytes())
+        (tmp_path / "go-a").open("wb").close()
+        assert wait_until(lambda: bool(lines(tmp_path, "started")))
+        process.send_signal(signal.SIGKILL)
+    assert [line["input"] for line in lines(tmp_path, "started")] == ["b"]
 
 
 def test_what_ran_when_all_was_killed_is_interrupted(tmp_path: Path) -> None:

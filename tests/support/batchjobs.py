@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from collector import current_job
+from collector import RetryLater, current_job
 
 LARGE: Final = 100_000
 
@@ -113,6 +113,16 @@ def pausing(number: int) -> int:
         current_job().flush()
         threading.Event().wait(0.15)
     return number
+
+
+def rests_first(item: tuple[str, str]) -> None:
+    """Ask to be run in an hour, once a file is there; the others wait until somebody ends them."""
+    go_on, text = item
+    while text == "rests":
+        if os.path.exists(go_on):
+            raise RetryLater(3600, resource="gate")
+        time.sleep(0.01)
+    forever(text)
 
 
 def forever(text: str) -> None:

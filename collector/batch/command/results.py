@@ -161,7 +161,7 @@ class Results:
         self._running[seq] = task, at
 
     def over(self, seq: int) -> None:
-        """It has ended."""
+        """It has ended, or is to be made later."""
         self._running.pop(seq, None)
 
     def tell_of_long_ones(self) -> float | None:

@@ -335,6 +335,8 @@ class Runner:
                 self._results.began(item.seq, item.task, item.since)
         elif began is None:
             self._show.rests(item.seq)
+            if self._results is not None:
+                self._results.over(item.seq)
         else:
             self._show.wrote(item.seq, job.progress.bytes_written)
 
