@@ -31,8 +31,8 @@ def test_garbage_is_looked_for_again_before_anything_runs(tmp_path: Path) -> Non
 
 def test_a_program_that_calls_it_goes_on_to_look_for_garbage_as_it_did() -> None:
     program = (
-        "import gc; from collector.cli.program import main; main(['run', 'true', ':::']);"
-        "print(gc.isenabled(), gc.get_freeze_count())"
+        "import gc; from collector.cli.program import main; before = gc.get_freeze_count();"
+        "main(['run', 'true', ':::']); print(gc.isenabled(), gc.get_freeze_count() - before)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert ended.stdout == b"True 0\n"
+    assert ended.stdout == b"True 0\n", "3.12 itself freezes a few hundred objects"
