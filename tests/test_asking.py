@@ -23,7 +23,7 @@ from tests.support.asking import a_batch, command, long_root_in, program, top
 from tests.support.askingjobs import gated
 from tests.support.inside import run_directory
 from tests.support.jobs import fail, square
-from tests.support.leaks import wait_until
+from tests.support.leaks import descendants, wait_until
 from tests.support.rundirs import REPOSITORY
 from tests.support.tiers import each_method, everyday_are
 
@@ -235,21 +235,14 @@ def test_an_entry_is_swept_once_nobody_holds_it(temp_root: Path, tmp_path: Path)
         batch.runs(2)
         assert reclaim([default]).live == 1
         assert [run.path for run in list_runs([default])] == [os.fspath(batch.run)]
-        everybody = [batch.process.pid, *_children(batch.process.pid)]
+        pid = batch.process.pid
+        everybody = [pid, *(process.pid for process in descendants(pid))]
         for pid in everybody:  # the sink too: then nobody is left who could remove it
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert wait_until(lambda: reclaim([default, temp_root]).live == 0)
     assert [*temp_root.iterdir(), *default.iterdir()] == []
     default.rmdir()
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *_children(child)]
-    return found
 
 
 @contextmanager
