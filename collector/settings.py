@@ -337,5 +337,9 @@ PACK_BYTES: Final = 1024 * MIB
 TOLD_AFTER_S: Final = 1.0
 """Running time after which a job has a line in the journal before it ends."""
 
-DURABLE_GROUP: Final = 64
-"""Most jobs that are synced together; groups of 30 were 6 times as fast as each alone."""
+STORED_TOGETHER: Final = 64
+"""Most jobs that are stored together: groups of 30 were synced 6 times as fast as each alone, and
+without `durable` jobs of 1 KB are kept at twice the rate (docs/decisions/0020)."""
+
+STORED_BYTES: Final = MIB
+"""Small outputs, logs and values that are held until they are stored together."""

@@ -20,7 +20,8 @@ from collector.batch.recorder import Recorder, wait_for_left
 from collector.batch.saved_later import save_stored, unsaved
 from collector.batch.scan import meters_of
 from collector.batch.states import Resume, State, resume_of
-from collector.batch.writer import BatchWriter, Options, Task
+from collector.batch.storing import Task
+from collector.batch.writer import BatchWriter, Options
 from collector.executor.collecting import Submitting
 from collector.executor.core import Core
 from collector.executor.job import Job
@@ -158,10 +159,12 @@ class _Kept(Generic[T]):
             raise
 
     def _earlier(self, task: Task) -> Earlier:
-        history = self._writer.history
+        history, attempts = self._writer.history, self._writer.attempts(task)
+        if not (attempts or history.findings.has_spent):
+            return Earlier(0, {})
         ended = (one.meters for _, one in history.attempts(task.row))
         meters = meters_of((history.spent(task.key), *ended))
-        return Earlier(self._writer.attempts(task), meters)
+        return Earlier(attempts, meters)
 
     def _resumed(self, row: int, item: T, *, failed: bool) -> Job[Any]:
         core = self._core

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol, final
 
 from collector.batch.history import History
 from collector.batch.record import Record, record_of
-from collector.batch.writer import Task
+from collector.batch.storing import Task
 from collector.errors import JobError
 from collector.executor.job import Job
 from collector.logger import PackageLogger

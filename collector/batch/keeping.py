@@ -1,6 +1,6 @@
 """Write into one shard of a batch directory: lines, packs and files.
 
-Runs in:    the process that holds the shard's lock, one thread at a time.
+Runs in:    the process that holds the shard's lock, one thread at a time; `later` in any thread.
 Owns:       the lock; descriptors of the journal and of the pack that grows.
 Invariants: I1  lines that count together are one write(2), or all of them are taken back: what is
                 in the journal is whole, unless the process was killed in the middle of the call.
@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
@@ -23,7 +24,7 @@ from collector.batch.lines import Filed, Packed
 from collector.batch.shard import FILES_NAME, JOURNAL_NAME, PLACE, Shard, pack_name
 from collector.errors import BatchError, CollectorError, spill_error
 from collector.logger import PackageLogger
-from collector.settings import PACK_BYTES
+from collector.settings import KIB, PACK_BYTES
 from collector.store.output.output import Output, publish
 from collector.store.output.spill_file import write_all
 from collector.store.rundir.locks import (
@@ -43,6 +44,7 @@ LOCK_NAME: Final = "lock"
 WRITER_NAME: Final = "writer.json"
 
 _logger = PackageLogger()
+_LATER_BYTES: Final = 64 * KIB
 _APPEND: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -158,6 +160,8 @@ class Keeper:
     Attributes:
         end: Where its last whole line ends by now.
         leaves: Whether something stays that was to be removed.
+        has_refused_sync: Whether the disk has refused to sync. What was written before may be lost
+            then, though it says yes when it is asked again (wiki.postgresql.org/wiki/Fsync_Errors).
 
     Raises:
         BatchError: The journal cannot be written to, or the directories of its files are links.
@@ -165,6 +169,7 @@ class Keeper:
 
     def __init__(self, shard: Shard, end: int, next_pack: int, *, durable: bool) -> None:
         self.leaves = False
+        self.has_refused_sync = False
         self._shard = shard
         self._durable = durable
         self._pack, self._pack_fd, self._pack_end = next_pack, -1, 0
@@ -172,6 +177,8 @@ class Keeper:
         self._directories: set[str] = set()
         self._fd = -1
         self._uncut: range | None = None
+        self._later = bytearray()
+        self._later_lock = threading.Lock()
         _refuse_links(os.path.join(shard.path, FILES_NAME))
         try:
             self._fd = self._open(JOURNAL_NAME)
@@ -194,11 +201,34 @@ class Keeper:
         """
         try:
             self._cut_now()
-            begin = _append(self._fd, data, self._cannot_cut, sync=sync)
+            begin = _append(self._fd, data, self._cannot_cut, self._sync if sync else bool)
         except OSError as error:
             raise spill_error(error, os.path.join(self._shard.path, JOURNAL_NAME)) from error
         self.end = begin + len(data)
         return begin
+
+    def later(self, data: bytes) -> bool:
+        """Have whole lines written by the next `append_later`; returns whether that is due."""
+        with self._later_lock:
+            self._later += data
+            return len(self._later) > _LATER_BYTES
+
+    def append_later(self) -> None:
+        """Append the lines that wait.
+
+        Raises:
+            SpillError: They cannot be written, and wait on.
+        """
+        with self._later_lock:
+            data, self._later = self._later, bytearray()
+        if not data:
+            return
+        try:
+            self.append(bytes(data))
+        except BaseException:
+            with self._later_lock:
+                self._later[:0] = data
+            raise
 
     @property
     def is_uncut(self) -> bool:
@@ -303,13 +333,20 @@ class Keeper:
         failure: OSError | None = None
         for fd in fds:
             try:
-                os.fsync(fd)
+                self._sync(fd)
             except OSError as error:
                 failure = error
             if fd != self._pack_fd:
                 close_private(fd, locked=False)
         if failure is not None:
             raise spill_error(failure, self._shard.path) from failure
+
+    def _sync(self, fd: int) -> None:
+        try:
+            os.fsync(fd)
+        except OSError:
+            self.has_refused_sync = True
+            raise
 
     def close(self) -> None:
         """Let go of all descriptors; any number of times."""
@@ -325,7 +362,7 @@ class Keeper:
         while True:
             if self._pack_fd >= 0:
                 if self._durable:
-                    os.fsync(self._pack_fd)
+                    self._sync(self._pack_fd)
                 self._unsynced.discard(self._pack_fd)
                 close_private(self._pack_fd, locked=False)
                 self._pack_fd = -1
@@ -389,7 +426,10 @@ def _refuse_links(files: str) -> None:
 
 
 def _append(
-    fd: int, data: bytes, cannot_cut: Callable[[int], object] = bool, *, sync: bool = False
+    fd: int,
+    data: bytes,
+    cannot_cut: Callable[[int], object] = bool,
+    sync: Callable[[int], object] = bool,
 ) -> int:
     """Append all or nothing; returns where it begins.
 
@@ -397,13 +437,12 @@ def _append(
         fd: Of the file.
         data: Is appended.
         cannot_cut: Is told where the file is to be cut, if it takes neither all nor a cut.
-        sync: Have it on the disk, too.
+        sync: Has it on the disk, too.
     """
     begin = os.lseek(fd, 0, os.SEEK_END)
     try:
         write_all(fd, data)
-        if sync:
-            os.fsync(fd)
+        sync(fd)
         # Where locks are refused somebody else may have appended in between: the file knows.
         return os.lseek(fd, 0, os.SEEK_CUR) - len(data)
     except BaseException:

@@ -19,12 +19,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, final
 
 from collector import settings
 from collector.batch.jobs import Ended, KeptJob
 from collector.batch.lines import LEFT_EARLY, Error
-from collector.batch.storing import Attempt
+from collector.batch.storing import Attempt, Put
 from collector.batch.writer import BatchWriter
 from collector.errors import CollectorError, JobError, OutputLostError, SpillError, spill_error
 from collector.logger import PackageLogger
@@ -59,6 +60,16 @@ class _Began(NamedTuple):
 class _Spent(NamedTuple):
     job: KeptJob
     meters: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class _Stored:
+    """An attempt that was put where it belongs, as far as that could be."""
+
+    one: Ended
+    put: Put | None = None
+    failure: BaseException | None = None
+    """What the job is to fail with, because it could not be stored, or as stored."""
 
 
 @final
@@ -204,7 +215,7 @@ class Recorder:
         self._group = []
         with contextlib.suppress(queue.Empty):
             self._group.append(self._coming.get(timeout=self._tell_of_long_ones()))
-            while len(self._group) < settings.DURABLE_GROUP:
+            while len(self._group) < settings.STORED_TOGETHER:
                 self._group.append(self._coming.get_nowait())
 
     def _tell_of_long_ones(self) -> float | None:
@@ -221,57 +232,65 @@ class Recorder:
         return None
 
     def _store_all(self, group: list[Ended | _Spent]) -> None:
-        stored: list[tuple[Ended, BaseException | None]] = []
+        stored: list[_Stored] = []
         for one in group:
             if isinstance(one, _Spent):
                 self._tell_spent(one.job, one.job.spent.by_all(one.meters))
                 continue
             self._running.pop(one.job.id, None)
-            stored.append((one, self._store(one)))
+            stored.append(self._store(one))
         failure: BaseException | None = None
         try:
             self._writer.flush()
-        except Exception as error:  # noqa: BLE001 - each job of the group fails with it
+        except Exception as error:  # noqa: BLE001 - those fail with it that do not count
             failure = _as_ours(error)
-        for one, failed in stored:
-            _settle(one, failed or failure)
+        for each in stored:
+            put = each.put
+            if put is not None and not put.counts:
+                each.failure = put.failure or failure
+                if put.ended.meters:
+                    self._list(each.one.job)
+            _settle(each.one, each.failure)
         stored.clear()
 
     def _tell_spent(self, job: KeptJob, meters: Mapping[str, float]) -> None:
-        if not meters:
-            return
+        if meters:
+            self._list(job)
+            self._writer.spent(job.task.key, meters)
+
+    def _list(self, job: KeptJob) -> None:
+        """Have the journal know of a job of which no other line may ever tell."""
         if not (job.listed or self._writer.attempts(job.task)):
-            # No other line may ever tell of it, and who looks through all jobs is to find it.
+            # Who looks through all jobs is to find what it has spent.
             job.listed = True
             with contextlib.suppress(SpillError):
                 self._writer.read(job.task)
-        self._writer.spent(job.task.key, meters)
 
-    def _store(self, one: Ended) -> BaseException | None:
-        """Store an attempt; returns what the job is to fail with, if it cannot be stored."""
+    def _store(self, one: Ended) -> _Stored:
+        """Put an attempt where it belongs; it counts when its group does."""
+        stored = _Stored(one)
         status = _STATUSES.get(one.ending.end.outcome)
         if one.ending.end.out_of_memory and status == "crash":
             status = "oom"
         # Whoever shut the Collector down has interrupted it.
         interrupted = one.ending.end.outcome is Outcome.KILLED and not one.job.wanted_dead
         meters = one.job.spent.by_an_attempt(one.ending.meters)
-        failure: BaseException | None = None
         if not (
             status is None or interrupted or isinstance(one.error, OutputLostError | SpillError)
         ):
             try:
-                return self._store_as(one, status, meters)
+                self._put(stored, status, meters)
             except Exception as error:  # noqa: BLE001 - the job fails with it
-                failure = _as_ours(error)
+                stored.failure = _as_ours(error)
             except BaseException as error:  # noqa: BLE001 - so it does, but whoever asks for its result must not exit
-                failure = _not_stored(one, error)
-        # It leaves no line but of what it has spent, and runs in the next run.
-        self._tell_spent(one.job, meters)
-        return failure
+                stored.failure = _not_stored(one, error)
+        if stored.put is None:
+            # It leaves no line but of what it has spent, and runs in the next run.
+            self._tell_spent(one.job, meters)
+        return stored
 
-    def _store_as(
-        self, one: Ended, status: str, meters: Mapping[str, float]
-    ) -> BaseException | None:
+    def _put(self, stored: _Stored, status: str, meters: Mapping[str, float]) -> None:
+        one = stored.one
         attempt = Attempt(
             status=status,
             start=one.ending.began_s or one.end,
@@ -282,29 +301,30 @@ class Recorder:
             log=one.log,
             meters=meters,
         )
-        error = one.error or self._store_success(one, attempt)
+        error = one.error or self._put_success(stored, attempt)
         if error is None:
-            return None
+            return
         attempt.save = ""
         attempt.status = _status_of(error, status)
         said = calls.shorten(calls.text_of(error))
         attempt.error = Error(type(error).__qualname__, said, calls.describe(error))
         attempt.value = calls.dump_exception(error, _pickled)
-        self._writer.store(one.job.task, attempt)
-        return None if error is one.error else error
+        stored.put = self._writer.put(one.job.task, attempt)
+        if error is not one.error:
+            stored.failure = error
 
-    def _store_success(self, one: Ended, attempt: Attempt) -> Exception | None:
-        """Store what succeeded; returns why it counts as failed, where that is the job's doing."""
-        task = one.job.task
+    def _put_success(self, stored: _Stored, attempt: Attempt) -> Exception | None:
+        """Put what succeeded; returns why it counts as failed, where that is the job's doing."""
+        task = stored.one.job.task
         if task.refused is not None:
             return task.refused
         try:
-            attempt.value = _pickled_value(one)
+            attempt.value = _pickled_value(stored.one)
         except JobError as error:
             return error
         attempt.save = task.save
         try:
-            self._writer.store(task, attempt)
+            stored.put = self._writer.put(task, attempt)
         except CollectorError:
             raise
         except OSError as error:

@@ -1,17 +1,15 @@
 """Make or continue a batch directory: tell what is to run, and store what has ended.
 
 `collect(batch=)` and `collector run -o` both write through this. The calls, in their order:
-`open`, for each input `task`, for each attempt that ended `store`, after one or more of them
-`flush`, and in the end `close`.
+`open`, for each input `task`, for each attempt that ended `put`, after one or more of them `flush`,
+and in the end `close`.
 
 Runs in:    the process that runs the batch; `task` in one thread, the rest in another one.
 Owns:       the lock of one shard, and all that is written there.
-Invariants: I1  a result is in its place before the journal says so; what the journal does not say
-                is not there.
-            I2  an attempt that cannot be stored leaves no line and uses up no number.
-            I3  each key is a task once in a run: what comes again has a key of its own.
-            I4  nothing of an earlier process is left that no line speaks of, once a writer has
+Invariants: I1  each key is a task once in a run: what comes again has a key of its own.
+            I2  nothing of an earlier process is left that no line speaks of, once a writer has
                 opened its shard.
+            I3  `task` waits for the disk only when 64 KiB of lines wait.
 """
 
 import contextlib
@@ -21,8 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Self, final
+from typing import NamedTuple, Self, final
 
 from collector.batch import lines
 from collector.batch.directory import SHARD_NAME, BatchDirectory, BatchFacts, What, refused
@@ -30,23 +27,16 @@ from collector.batch.history import History
 from collector.batch.keeping import WRITER_NAME, Keeper, ShardLock
 from collector.batch.keys import Keys, input_text, key_text
 from collector.batch.leftovers import remove_leftovers
-from collector.batch.lines import Ended, Saved, Where
 from collector.batch.remarks import compare, refuse_others, say_what_is_there
 from collector.batch.shard import RUN_NAME, Shard
 from collector.batch.states import Resume, State, runs
-from collector.batch.storing import Attempt, Storing
-from collector.batch.table import Line
+from collector.batch.storing import Attempt, Put, Storing, Task
 from collector.errors import BatchError, SpillError
 from collector.logger import PackageLogger
 from collector.settings import VERSION
-from collector.store.absolute import absolute_path
-from collector.store.output.digest import has_mark
-from collector.store.output.output import Output, publish
-from collector.store.output.target import refuse_taken
 from collector.store.rundir.owner import write_owner
 
 _logger = PackageLogger()
-_POSITIONS_BYTES: Final = 64 * 1024
 
 
 class Options(NamedTuple):
@@ -68,42 +58,6 @@ class Options(NamedTuple):
 
 
 @final
-@dataclass(slots=True)
-class Task:
-    """An input of this run.
-
-    Attributes:
-        key: Of its job.
-        row: Of its job, in the table.
-        seq: Its position, from 0.
-        input: Its text; "" if it is not to be run: of a million inputs that takes a while.
-        runs: Whether it is to be run; else its result is there.
-        state: Of its job, before this run.
-        name: Of its job, for people.
-        save: The name that its output is to have; "" for none.
-        refused: Why that cannot be had.
-    """
-
-    key: str
-    row: int
-    seq: int
-    input: str
-    runs: bool
-    state: State
-    name: str = ""
-    save: str = ""
-    refused: Exception | None = None
-
-
-class _Told(NamedTuple):
-    """An attempt whose line is in the journal, and where."""
-
-    row: int
-    at: int
-    ended: Ended
-
-
-@final
 class BatchWriter:
     """Writes one shard of a batch. A context manager.
 
@@ -121,14 +75,14 @@ class BatchWriter:
         self._lock = lock
         self._keys = Keys(facts.what.name)
         self._run_states = frozenset(state for state in State if runs(state, options.resume))
-        self._mutex = threading.RLock()
+        self._table_lock = threading.RLock()
+        """Is held for moments: who reads inputs never waits for the disk."""
+        self._disk_lock = threading.RLock()
         self._repeated: dict[bytes, int] = {}
-        self._positions = bytearray()
-        self._waiting: list[tuple[int, Ended]] = []
         self._seq = 0
         self.history = History(directory)
         self._number, self._shard = self._own_shard()
-        self._keeper: Keeper | None = None
+        self._storing: Storing | None = None
 
     @classmethod
     def open(
@@ -201,7 +155,7 @@ class BatchWriter:
         Raises:
             TypeError: The input has no key text.
         """
-        with self._mutex:
+        with self._table_lock:
             table = self.history.table
             if place is None:
                 text = key_text(value) if text is None else text
@@ -218,8 +172,9 @@ class BatchWriter:
                 met = table.meet(int(key, 16), seq)
                 assert met is not None  # a directory tells of each job once
             row, state, moved = met
-            if moved and (state is not State.WAITING or table.is_lost(row)):
-                self._told(lines.Position(key, seq))
+            tells = moved and (state is not State.WAITING or table.is_lost(row))
+        if tells:
+            self._told(lines.Position(key, seq))
         runs = state in self._run_states
         return Task(key, row, seq, input_text(value) if runs else "", runs, state, name)
 
@@ -229,8 +184,7 @@ class BatchWriter:
         Raises:
             SpillError: It cannot be written.
         """
-        with self._mutex:
-            self._told(lines.Position(task.key, task.seq, task.name, task.input))
+        self._told(lines.Position(task.key, task.seq, task.name, task.input))
 
     def attempts(self, task: Task) -> int:
         """Return how many attempts of a job have ended, in all runs."""
@@ -238,55 +192,47 @@ class BatchWriter:
 
     def started(self, task: Task, at: float) -> None:
         """An attempt has run for a while; never raises: the line is for people."""
-        with self._mutex, contextlib.suppress(SpillError):
+        with self._disk_lock, contextlib.suppress(SpillError):
             number = self.attempts(task) + 1
             event = lines.Started(task.key, number, task.seq, at, task.name, task.input)
-            self._append(event)
-            self.history.table.started(task.row)
+            self._writing.tell(event)
+            with self._table_lock:
+                self.history.table.started(task.row)
 
     def spent(self, key: str, meters: Mapping[str, float]) -> None:
         """Attempts that leave no line have counted so much; never raises, as a disk may be full."""
-        with self._mutex, contextlib.suppress(SpillError):
-            self._append(lines.Spent(key, meters))
+        with self._disk_lock, contextlib.suppress(SpillError):
+            self._writing.tell(lines.Spent(key, meters))
 
     def store(self, task: Task, attempt: Attempt) -> None:
-        """Put the bytes of an attempt in their places; it counts once `flush` has returned.
+        """Put the bytes of an attempt in their places; with `durable` it counts after `flush`.
 
         Raises:
             SpillError: They cannot be written, and nothing of them is left.
             OutputLostError: They cannot be read.
             OSError: The name that the user wants the output to have cannot be had.
         """
-        with self._mutex:
-            with Storing(self._writing) as storing:
-                ended = self._put(storing, task, attempt)
-                told = [] if self.options.durable else self._tell([(task.row, ended)])
-            if self.options.durable:
-                self._waiting.append((task.row, ended))
-            self._take_in(told)
+        self.put(task, attempt)
+        if not self.options.durable:
+            self.flush()
+
+    def put(self, task: Task, attempt: Attempt) -> Put:
+        """Do what `store` does; it counts once `flush` has returned, or tells why not."""
+        keeps = attempt.status == "done" and self.options.keep_failed
+        with self._disk_lock:
+            return self._writing.put(task, attempt, keeps=keeps)
 
     def flush(self) -> None:
-        """Make what was stored count; with `durable`, once it is on the disk.
+        """Make what was put count; with `durable`, once it is on the disk.
 
         Raises:
-            SpillError: It cannot be; none of it counts, and nothing of it is left.
+            SpillError: Of some of it, that cannot be; nothing of that is left.
         """
-        with self._mutex:
-            waiting, self._waiting = self._waiting, []
-            if not waiting:
-                return
-            try:
-                with Storing(self._writing) as storing:
-                    for _, ended in waiting:
-                        storing.take_back(ended.out, ended.log, ended.value)
-                    self._writing.sync()
-                    told = self._tell(waiting)
-            except SpillError:
-                for _, ended in waiting:
-                    if ended.meters:
-                        self.spent(ended.key, ended.meters)
-                raise
-            self._take_in(told)
+        with self._disk_lock:
+            group = self._writing.count()
+        for put in group:
+            if put.failure is not None:
+                raise put.failure
 
     def close(self, how: str = "complete") -> None:
         """Let others write; any number of times. Never raises.
@@ -294,12 +240,14 @@ class BatchWriter:
         Args:
             how: The run has ended, for people.
         """
-        with self._mutex:
-            keeper, self._keeper = self._keeper, None
-            if keeper is not None:
-                left = b"" if keeper.leaves else lines.encode(lines.Left(time.time(), how))
+        with self._disk_lock:
+            storing, self._storing = self._storing, None
+            if storing is not None:
+                keeper = storing.keeper
                 with contextlib.suppress(SpillError):
-                    keeper.append(bytes(self._positions) + left)
+                    keeper.append_later()
+                    if not keeper.leaves:
+                        storing.tell(lines.Left(time.time(), how))
                 with contextlib.suppress(OSError):
                     os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
                 keeper.close()
@@ -313,12 +261,12 @@ class BatchWriter:
         self.close("complete" if kind is None else "broken off")
 
     @property
-    def _writing(self) -> Keeper:
-        if self._keeper is None:
+    def _writing(self) -> Storing:
+        if self._storing is None:
             raise BatchError(
                 errno.EBADF, "the batch directory is not open any more", self.directory.path
             )
-        return self._keeper
+        return self._storing
 
     def _own_shard(self) -> tuple[int, Shard]:
         for number, shard in enumerate(self.history.shards):
@@ -338,156 +286,32 @@ class BatchWriter:
         pack = findings.short_packs.get(self._number, 0) + 1
         pack = max([pack, *self._shard.packs()]) + bool(findings.bad)
         end = history.ends[self._shard.name]
-        keeper = self._keeper = Keeper(self._shard, end, pack, durable=self.options.durable)
+        durable = self.options.durable
+        keeper = Keeper(self._shard, end, pack, durable=durable)
         try:
+            storing = Storing(
+                keeper, history, self._shard, durable=durable, table_lock=self._table_lock
+            )
             if self._number not in findings.left:
                 keeper.leaves = not remove_leftovers(history, self._shard)
             with contextlib.suppress(OSError):
                 os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
             write_owner(self._shard.fd, WRITER_NAME)
-            self._append(_run_of(what, inputs))
+            storing.tell(_run_of(what, inputs))
         except SpillError as error:
             keeper.close()
             raise refused(error, path) from error
         except BaseException:
             keeper.close()
             raise
+        self._storing = storing
         say_what_is_there(history, what, path)
 
     def _told(self, event: lines.Position) -> None:
-        self._positions += lines.encode(event)
-        if len(self._positions) > _POSITIONS_BYTES:
-            self._append(None)
-
-    def _append(self, event: lines.Event | None, *, sync: bool = False) -> int:
-        """Write an event, and the positions that wait, which must come before it."""
-        line = b"" if event is None else lines.encode(event)
-        if self._positions:
-            self._writing.append(bytes(self._positions))
-            self._positions.clear()
-        return self._writing.append(line, sync=sync) if line else 0
-
-    def _put(self, storing: Storing, task: Task, attempt: Attempt) -> Ended:
-        """Put the bytes of an attempt in their places; returns the event that is to be told."""
-        waiting = sum(row == task.row for row, _ in self._waiting)
-        number = self.attempts(task) + waiting + 1
-        out = self._save(task, number, attempt) if attempt.save else None
-        return Ended(
-            task.key,
-            number,
-            attempt.status,
-            task.seq,
-            attempt.start,
-            attempt.end,
-            attempt.worker,
-            attempt.exitcode,
-            *storing.put(task.key, number, attempt, saved=out),
-            attempt.meters or {},
-            attempt.status == "done" and self.options.keep_failed,
-            error=attempt.error,
-            name=task.name,
-            input=task.input,
-        )
-
-    def _tell(self, ended: list[tuple[int, Ended]]) -> list[_Told]:
-        """Write the lines of attempts, all or none; with `durable`, to the disk."""
-        self._append(None)
-        begin = self._writing.end
-        data = bytearray()
-        told: list[_Told] = []
-        before = {row: self._before(row) for row, _ in ended}
-        for row, one in ended:
-            event = one._replace(before=before[row])
-            told.append(_Told(row, begin + len(data), event))
-            before[row] = Where(self._shard.name, begin + len(data))
-            data += lines.encode(event)
-        moved = self._writing.append(bytes(data), sync=self.options.durable) - begin
-        # Where locks are refused another process may have appended: the file knows.
-        return [one._replace(at=one.at + moved) for one in told] if moved else told
-
-    def _take_in(self, told: list[_Told]) -> None:
-        """Believe what was told, and remove what it puts in its place."""
-        for row, at, event in told:
-            outdone = [] if event.attempt == 1 or event.keeps else self._outdone(row, event)
-            self.history.table.ended(
-                row,
-                Line(self._number, at),
-                event.attempt,
-                succeeded=event.status == "done",
-                size=event.out.size if event.out else 0,
-                lost=False,
-                run=len(self.history.findings.runs) + 1,
-            )
-            self.history.findings.ended(event.key, event.attempt)
-            for name in outdone:
-                self._writing.remove(name)
-
-    def _outdone(self, row: int, event: Ended) -> list[str]:
-        """Name the files of this shard that a result puts in its place, none of its own."""
-        if event.status != "done":
-            return []
-        own = _files_of(event)
-        try:
-            return [
-                name
-                for shard, ended in self.history.attempts(row)
-                if shard is self._shard
-                for name in _files_of(ended)
-                if name not in own
-            ]
-        except OSError:  # the result counts already; they go when the directory is opened next
-            self._writing.leaves = True
-            return []
-
-    def _before(self, row: int) -> Where | None:
-        line = self.history.table.line(row)
-        return None if line is None else Where(self.history.shards[line.shard].name, line.at)
-
-    def _save(self, task: Task, number: int, attempt: Attempt) -> Saved:
-        """Give the output the name that the user wants, after having told of the file."""
-        output = attempt.output or Output.in_memory(b"", chunks=0)
-        ours = self._is_ours(task, attempt.save)
-        path = absolute_path(self._shard.saved_path(attempt.save))
-        saving = lines.Saving(task.key, number, attempt.save, output.size)
-
-        def tell(mark: str) -> None:
-            nonlocal saving
-            saving = saving._replace(mark=mark)
-            self._append(saving, sync=self.options.durable)
-
-        try:
-            refuse_taken(path, overwrite=ours)
-            publish(output, path, overwrite=ours, sync=self.options.durable, ready=tell)
-        except FileExistsError as error:
-            message = f"{self._saved_by(attempt.save)} has that name: move it away"
-            raise FileExistsError(errno.EEXIST, message, attempt.save) from error
-        if self.options.durable:
-            self._writing.sync_later(path)
-        self.history.findings.saving[task.key] = saving
-        return Saved(attempt.save, output.size)
-
-    def _saved_by(self, path: str) -> str:
-        """Say whose output has a name."""
-        other = self.history.saved_as(path)
-        return "a file of yours" if other is None else f"the output of {other.input!r}"
-
-    def _is_ours(self, task: Task, path: str) -> bool:
-        """Tell whether a file of that name is one that an earlier attempt of the job has saved."""
-        begun = self.history.begun(task.key, self.attempts(task))
-        known = [
-            ended.out
-            for _, ended in self.history.attempts(task.row)
-            if isinstance(ended.out, Saved)
-        ]
-        where = self._shard.saved_path(path)
-        if begun is not None and (begun.mark is None or has_mark(where, begun.mark)):
-            known.append(Saved(begun.path, begun.size))
-        return any(place.path == path and not self._shard.missing(place) for place in known)
-
-
-def _files_of(event: Ended) -> list[str]:
-    places = (event.out, event.log, event.value)
-    return [place.name for place in places if isinstance(place, lines.Filed)]
+        keeper = self._writing.keeper
+        if keeper.later(lines.encode(event)):
+            with self._disk_lock:
+                keeper.append_later()
 
 
 def _run_of(what: What, inputs: int | None) -> lines.Run:

@@ -1,8 +1,7 @@
-"""`durable=True`: a group of results counts together, or not at all."""
+"""`durable=True`: what counts is on the disk."""
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,8 @@ from collector import Batch, SpillError
 from collector.batch.states import Resume
 from collector.batch.writer import Options
 from tests.support.batchdir import ended, journal, output, run, writer
-from tests.support.disks import fill, small_disk
 
 DURABLE = Options(durable=True)
-LONG = 2500
-"""Bytes of an input: two lines that tell of such take more than the page that a journal has."""
-
-
-@pytest.fixture(name="disk")
-def _disk(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path, 1 << 20) as disk:
-        yield disk
 
 
 def contents(path: Path) -> dict[str, tuple[str, bytes]]:
@@ -33,24 +23,6 @@ def contents(path: Path) -> dict[str, tuple[str, bytes]]:
             for record in batch
             if record.attempts
         }
-
-
-def test_a_disk_that_takes_only_the_first_line_of_a_group_has_none_of_it(disk: Path) -> None:
-    path = disk / "b"
-    with writer(path, options=DURABLE) as writing:
-        for text in "ab":
-            writing.store(writing.task(text * LONG), ended(output(text)))
-        before = journal(path).read_bytes()
-        ballast = fill(disk)
-        with pytest.raises(SpillError):
-            writing.flush()
-        assert journal(path).read_bytes() == before
-        ballast.unlink()
-        for text in "cd":
-            writing.store(writing.task(text), ended(output(text)))
-        writing.flush()
-    assert contents(path) == {"c": ("done", output("c")), "d": ("done", output("d"))}
-    assert run(path, ["a" * LONG, "b" * LONG, "c", "d"]) == ["a" * LONG, "b" * LONG]
 
 
 def test_a_saved_file_has_its_name_when_the_journal_tells_of_it_on_the_disk(

@@ -54,7 +54,7 @@ def test_what_is_called_behind_a_callback_that_exits_is_called() -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        "store",
+        "put",
         pytest.param("started", marks=pytest.mark.slow),
         pytest.param("flush", marks=pytest.mark.slow),
     ],

@@ -25,8 +25,8 @@ from collector import (
     Retry,
 )
 from collector.batch import recorder
-from collector.batch.storing import Attempt
-from collector.batch.writer import BatchWriter, Task
+from collector.batch.storing import Attempt, Put, Task
+from collector.batch.writer import BatchWriter
 from collector.cli.program import main
 from tests.support.batchdir import journal, run, writer
 from tests.support.batchjobs import (
@@ -177,15 +177,15 @@ def test_shutdown_waits_until_everything_is_stored(tmp_path: Path) -> None:
 
 def test_shutdown_returns_no_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    store = BatchWriter.store
+    put = BatchWriter.put
     go_on = tmp_path / "go on"
 
-    def slowly(writing: BatchWriter, task: Task, attempt: Attempt) -> None:
+    def slowly(writing: BatchWriter, task: Task, attempt: Attempt) -> Put:
         if task.seq:
             gate.wait()
-        store(writing, task, attempt)
+        return put(writing, task, attempt)
 
-    monkeypatch.setattr(BatchWriter, "store", slowly)
+    monkeypatch.setattr(BatchWriter, "put", slowly)
     collector = Collector(2, progress=False)
     inputs = [(number, str(go_on)) for number in range(5)]
     jobs = collector.collect(double_later, inputs, batch=tmp_path / "b", buffersize=5)

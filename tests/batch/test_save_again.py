@@ -13,8 +13,8 @@ import pytest
 from collector import Batch, Collector
 from collector.batch import lines
 from collector.batch.states import Resume
-from collector.batch.storing import Storing
-from collector.batch.writer import BatchWriter, Options, Task
+from collector.batch.storing import Storing, Task
+from collector.batch.writer import BatchWriter, Options
 from collector.errors import SpillError
 from collector.store.output.output import Output, publish
 from collector.store.rundir.directory import RunDirectory
@@ -59,7 +59,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], *, aft
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr("collector.batch.writer.publish", kill)
+        patch.setattr("collector.batch.storing.publish", kill)
         assert in_child(act)[0] == signal.SIGKILL
 
 

@@ -156,7 +156,7 @@ class BatchMachine(RuleBasedStateMachine):
 def kill(writing: BatchWriter) -> None:
     """Let go of everything that the kernel lets go of when a process is killed."""
     writing._lock.drop()
-    writing._writing.close()
+    writing._writing.keeper.close()
     writing.directory.close()
 
 

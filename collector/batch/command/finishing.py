@@ -31,7 +31,7 @@ from collector.store.output.output import Output
 
 if TYPE_CHECKING:
     from collector.batch.command.results import Results
-    from collector.batch.writer import Task
+    from collector.batch.storing import Task
 
 
 class Finished(NamedTuple):

@@ -23,8 +23,8 @@ from collector.batch.record import AttemptRecord, why_of
 from collector.batch.remarks import compare
 from collector.batch.saved_later import save_stored, unsaved
 from collector.batch.states import Resume
-from collector.batch.storing import Attempt
-from collector.batch.writer import BatchWriter, Options, Task
+from collector.batch.storing import Attempt, Task
+from collector.batch.writer import BatchWriter, Options
 from collector.store.absolute import absolute_path
 from collector.store.output.output import Output
 
@@ -198,7 +198,7 @@ class Results:
             value=outcome.value,
             save=save if outcome.status == "done" else "",
         )
-        self._writer.store(task, attempt)
+        self._writer.put(task, attempt)
         self._writer.flush()
 
 

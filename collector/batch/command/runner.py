@@ -37,7 +37,7 @@ from collector.progress.show import Show
 if TYPE_CHECKING:
     from collector.batch.command.results import Results
     from collector.batch.command.signals import Signals
-    from collector.batch.writer import Task
+    from collector.batch.storing import Task
 
 _LOOK_S: Final = 1.0
 """A signal that comes just before a wait begins is heard at its end: so often there is one."""
