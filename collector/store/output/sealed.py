@@ -46,18 +46,16 @@ NOTHING: Final = Held(b"")
 class _OnDisk(ABC):
     """The bytes are in a file: `size` of them, and no others unless it may grow."""
 
-    __slots__ = ("_digest", "identity", "may_grow", "path", "size")
+    __slots__ = ("_digest", "identity", "may_grow", "size")
 
     def __init__(
         self,
-        path: Path,
         identity: Identity,
         size: int,
         *,
         may_grow: bool = False,
         digest: bytes | None = None,
     ) -> None:
-        self.path = path
         self.identity = identity
         self.size = size
         self.may_grow = may_grow
@@ -109,6 +107,11 @@ class _OnDisk(ABC):
         """Map it, read-only."""
         return map_file(self.open(), self.size)
 
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """Where it is."""
+
     @abstractmethod
     def _open(self) -> int:
         """Open what has the name."""
@@ -124,8 +127,13 @@ class Spilled(_OnDisk):
     __slots__ = ("file",)
 
     def __init__(self, file: SpillFile, size: int, *, may_grow: bool = False) -> None:
-        super().__init__(file.path, file.identity(), size, may_grow=may_grow)
+        super().__init__(file.identity(), size, may_grow=may_grow)
         self.file = file
+
+    @property
+    def path(self) -> Path:
+        """Where it is; made when it is asked for: of most outputs and logs it never is."""
+        return self.file.path
 
     def _open(self) -> int:
         return self.file.open()
@@ -142,10 +150,13 @@ class Saved(_OnDisk):
         digest: Of its bytes, where it may be the same file although its identity has changed.
     """
 
-    __slots__ = ()
+    __slots__ = ("path",)
+
+    path: Path
 
     def __init__(self, path: str, identity: Identity, size: int, digest: bytes | None) -> None:
-        super().__init__(Path(path), identity, size, digest=digest)
+        super().__init__(identity, size, digest=digest)
+        self.path = Path(path)
 
     def _open(self) -> int:
         # A FIFO that somebody has put there would wait for a writer.

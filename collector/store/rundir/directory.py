@@ -213,22 +213,22 @@ class RunDirectory:
             OSError: as `os.open`; `FileNotFoundError` also if the directory was let go of, or if
                 something else has the name: a link, a directory, a FIFO.
         """
-        path = os.fspath(self.path / name)
         # Without a wait: a FIFO would wait for a writer.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             if self._is_ours():
                 fd = kernel.open_fd(name, flags, dir_fd=self.fd)
             else:
-                fd = kernel.open_fd(path, flags)
+                fd = kernel.open_fd(os.path.join(self.path, name), flags)
         except OSError as error:
             # EBADF: its last user went, perhaps just now in another thread, and its files with it.
-            error.filename = path
+            error.filename = path = os.path.join(self.path, name)
             if error.errno not in {errno.EBADF, errno.ELOOP, errno.ENXIO}:
                 raise
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
         try:
             if not stat.S_ISREG(kernel.fstat(fd).st_mode):
+                path = os.path.join(self.path, name)
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)  # noqa: TRY301
         except BaseException:
             kernel.close(fd)
