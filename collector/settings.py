@@ -123,7 +123,11 @@ ANSWER_LOOK_S: Final = 0.02
 another thread of the worker may have read it."""
 
 EXIT_CODE_WAIT_S: Final = 1.0
-"""Longest wait for the forkserver's word on the exit code of a dead child."""
+"""Longest wait for the end of a killed child: one that waits for a disk may outlive that."""
+
+SERVER_TURN_S: Final = 10.0
+"""Longest wait for the forkserver's word on the exit code of a dead child. It only has to get a
+turn, which took more than a second on a machine with ten times as much to do as it can."""
 
 WORKERS_GONE_S: Final = 5.0
 """Longest wait of a sink for workers that it has killed, and, if its parent is dead, for the locks

@@ -1,6 +1,9 @@
 """The forkserver, by itself."""
 
 import os
+import signal
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,38 @@ def test_a_child_runs_once_also_if_its_server_dies_before_it_can_tell_of_it(
         assert mark.exists()
         assert child.dead(60)
         child.reap()
+        child.close()
+    finally:
+        server.close()
+
+
+def reads_and_ends(descriptors: Sequence[int], _arguments: bytes) -> None:
+    """A role."""
+    os.write(descriptors[1], b"!")
+    os.read(descriptors[0], 1)
+    os._exit(7)
+
+
+@pytest.mark.slow
+def test_a_server_that_has_no_turn_for_a_while_tells_of_an_end_all_the_same() -> None:
+    """On a machine with ten times as much to do as it can, a crash was one without a reason."""
+    server = ForkServer(preload=(), spare=())
+    read, write = os.pipe()
+    begun, begins = os.pipe()
+    try:
+        child = server.start(reads_and_ends, [read, begins], b"", [])
+        os.close(read)
+        assert os.read(begun, 1) == b"!"
+        os.close(begins)
+        os.close(begun)
+        assert server._server is not None
+        os.kill(server._server.pid, signal.SIGSTOP)
+        os.close(write)
+        assert child.dead(60)
+        turn = threading.Timer(2, os.kill, (server._server.pid, signal.SIGCONT))
+        turn.start()
+        assert child.reap() == 7
+        turn.join()
         child.close()
     finally:
         server.close()

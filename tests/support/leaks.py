@@ -23,6 +23,9 @@ from typing import Final, final
 PATIENCE_S: Final = 10.0
 """How long processes and threads that are on their way out may take, on a loaded machine."""
 
+WAIT_S: Final = 60.0
+"""How long anything may take that is waited for: only a test that fails takes so long."""
+
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _CLONE_NEWNS: Final = 0x20000
 _MS_REC: Final = 0x4000
@@ -136,7 +139,7 @@ def is_running(pid: int) -> bool:
     return process is not None and not process.has_ended
 
 
-def wait_until(condition: Callable[[], object], timeout: float = PATIENCE_S) -> bool:
+def wait_until(condition: Callable[[], object], timeout: float = WAIT_S) -> bool:
     """Look again and again until `condition` holds; False if it has not after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.001

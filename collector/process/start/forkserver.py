@@ -155,7 +155,7 @@ class ForkServer:
         """Return the exit code of a dead child; None if the server that started it is dead too."""
         with self._lock:
             if pid not in self._codes and link is self._link and link is not None:
-                link.settimeout(settings.EXIT_CODE_WAIT_S)
+                link.settimeout(settings.SERVER_TURN_S)
                 with contextlib.suppress(OSError, EOFError):
                     self._receive(b"x", pid)
                 link.settimeout(None)
