@@ -1,8 +1,10 @@
 """Executor.map and Collector.collect: values in order, as they come, and never too far ahead."""
 
 import functools
+import math
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,23 @@ def test_map_gives_up_in_time(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             next(values)
         Path(until).touch()
+
+
+@pytest.mark.parametrize("forever", [math.inf, 1e300, 10**400], ids=["inf", "1e300", "10**400"])
+def test_a_time_out_that_no_clock_can_tell_is_none(tmp_path: Path, forever: float) -> None:
+    until, asked = tmp_path / "until", threading.Event()
+
+    def touch() -> None:
+        asked.wait()
+        until.touch()
+
+    threading.Thread(target=touch).start()
+    with Collector(1) as collector:
+        values = collector.map(wait_for, [os.fspath(until)], timeout=forever)
+        job = collector.submit(square, 2)
+        asked.set()
+        assert list(values) == [None]
+        assert job.result(forever) == 4
 
 
 def test_a_map_that_is_left_cancels_what_has_not_started(tmp_path: Path) -> None:

@@ -409,8 +409,8 @@ class Job(Future[R], Generic[R]):
 
 
 def _seconds(timeout: float | None) -> float:
-    """Return a time-out as locks take it."""
-    return -1 if timeout is None else max(0.0, timeout)
+    """Return a time-out as locks take it: infinite, or longer than any clock tells, it is none."""
+    return -1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX)
 
 
 def _wake_watchers(job: Any) -> None:
