@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from collector.process.scheduler.decisions import Entry
+from collector.process.scheduler.lines import Lines
 from collector.process.scheduler.retries import Later, Remark
 from tests.process.test_gates import Desk, desk, model
 
@@ -52,3 +53,29 @@ def test_a_remark_of_another_attempt_is_not_believed() -> None:
     here.end(first)
     here.schedule.remarked(ticket, Remark(frozenset({"x"}), Later(60, "")))
     assert here.numbers() == [2]
+
+
+class Number(int):
+    """A number of a job that counts how often it was compared with others."""
+
+    compared = 0
+
+    def __lt__(self, other: int) -> bool:
+        Number.compared += 1
+        return int(self) < int(other)
+
+    __hash__ = int.__hash__
+
+
+def test_what_waits_to_run_alone_is_not_gone_through_each_time_that_it_is_asked_for() -> None:
+    lines = Lines()
+    for number in reversed(range(1, 1000)):
+        lines.put_back(Entry(Number(number), alone=True, resource="model" if number % 2 else ""))
+    Number.compared = 0
+    assert lines.ready == 1
+    assert not lines.ahead()
+    assert lines.take_first(running=1) is None
+    taken = lines.take_first(running=0)
+    assert taken is not None
+    assert taken.job_id == 1, "the first of all, whatever its resource is"
+    assert Number.compared < 50

@@ -33,8 +33,8 @@ class Lines:
         self._gates = {name: Gate(limit) for name, limit in (limits or {}).items()}
         self._free = Line()
         """Jobs of no resource."""
-        self._alone = Line()
-        """Jobs beside which no other one may run."""
+        self._alone: dict[str, Line] = {}
+        """Jobs beside which no other one may run, by their resource; no line is empty."""
         self._running_alone = 0
         self._put_off: dict[int, Entry] = {}
         self._due: list[tuple[float, int]] = []
@@ -49,14 +49,15 @@ class Lines:
         """How many of them a worker might run now."""
         if self._running_alone:
             return 0
-        if self._alone and self._alone_that_may_run() is not None:
+        if self._alone and self._alone_that_may_run():
             return 1
         ready = len(self._free)
         return ready + sum(gate.ready for gate in self._gates.values()) if self._gates else ready
 
     def values(self) -> list[Entry]:
         """Return all of them."""
-        lines = (self._free, self._alone, *(gate.line for gate in self._gates.values()))
+        waiting = (gate.line for gate in self._gates.values())
+        lines = (self._free, *self._alone.values(), *waiting)
         return [*(e for line in lines for e in line.values()), *self._put_off.values()]
 
     def add(self, entry: Entry) -> None:
@@ -94,6 +95,7 @@ class Lines:
         """Drop all of them."""
         for where in self._places():
             where.clear()
+        self._alone.clear()
         self._due.clear()
         for resource in list(self._gates):
             self._drop_if_idle(resource)
@@ -106,9 +108,8 @@ class Lines:
         """
         if self._running_alone:
             return None
-        alone = self._alone_that_may_run() if self._alone else None
-        if alone is not None:
-            return None if running else self._taken(self._alone.pop(alone))
+        if self._alone and (alone := self._alone_that_may_run()):
+            return None if running else self._taken(alone.take_first())
         if not self._gates:
             return self._free.take_first()
         return self._taken(self._first().take_first())
@@ -119,7 +120,7 @@ class Lines:
         A job of a resource may not: its gate could close meanwhile. While it is the turn of one,
         nobody else may either: a worker that always has a job would never be idle for it.
         """
-        if self._running_alone or (self._alone and self._alone_that_may_run() is not None):
+        if self._running_alone or (self._alone and self._alone_that_may_run()):
             return Line()
         first = self._first()
         return first if first is self._free else Line()
@@ -131,7 +132,7 @@ class Lines:
         open_lines = [g.line for g in self._gates.values() if g.line and g.room > 0]
         if self._free:
             open_lines.append(self._free)
-        return min(open_lines, key=lambda line: line.turn() or (True, 0), default=self._free)
+        return min(open_lines, key=_turn, default=self._free)
 
     def left(self, entry: Entry, *, proved: bool) -> None:
         """A job has left its worker; `proved` if its resource is known to have served it."""
@@ -180,34 +181,43 @@ class Lines:
         return self._gates.get(resource) or self._gates.setdefault(resource, Gate())
 
     def _drop_if_idle(self, resource: str) -> None:
+        if resource in self._alone and not self._alone[resource]:
+            del self._alone[resource]
         gate = self._gates.get(resource)
         if gate is not None and gate.idle:
             del self._gates[resource]
 
     def _line_of(self, entry: Entry) -> Line:
         if entry.alone:
-            return self._alone
+            return self._alone.setdefault(entry.resource, Line())
         return self._gate(entry.resource).line if entry.resource else self._free
 
     def _places(self) -> Iterable[dict[int, Entry]]:
         yield self._free
         yield self._put_off
-        yield self._alone
+        yield from self._alone.values()
         for gate in self._gates.values():
             yield gate.line
 
-    def _alone_that_may_run(self) -> int | None:
-        """Return the first job that is to run alone and whose resource has room."""
-        for job_id, entry in sorted(self._alone.items()):
-            gate = self._gates.get(entry.resource)
-            if gate is None or gate.room > 0:
-                return job_id
-        return None
+    def _alone_that_may_run(self) -> Line | None:
+        """Return the line of the first job that is to run alone and whose resource has room."""
+        gates = self._gates
+        lines = [
+            line
+            for resource, line in self._alone.items()
+            if resource not in gates or gates[resource].room > 0
+        ]
+        return min(lines, key=_turn, default=None)
 
     def _taken(self, entry: Entry | None) -> Entry | None:
         if entry is not None:
             if entry.alone:
                 self._running_alone = entry.job_id
+                self._drop_if_idle(entry.resource)
             if entry.resource:
                 self._gate(entry.resource).passed(entry)
         return entry
+
+
+def _turn(line: Line) -> tuple[bool, int]:
+    return line.turn() or (True, 0)
