@@ -38,6 +38,7 @@ _FIXED: Final = (
     functools.singledispatchmethod,
     property,
 )
+"""Nothing inside these can change, but for what is looked at by itself."""
 _NOT_SENT: Final = ("__builtins__", "__spec__", "__loader__", "__cached__")
 
 
@@ -195,13 +196,7 @@ def _data_of(value: Any) -> Any:
         return None
     if not isinstance(value, DEFINED):
         return value
-    held = [part for part in _made_of(value) if not _is_fixed(part)]
-    return held or None
-
-
-def _is_fixed(part: Any) -> bool:
-    """Tell whether nothing inside it can change, but for what is looked at by itself."""
-    return isinstance(part, _FIXED)
+    return [part for part in _made_of(value) if not isinstance(part, _FIXED)] or None
 
 
 def _made_of(value: Any) -> Iterator[Any]:

@@ -55,7 +55,6 @@ class _Stream:
     forget: Callable[[], None]
     bytes: int = 0
     has_file: bool = False
-    told: bool = True
 
 
 @final

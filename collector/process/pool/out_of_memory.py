@@ -60,7 +60,6 @@ class OomKills:
     """
 
     def __init__(self) -> None:
-        self._known = 0
         self._files = count_files(_text(_CGROUPS), _text(_MOUNTS))
         self._known = self._count()
 

@@ -351,10 +351,8 @@ class Sink:
                 self._end(pump, job, Outcome.CRASHED, b"")
         self._control.post(messages.WorkerDrained(worker=worker, broken=""))
 
-    def _drain(self, source: Source | None) -> None:
+    def _drain(self, source: Source) -> None:
         """Take what a dead worker had published, seal its job as it is, and close the queue."""
-        if source is None:
-            return
         self._died_last.append((source.pid, source.queue.group(), time.monotonic()))
         with self._alone(source):
             self._read(source, _DRAIN_READS)

@@ -170,7 +170,7 @@ def live_runs(roots: Iterable[PathName] | None = None) -> list[str]:
     return sorted(set(filter(None, found)))
 
 
-def start_sweep(root: PathName | None) -> None:
+def start_sweep(root: PathName) -> None:
     """Reclaim what dead runs have left in `root`, in the background; returns at once.
 
     Nothing is swept where other machines may be at work. What cannot be swept is left to the next
@@ -308,7 +308,7 @@ class _RestingTick:
             time.sleep(_REST_S)
 
 
-def _sweep_quietly(path: PathName | None) -> None:
+def _sweep_quietly(path: PathName) -> None:
     try:
         report = ReclaimReport()
         root = open_root(path, make=False)
