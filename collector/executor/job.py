@@ -1,6 +1,6 @@
 """A job: the `Future` of what a function returns, with the output that it writes.
 
-Runs in:    the parent: what is public in threads of the user's, the rest as `jobs.Owner` says.
+Runs in:    the parent: what is public in threads of the user's, the rest as `JobOwner` says.
 Owns:       once it has ended, its output and its log.
 Invariants: I1  nothing of ours holds the job's lock while code of the user's may run in the same
                 thread (a signal handler, a finalizer) that waits for the pool: the pool needs it.

@@ -1,6 +1,7 @@
 """Log records of jobs, from the worker to the handlers of the parent.
 
-Runs in:    `forward` in the worker; `Records` in the parent, its `emit` in the settling thread.
+Runs in:    `forward` and `stop` in the worker; `levels` and `Records` in the parent, where
+            records are emitted in the settling thread.
 Invariants: I1  a record is emitted in the parent once, with `job_id` and `job_name`.
             I2  records that come too fast for the handlers are dropped and counted, not kept.
 """

@@ -1,7 +1,8 @@
 """The table of jobs that are not settled, and the thread that settles them.
 
-Runs in:    the parent. `JobTable` is used by the supervising thread alone, but for `release`.
-Owns:       the call of each job until it is settled; the count of bytes that finished outputs hold.
+Runs in:    the parent. `JobTable` is used by the supervising thread alone, but for `find`, and for
+            what it puts off to the settling thread.
+Owns:       the call of each job until it is settled.
 Invariants: I1  each owner is settled exactly once, in the order in which the jobs ended.
             I2  no code of the user's runs outside the settling thread: values are unpickled and
                 futures settled there, so that no callback keeps a death or a time-out from being

@@ -1,6 +1,6 @@
 """Messages over a descriptor that never blocks: what cannot be written yet waits in order.
 
-Runs in:    parent and sink.
+Runs in:    parent, sink and worker; a worker only receives.
 Owns:       its descriptor, and descriptors that came along with messages until they are taken.
 Invariants: I1  messages arrive whole and in order, or the channel is at its end.
 """

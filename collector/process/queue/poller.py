@@ -1,6 +1,6 @@
 """The descriptors that a loop waits for, and what it does when one of them is ready.
 
-Runs in:    the supervising thread of the parent, and the sink: each has one.
+Runs in:    the supervising and the answering thread of the parent, and the sink: each has one.
 Owns:       a selector; the descriptors are others'.
 Invariants: I1  a descriptor that an earlier handler of the same round has let go of is not handled,
                 nor is another one that has its number by then.

@@ -203,7 +203,11 @@ class OpenJob:
             return self._ended(outcome if died else Outcome.LOST, _NOTHING, only_file, lost)
 
     def _settle_file(self, output: SpillManager) -> None:
-        """Take off the file what a dead worker had appended and not published."""
+        """Take off the file what a dead worker had appended and not published.
+
+        Raises:
+            OutputLostError: What the file holds is not what the job has written.
+        """
         if self._astray:
             path = output.progress.temp_file_path or ""
             raise lost_error(errno.EIO, f"{self._astray}; {SPARE_IT}", path)

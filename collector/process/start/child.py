@@ -1,7 +1,6 @@
 """The first lines of every child, and what it takes over from the parent.
 
-Runs in:    `surroundings`, `working_directory`, `method_of` and `hold_standard_descriptors` in the
-            parent, the others in each child.
+Runs in:    `take_name`, `stand_apart` and `settle` in each child, the others in the parent.
 Owns:       nothing.
 """
 

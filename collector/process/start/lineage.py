@@ -5,7 +5,7 @@ parent whose death it can ask for, and the key with which managers know their ow
 since jobs may start processes. A library is not loaded for that: one that a job loads later is told
 then (`multiprocess` takes 60 ms, for `dill`).
 
-Runs in:    `Ancestors` and `keys` in the parent, `Lineage` in a worker.
+Runs in:    `ancestors`, `keys` and `trackers` in the parent, `Lineage` in a worker.
 Owns:       nothing; the trackers' descriptors are the library's in the worker.
 Source:     `BaseProcess._bootstrap` of both libraries, and `spawn.spawn_main` for the trackers.
 """

@@ -1,6 +1,7 @@
 """The jobs that were sent to a worker ahead of their time: taken one by one, or handed back.
 
-Runs in:    the worker: `hand_back` and `recall` in its watching thread, the others in the main one.
+Runs in:    the worker: `hand_back` and `recall` in its watching thread, `ask` and `answer` in any
+            thread of the job, the others in the main one.
 Owns:       the read end of the job pipe, with what has come through it.
 Invariants: I1  a job is either run here or handed back, never both: one lock decides.
             I2  a part of the script stays when its job is handed back: the parent counts it as

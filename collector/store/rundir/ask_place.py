@@ -3,7 +3,8 @@
 A run directory in a `temp_root` is found by nobody who does not know that root: an entry in the
 default root, which is a run directory itself, names it.
 
-Runs in:    the parent, in the supervising thread and, at the end, in the settling one.
+Runs in:    the parent: `open` in the thread that submits the first job, `close` in the settling
+            one, the others in the supervising or, while somebody asks, in the answering one.
 Owns:       the socket and the entry, from `open` to `close`.
 Invariants: I1  where one of them cannot be made, the Collector runs without it.
 """
