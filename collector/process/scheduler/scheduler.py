@@ -7,6 +7,7 @@ Invariants: I1  each job is settled exactly once.
             I2  there are at most `max_workers` workers that are not gone.
             I3  a ticket is one attempt of one job, never used again: attempts cannot be mixed up.
             I4  a job that had not started when its worker died goes back to the head of the line.
+            I5  a job is dispatched as long as it is at the seat of its worker, and no longer.
 """
 
 import itertools
@@ -122,12 +123,7 @@ class Scheduler:
 
     def unclaimed(self, ticket: int) -> Iterator[Action]:
         """A job was cancelled while it was being dispatched: the worker has not seen it."""
-        entry = self._dispatched.pop(ticket)
-        self._waiting.left(entry, proved=False)
-        if entry.worker is not None:
-            seat = self._seats[entry.worker]
-            seat.entries.remove(entry)
-            seat.tasks -= 1
+        self._give_back(self._dispatched[ticket])
         return itertools.chain(self._assign(), self._leave_if_done())
 
     def killed(self, job_id: int, reason: str = "") -> Iterator[Action]:
@@ -249,21 +245,19 @@ class Scheduler:
         by_itself = end.outcome in BY_ITS_FUNCTION
         self._waiting.left(entry, proved=by_itself and entry.remark.later is None)
         hindered, decided = self.setbacks.hindered, list[Action]()
-        seat = self._seats.get(entry.worker or 0)
-        if seat is not None and entry in seat.entries:
-            seat.entries.remove(entry)
-            self._prefetch.took(seat.advance(self._clock()))
+        seat = self._seats[entry.worker or 0]
+        seat.entries.remove(entry)
+        self._prefetch.took(seat.advance(self._clock()))
         if by_itself:
             self.setbacks.sink_deaths = 0
             self.setbacks.hindered = False
         elif end.outcome is Outcome.CRASHED:
             end = end.called(entry.sentence or Outcome.CRASHED)
-            if seat is not None:
-                seat.hear(Event.LET_GO)  # it is dead: nothing more for it
-        elif end.outcome is Outcome.SPILL_FAILED and seat is not None and not seat.retired:
+            seat.hear(Event.LET_GO)  # it is dead: nothing more for it
+        elif end.outcome is Outcome.SPILL_FAILED and not seat.retired:
             decided.append(self._end(seat))  # its function runs on
         decided.append(self._judge(entry, end))
-        if hindered or not self._full or seat is None or self._prefetch.wants_more(seat):
+        if hindered or not self._full or self._prefetch.wants_more(seat):
             decided += self._assign()
         decided += self._leave_if_done()
         return decided
@@ -315,6 +309,15 @@ class Scheduler:
             self._waiting.put_off(entry, until_s)
         return RunLater(entry, end)
 
+    def _give_back(self, entry: Entry) -> Seat:
+        """A job leaves its worker, which has not run it."""
+        del self._dispatched[entry.ticket]
+        self._waiting.left(entry, proved=False)
+        seat = self._seats[entry.worker or 0]
+        seat.entries.remove(entry)
+        seat.tasks -= 1
+        return seat
+
     def _put_back(self, entry: Entry, reason: str = "") -> Iterator[Action]:
         """A job was at a worker and had not started."""
         never_ran, killed = entry.attempt == 1, entry.sentence is Outcome.KILLED
@@ -352,16 +355,11 @@ class Scheduler:
         """A worker gave up a job that it had not started."""
         entry = self._dispatched.get(ticket)
         if entry is not None and entry.worker == worker:
-            del self._dispatched[ticket]
-            self._waiting.left(entry, proved=False)
-            seat = self._seats.get(entry.worker or 0)
-            if seat is not None and entry in seat.entries:
-                seat.entries.remove(entry)
-                seat.tasks -= 1
-                seat.gave_back = not seat.recalled  # by itself: the running one is long
-                seat.recalled = False
-                if seat.spare_until_s is not None and not seat.has_others:
-                    yield self._kill(seat)
+            seat = self._give_back(entry)
+            seat.gave_back = not seat.recalled  # by itself: the running one is long
+            seat.recalled = False
+            if seat.spare_until_s is not None and not seat.has_others:
+                yield self._kill(seat)
             yield from self._put_back(entry)
         yield from self._assign()
         yield from self._leave_if_done()
@@ -394,8 +392,8 @@ class Scheduler:
             self.setbacks.early_deaths += 1
         begun = seat.begun(last_begun) if seat.state is State.LOST or given_up else []
         for entry in seat.entries:
-            if self._dispatched.pop(entry.ticket, None) is not None:
-                self._waiting.left(entry, proved=False)
+            del self._dispatched[entry.ticket]
+            self._waiting.left(entry, proved=False)
         for entry in begun:
             lost = Outcome.SINK_LOST if seat.state is State.LOST else Outcome.CRASHED
             yield self._judge(entry, end.called(entry.sentence or lost))
