@@ -336,7 +336,7 @@ def test_a_worker_that_could_not_be_started_is_tried_again_at_the_next_end() -> 
     brisk(schedule, clock, takes_s=0.0)
     jobs = [Entry(number) for number in range(10, 11 + settings.JOBS_AHEAD)]
     assert submit(schedule, *jobs)[-1] == StartWorker(2)
-    list(schedule.worker_not_started(2))
+    schedule.worker_not_started(2)
     submit(schedule, Entry(9))
     assert StartWorker(3) in schedule.ended(jobs[0].ticket, End(Outcome.RETURNED))
 

@@ -109,7 +109,7 @@ class Processes(RuleBasedStateMachine):
         assert number not in self.seen_workers, "a number is used twice"
         self.seen_workers.add(number)
         if not self.startable:
-            self.perform(self.schedule.worker_not_started(number))
+            self.schedule.worker_not_started(number)
             if self.schedule.setbacks.too_many_failed_starts and not self.workers:
                 self.give_up()
             return

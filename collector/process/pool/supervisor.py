@@ -300,7 +300,7 @@ class Supervisor:
             worker = SupervisedWorker(self._engine.start_worker(number))
         except Exception as error:  # noqa: BLE001
             # No process, memory or descriptor: the other workers go on, or every job is told.
-            self._do(self._scheduler.worker_not_started(number))
+            self._scheduler.worker_not_started(number)
             self._start_again(f"{error}", ever=not isinstance(error, NoPythonError))
             return
         self._workers[number] = worker

@@ -340,11 +340,10 @@ class Scheduler:
             self.setbacks.early_deaths = self.setbacks.failed_starts = 0
         return itertools.chain(self._assign(), self._leave_if_done())
 
-    def worker_not_started(self, worker: int) -> Iterator[Action]:
+    def worker_not_started(self, worker: int) -> None:
         """No process is to be had now: the others work on, until one of them ends a job."""
         self._seats.pop(worker)
         self.setbacks.no_process()
-        return iter(())
 
     def unhindered(self) -> Iterable[Action]:
         """A process may be had again."""
