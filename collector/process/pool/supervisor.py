@@ -206,6 +206,7 @@ class Supervisor:
             self._kill_by_s = min(self._kill_by_s, self._sink.kill_by_s)
         soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, self._kill_by_s)
         left_s = max(0.0, soonest - time.monotonic())
+        # Within a longer wait nobody would notice that this process was stopped for a while.
         return None if soonest == math.inf else min(left_s, 1.0)
 
     def _over(self) -> bool:
