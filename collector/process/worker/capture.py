@@ -113,8 +113,8 @@ class _Log:
             raise self._error(error) from error
         status = os.fstat(self.fd)
         self._identity = status.st_dev, status.st_ino
-        self._reserves = not _is_roomy(self.fd)
         try:
+            self._reserves = not _is_roomy(self.fd)
             if self._reserves:  # else nobody could tell whether the first byte was refused
                 _reserve(self.fd, 0)
         except OSError as error:

@@ -4,6 +4,7 @@ Runs in:    the worker.
 Owns:       the file until the job's end.
 """
 
+import contextlib
 import errno
 import os
 from typing import final
@@ -58,6 +59,7 @@ class OwnLog:
 
     def _drop(self) -> None:
         if self._fd is not None:
-            os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, 0)
             self._directory.remove_file(self._path)
         self.close()
