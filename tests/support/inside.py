@@ -90,7 +90,7 @@ def run_directory(collector: Collector) -> Path:
 
 def run_directory_to_use(collector: Collector) -> Path:
     """The run directory that it makes files in, after making a new one if need be."""
-    return collector._core.pool.run_directory()
+    return collector._core.pool.directory.current().path
 
 
 def waits_for_room(collector: Collector, channel: Channel) -> bool:

@@ -16,7 +16,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final, Protocol, cast, final
 
 from collector import interpreter, settings
@@ -123,16 +122,6 @@ class Pool:
             begun = _closed_gate()
             self._supervisor.note(begun.release)
             begun.acquire(timeout=settings.STOP_DEADLINE_S)
-
-    def run_directory(self) -> Path:
-        """Return the path of the run directory to make files in, in any thread.
-
-        It is another one than the last time if others have removed or replaced that.
-
-        Raises:
-            RunDirectoryError: They have, and no new one can be made; the next call tries again.
-        """
-        return self.directory.current().path
 
     def withdraw(self, job_id: int) -> None:
         """Forget a waiting job that its owner has cancelled."""
