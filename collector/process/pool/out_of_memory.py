@@ -4,9 +4,10 @@ Runs in:    the supervising thread of the parent.
 Owns:       nothing; the files are opened when a worker was killed, and closed at once.
 """
 
-import os
 import re
 from typing import Final, final
+
+from collector.process.control_groups import groups
 
 OUT_OF_MEMORY: Final = (
     "was killed by SIGKILL (signal 9) for its memory: the kernel has counted that in the control "
@@ -24,32 +25,10 @@ def count_files(cgroups: str, mounts: str) -> list[str]:
         cgroups: The text of /proc/self/cgroup.
         mounts: The text of /proc/self/mountinfo.
     """
-    found = []
-    for line in cgroups.splitlines():
-        number, controllers, path = (*line.split(":", 2), "", "")[:3]
-        unified = number == "0" and not controllers
-        if not unified and "memory" not in controllers.split(","):
-            continue
-        for mount in mounts.splitlines():
-            before, _, after = mount.partition(" - ")
-            fields, kinds = before.split(" "), after.split(" ")
-            if len(fields) < 5 or len(kinds) < 3:  # noqa: PLR2004 - as proc(5) has it
-                continue
-            root, point = _plain(fields[3]), _plain(fields[4])
-            right = (
-                kinds[0] == "cgroup2"
-                if unified
-                else kinds[0] == "cgroup" and "memory" in kinds[2].split(",")
-            )
-            below = path if root == "/" else path.removeprefix(root)
-            if right and (root in {"/", path} or path.startswith(root + "/")):
-                name = "memory.events" if unified else "memory.oom_control"
-                found.append(os.path.join(point, below.strip("/"), name))
-    return found
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
+    return [
+        str(mount.joinpath(*below, "memory.events" if unified else "memory.oom_control"))
+        for unified, mount, below in groups("memory", cgroups, mounts)
+    ]
 
 
 @final
