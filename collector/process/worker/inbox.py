@@ -99,12 +99,16 @@ class Inbox:
             return self._questions
 
     def answer(self, question: int) -> RunDirectoryAt:
-        """Wait until the parent has answered; jobs that come meanwhile are kept."""
+        """Wait until the parent has answered; jobs that come meanwhile are kept.
+
+        The answer to a later question will do: a signal handler that came in between has asked it,
+        and taken the answer to this one.
+        """
         while True:
             with self._lock:
                 self._receive()
                 answer = self._answer
-                if answer is not None and answer.question == question:
+                if answer is not None and answer.question >= question:
                     return answer
                 if self._ended:
                     return RunDirectoryAt(question, errno.ESRCH, "", "", "the Collector has ended")

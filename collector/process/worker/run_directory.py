@@ -34,7 +34,7 @@ class WorkerDirectory:
     def __init__(self, at: RunDirectoryAt, ask: Callable[[], RunDirectoryAt]) -> None:
         self._at = at
         self._ask = ask
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while its own thread holds it
         self._errno: int = errno.ENOENT
 
     @contextlib.contextmanager
