@@ -307,6 +307,20 @@ def test_failures_whose_text_cannot_be_had_are_yielded_as_all_others(
             list(here.collect(has_no_text, range(3), halt="soon,same=2"))
 
 
+class Remote:
+    """As paths of a cloud, which are none of this machine's."""
+
+    def __fspath__(self) -> str:
+        raise TypeError("this is no local path")
+
+
+def test_failures_of_paths_that_are_not_local_are_yielded_as_all_others() -> None:
+    paths: list[Any] = [Remote(), Remote()]
+    with Collector(1, progress=False) as here:
+        jobs = list(here.collect(refuses, paths, halt="soon,same=3"))
+        assert [type(job.exception()) for job in jobs] == [ConnectionError] * 2
+
+
 def test_failures_that_differ_in_their_input_alone_are_the_same() -> None:
     with (
         Collector(1, progress=False) as here,

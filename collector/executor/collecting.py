@@ -6,6 +6,7 @@ Invariants: I1  no job is held here that was yielded.
             I2  what keeps the next job from being there is raised behind the jobs before it.
 """
 
+import contextlib
 import math
 import os
 import queue
@@ -364,7 +365,10 @@ def _next_is_first(
 
 
 def _names_of(job: "Job[Any]") -> list[str]:
-    inputs = [os.fspath(i) for i in job.args if isinstance(i, str | os.PathLike)]
+    inputs: list[object] = []
+    for given in job.args:
+        with contextlib.suppress(Exception):  # no path, or one of the user's that is not local
+            inputs.append(os.fspath(given))
     return [job.name, *quotable(inputs)]
 
 
