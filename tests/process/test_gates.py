@@ -356,6 +356,21 @@ def test_no_worker_is_started_for_what_waits_until_the_others_are_done() -> None
     assert len([a for a in ended if isinstance(a, StartWorker)]) == 6
 
 
+def test_no_worker_is_started_beside_a_job_that_runs_alone() -> None:
+    schedule, clock = make(8)
+    here = Desk(schedule, clock)
+    here.submit(Entry(1, retry=Retry(oom=1, delay=0)))
+    here.do(schedule.worker_ready(1))
+    here.end(here.running[0], RAISED, MEMORY)
+    here.wait(0)
+    assert (here.numbers(), here.running[0].alone) == ([1], True)
+    started = [a for n in range(2, 9) for a in here.do(schedule.submitted(Entry(n)))]
+    assert started == []
+    ended = here.end(here.running[0])
+    assert here.numbers() == [2]
+    assert len([a for a in ended if isinstance(a, StartWorker)]) == 6
+
+
 @pytest.mark.parametrize(
     ("outcome", "error"), [(Outcome.SPILL_FAILED, SpillError), (Outcome.LOST, OutputLostError)]
 )
