@@ -147,32 +147,20 @@ class Stopping:
         self._halting = Halting()
         self._lock = threading.Lock()
         self._pool: Pool | None = None
-        self._open: deque[Job[Any]] = deque()
-        self._finished: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
+        self.open_jobs: deque[Job[Any]] = deque()
+        """Those that have been submitted and not yielded."""
+        self.finished: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
+        """Where `_next_is_first` learns of ends; a None, once a meter has reached its bound."""
         self.done = 0
         """How many jobs have been yielded."""
         self.left = 0
         """How many of the jobs that were submitted have not ended by themselves."""
 
-    def begin(
-        self,
-        pool: "Pool",
-        spent: Mapping[str, float],
-        jobs: "deque[Job[Any]]",
-        finished: "queue.SimpleQueue[Future[Any] | None]",
-    ) -> None:
-        """The batch begins, whose earlier runs have spent so much.
-
-        Args:
-            pool: Runs the jobs.
-            spent: By the names of meters.
-            jobs: Those that are open now.
-            finished: Where `_next_is_first` learns of ends; a None, once a meter has reached its
-                bound.
-        """
+    def begin(self, pool: "Pool", spent: Mapping[str, float]) -> None:
+        """The batch begins, whose earlier runs have spent so much, by the names of meters."""
         self._halting = Halting(self._halt, self._budget, spent)
         self._halting.total = self._share
-        self._pool, self._open, self._finished = pool, jobs, finished
+        self._pool = pool
 
     def stops(self) -> bool:
         """Whether the batch is to stop."""
@@ -199,7 +187,7 @@ class Stopping:
         with self._lock:
             before, stops = self._halting.reason, self._halting.spend(meters)
         if stops and not before:
-            self._finished.put(None)
+            self.finished.put(None)
 
     def ended(self, job: "Job[Any]") -> None:
         """A job has ended that is yielded next."""
@@ -218,7 +206,7 @@ class Stopping:
     def drain(self, *, ordered: bool) -> "Iterator[Job[Any]]":
         """Yield what ends by itself of the open jobs, as it ends or in order; end the others."""
         assert self._pool is not None
-        jobs, pool = self._open, self._pool
+        jobs, pool = self.open_jobs, self._pool
         waiting = [job for job in jobs if not job.cancel()]
         ended_by_us = {job.id for job in waiting if not job.done()}
         if self._halting.urgency is Urgency.NOW:
@@ -229,7 +217,7 @@ class Stopping:
             pool.cancel(waiting)
         del waiting  # they are not to be held until the last one is over
         while jobs:
-            if not _next_is_first(jobs, self._finished, ordered=ordered):
+            if not _next_is_first(jobs, self.finished, ordered=ordered):
                 continue
             if jobs[0].cancelled() or _was_dropped(jobs[0], ended_by_us):
                 self.left += 1
@@ -258,15 +246,13 @@ def collected(  # noqa: PLR0913 - the parts of a `collect`
     stopping: Stopping | None = None,
 ) -> "Generator[Job[Any], None, None]":
     """Run a job for each item and yield them as they finish, or in the order of the items."""
-    finished: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
-    open_jobs: deque[Job[Any]] = deque()
     batch = open_batch()
     submits = _begun(begin, batch)
     if stopping is not None:
-        yield from _stopped(
-            pool, submits, items, ahead, batch, finished, ordered=ordered, stopping=stopping
-        )
+        yield from _stopped(pool, submits, items, ahead, batch, ordered=ordered, stopping=stopping)
         return
+    finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+    open_jobs: deque[Job[Any]] = deque()
     coming = _submitted(submits, items, None if ordered else finished.put)
     failure: Exception | None = None
     try:
@@ -297,18 +283,17 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
     items: Iterator[T],
     ahead: int,
     batch: "OpenBatch",
-    finished: "queue.SimpleQueue[Future[Any] | None]",
     *,
     ordered: bool,
     stopping: Stopping,
 ) -> "Iterator[Job[Any]]":
     """Do as `collected`, until it is time to stop; then raise why."""
-    open_jobs: deque[Job[Any]] = deque()
+    open_jobs, finished = stopping.open_jobs, stopping.finished
     taken = 0
     failure: BaseException | None = None
     over = False
     try:
-        stopping.begin(pool, submits.spent(), open_jobs, finished)
+        stopping.begin(pool, submits.spent())
         at_end = (lambda _job: finished.put(None)) if ordered else finished.put
         coming = _submitted(submits, items, at_end)
         while not stopping.stops():

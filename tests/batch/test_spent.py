@@ -1,9 +1,7 @@
 """What a batch has spent on attempts that leave no result: no later run forgets it."""
 
 import csv
-import queue
 import threading
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -180,7 +178,7 @@ class TellsLate:
 
 def test_a_count_that_is_told_while_its_job_is_submitted_counts_once() -> None:
     stopping = Stopping(None, {"usd": 7}, None)
-    stopping.begin(cast("Any", None), {}, deque(), queue.SimpleQueue())
+    stopping.begin(cast("Any", None), {})
     job = cast("Any", TellsLate(stopping))
     job.counted({"usd": 4})
     assert job.heard_since is not None
