@@ -356,6 +356,23 @@ def test_no_worker_is_started_for_what_waits_until_the_others_are_done() -> None
     assert len([a for a in ended if isinstance(a, StartWorker)]) == 6
 
 
+def test_a_stream_of_jobs_that_are_sent_ahead_holds_up_none_that_is_to_run_alone() -> None:
+    here = desk(2)
+    here.submit(Entry(1, retry=Retry(oom=1, delay=0)), Entry(2))
+    here.end(here.running[0], RAISED, MEMORY)
+    set_pace_of(here.schedule, 0.0)
+    here.submit(*map(Entry, range(3, 6)))
+    here.wait(0)
+    for number in range(6, 40):
+        here.submit(Entry(number))
+        here.end(here.running[0])
+        if 1 in here.numbers():
+            break
+    assert here.numbers() == [1]
+    here.submit(Entry(100), Entry(101))
+    assert here.numbers() == [1], "nor is anything sent behind it"
+
+
 def test_no_worker_is_started_beside_a_job_that_runs_alone() -> None:
     schedule, clock = make(8)
     here = Desk(schedule, clock)
