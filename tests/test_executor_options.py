@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -24,6 +25,8 @@ from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method
 
 pytestmark = pytest.mark.usefixtures("one_server")
+
+NOBODY: Final = 65534
 
 
 @each_method
@@ -240,3 +243,18 @@ def test_a_job_that_ends_in_its_scratch_directory_leaves_the_next_one_where_it_b
         left = collector.submit(end_in_scratch, how)
         assert (left.exception() is None) == (how != "raises")
         assert collector.submit(os.getcwd).result() == os.getcwd()
+
+
+def gives_up_its_rights_and_fails() -> None:
+    """From then on it cannot even see its scratch directory, which lies in a directory of root."""
+    current_job().scratch_dir.stat()
+    os.setuid(NOBODY)
+    os.stat("/missing")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_job_that_has_given_up_its_rights_fails_with_its_own_error() -> None:
+    with Collector(1) as collector:
+        error = collector.submit(gives_up_its_rights_and_fails).exception()
+    assert isinstance(error, FileNotFoundError), error
+    assert error.filename == "/missing"

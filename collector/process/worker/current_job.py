@@ -185,7 +185,7 @@ class CurrentJob(BinaryFile):
     def explain(self, error: BaseException) -> BaseException:
         """Return what the job raised, or an error that says that its scratch directory is gone."""
         scratch = self._scratch
-        if scratch is None or not isinstance(error, FileNotFoundError) or scratch.is_dir():
+        if scratch is None or not isinstance(error, FileNotFoundError) or os.path.isdir(scratch):
             return error
         named = error.filename
         if not isinstance(named, str | bytes) or scratch not in Path(os.fsdecode(named)).parents:
