@@ -258,3 +258,16 @@ def test_a_job_that_has_given_up_its_rights_fails_with_its_own_error() -> None:
         error = collector.submit(gives_up_its_rights_and_fails).exception()
     assert isinstance(error, FileNotFoundError), error
     assert error.filename == "/missing"
+
+
+def prints_where_nothing_can_be_imported(text: str) -> None:
+    """As after a chroot, or as another user who may not read the library of Python."""
+    sys.modules.pop("resource", None)
+    sys.meta_path.clear()
+    sys.stdout.write(f"{text}\n")
+
+
+def test_a_log_is_kept_where_nothing_can_be_imported_any_more() -> None:
+    with Collector(1, capture=True) as collector:
+        job = collector.submit(prints_where_nothing_can_be_imported, "kept")
+        assert (job.exception(), job.log().text()) == (None, "kept\n")

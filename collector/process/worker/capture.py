@@ -14,6 +14,7 @@ import errno
 import functools
 import io
 import os
+import resource  # not later: a job may have shut itself in, where nothing can be imported
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -197,8 +198,6 @@ class _Log:
 
 def _limit(size: int) -> OSError | None:
     """Return the error of the next byte where the process may make no larger files."""
-    import resource  # noqa: PLC0415 - there is none on every system
-
     if 0 <= resource.getrlimit(resource.RLIMIT_FSIZE)[0] <= size:
         return OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return None
