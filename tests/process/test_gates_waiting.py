@@ -7,8 +7,9 @@ import pytest
 
 from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.lines import Lines
-from collector.process.scheduler.retries import Later, Remark
-from tests.process.test_gates import Desk, desk, model
+from collector.process.scheduler.retries import Later, Remark, Retry
+from tests.process.test_gates import MEMORY, RAISED, Desk, desk, model
+from tests.support.inside import resources_with_gates
 
 MANY = 20_000
 
@@ -79,3 +80,18 @@ def test_what_waits_to_run_alone_is_not_gone_through_each_time_that_it_is_asked_
     assert taken is not None
     assert taken.job_id == 1, "the first of all, whatever its resource is"
     assert Number.compared < 50
+
+
+def test_nothing_is_kept_of_a_resource_whose_jobs_have_run_alone() -> None:
+    here, again = desk(3), Retry(oom=1, delay=0)
+    here.submit(*(Entry(n, resource=f"own of {n}", retry=again) for n in range(1, 4)))
+    for entry in list(here.running):
+        here.end(entry, RAISED, MEMORY)
+    here.wait(0)
+    assert here.numbers() == [1]
+    here.do(here.schedule.withdrawn(3))
+    assert resources_with_gates(here.schedule) == ["own of 1", "own of 2"]
+    here.end(here.running[0])
+    assert here.numbers() == [2]
+    here.end(here.running[0])
+    assert resources_with_gates(here.schedule) == []

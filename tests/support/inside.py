@@ -125,8 +125,8 @@ def set_pace(collector: Collector, job_s: float) -> None:
 
 
 def resources_with_gates(scheduler: Scheduler) -> list[str]:
-    """Of which resources it keeps a gate."""
-    return sorted(scheduler._waiting._gates)
+    """Of which resources it keeps a gate, or a line of jobs that are to run alone."""
+    return sorted({*scheduler._waiting._gates, *filter(None, scheduler._waiting._alone)})
 
 
 def set_pace_of(scheduler: Scheduler, job_s: float) -> None:
