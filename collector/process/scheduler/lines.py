@@ -132,7 +132,7 @@ class Lines:
         open_lines = [g.line for g in self._gates.values() if g.line and g.room > 0]
         if self._free:
             open_lines.append(self._free)
-        return min(open_lines, key=_turn, default=self._free)
+        return min(open_lines, key=Line.turn, default=self._free)
 
     def left(self, entry: Entry, *, proved: bool) -> None:
         """A job has left its worker; `proved` if its resource is known to have served it."""
@@ -207,7 +207,7 @@ class Lines:
             for resource, line in self._alone.items()
             if resource not in gates or gates[resource].room > 0
         ]
-        return min(lines, key=_turn, default=None)
+        return min(lines, key=Line.turn, default=None)
 
     def _taken(self, entry: Entry | None) -> Entry | None:
         if entry is not None:
@@ -217,7 +217,3 @@ class Lines:
             if entry.resource:
                 self._gate(entry.resource).passed(entry)
         return entry
-
-
-def _turn(line: Line) -> tuple[bool, int]:
-    return line.turn() or (True, 0)

@@ -34,10 +34,8 @@ class Line(OrderedDict[int, Entry]):
                 return entry
         return self.popitem(last=False)[1] if self else None
 
-    def turn(self) -> tuple[bool, int] | None:
-        """Return what orders the first jobs of several lines by their turn; None if it is empty."""
+    def turn(self) -> tuple[bool, int]:
+        """Return what orders the first jobs of several lines by their turn; it must have one."""
         while self._back and self._back[0] not in self:
             heapq.heappop(self._back)
-        if self._back:
-            return False, self._back[0]
-        return (True, next(iter(self))) if self else None
+        return (False, self._back[0]) if self._back else (True, next(iter(self)))
