@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from collector.process.scheduler.decisions import Entry
+from collector.process.scheduler.decisions import Entry, StopWorker
 from collector.process.scheduler.lines import Lines
 from collector.process.scheduler.retries import Later, Remark, Retry
 from tests.process.test_gates import MEMORY, RAISED, Desk, desk, model
@@ -95,3 +95,15 @@ def test_nothing_is_kept_of_a_resource_whose_jobs_have_run_alone() -> None:
     assert here.numbers() == [2]
     here.end(here.running[0])
     assert resources_with_gates(here.schedule) == []
+
+
+def test_what_waits_at_a_gate_alone_keeps_a_collector_that_was_shut_down_from_its_end() -> None:
+    here = desk(1)
+    here.submit(model(1))
+    here.refuse(here.running[0], 60)
+    stopped = here.do(here.schedule.stop())
+    assert (stopped, here.schedule.unsettled) == ([], True)
+    here.wait(60)
+    assert here.numbers() == [1]
+    assert here.end(here.running[0])[-1] == StopWorker(1)
+    assert not here.schedule.unsettled
