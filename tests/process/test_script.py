@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from collector.process.pickling import script as script_module
 from collector.process.pickling.script import Delivered, Parts, Script
 from tests.support.jobs import square
 
@@ -260,6 +261,29 @@ def test_a_thread_may_submit_under_a_lock_that_pickling_in_another_one_waits_for
     assert names(mine) == [{"uses_table", "leaf", "TABLE", "FACTOR"}]
     assert names(packed[0]) == [{"uses_one", "ONE"}]
     assert packed[0][0].number > mine[0].number
+
+
+def test_a_handler_that_submits_does_not_wait_for_the_call_that_it_interrupts(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, by_handler = Script(), list[Parts]()
+
+    def interrupted(*what: Any) -> script_module.Part:
+        if not by_handler:
+            by_handler.append(())
+            by_handler[0] = pack(script, module.other)
+        return Part(*what)
+
+    Part = script_module.Part  # noqa: N806 - a class
+    monkeypatch.setattr(script_module, "Part", interrupted)
+    parts = pack(script, module.uses_table)
+    assert names(by_handler[0]) == [{"other", "OTHER"}]
+    assert names(parts) == [{"uses_table", "TABLE", "leaf", "FACTOR"}]
+    assert pack(script, module.uses_table) == parts
+    delivered = Delivered()
+    assert [sent for _, sent in told(delivered, by_handler[0])] == [{"other", "OTHER"}]
+    assert [sent for _, sent in told(delivered, parts)] == names(parts)
+    assert [sent for _, sent in told(delivered, pack(script, module.other))] == [{"other", "OTHER"}]
 
 
 def test_what_another_thread_has_sent_meanwhile_is_not_sent_again(module: Any) -> None:

@@ -9,12 +9,14 @@ Owns:       what was sent last under each name; the bytes of each part that some
 Invariants: I1  a new worker that loads the parts of a call, in the order of their numbers, has each
                 name that the call needs, as it was at `submit`.
             I2  a name whose value has not changed in the parent is not sent again, whatever jobs
-                have done to it in a worker.
+                have done to it in a worker; but for a call that a signal handler or a finalizer
+                submits while its own thread is about to note what it sends.
             I3  a part is dropped once it holds the newest version of no name, and no open job
                 needs it.
 """
 
 import io
+import itertools
 import pickle
 import threading
 from array import array
@@ -68,8 +70,8 @@ class Script:
         """Never changed, but replaced: it is read without the lock."""
         self._holds: dict[Key, Part] = {}
         self._known: dict[frozenset[Key], Parts] = {}
-        self._number = 0
-        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._lock = threading.RLock()  # only such a lock tells whether this thread holds it
 
     def pack(self, call: Any, reducers: calls.Reducers | None = None) -> Packed:
         """Pickle a call, and what is new of the names that it needs.
@@ -95,6 +97,8 @@ class Script:
         return data, self._parts(asked)
 
     def _parts(self, asked: Mapping[Key, str]) -> Parts:
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition asks
+            return self._apart(asked)
         looks = 0
         while True:
             looks += 1
@@ -105,11 +109,16 @@ class Script:
                 if self._versions is not versions and looks < _LOOKS:
                     continue  # another thread was faster: what it has sent is not sent again (I2)
                 if contents is not None:
-                    self._number += 1
-                    self._holds.update(dict.fromkeys(new, Part(self._number, *contents)))
+                    part = Part(next(self._numbers), *contents)
+                    self._holds.update(dict.fromkeys(new, part))
                     self._versions = {**self._versions, **new}
                     self._known.clear()
                 return self._parts_of(asked, found)
+
+    def _apart(self, asked: Mapping[Key, str]) -> Parts:
+        """Return a part with all that is needed, of which nothing is noted: that is under way."""
+        _, new = _look_through({}, asked)
+        return (Part(next(self._numbers), *_pickled(new)),) if new else ()
 
     def _parts_of(self, asked: Iterable[Key], found: Iterable[Key]) -> Parts:
         key = frozenset(asked)
