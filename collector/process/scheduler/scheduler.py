@@ -238,10 +238,8 @@ class Scheduler:
         return self._prefetch.recall_at_s(seat) if recalls else math.inf
 
     def ended(self, ticket: int, end: End) -> Iterable[Action]:
-        """An attempt is over, as the sink says."""
-        entry = self._dispatched.pop(ticket, None)
-        if entry is None:
-            return ()
+        """A dispatched attempt is over, as the sink says."""
+        entry = self._dispatched.pop(ticket)
         by_itself = end.outcome in BY_ITS_FUNCTION
         self._waiting.left(entry, proved=by_itself and entry.remark.later is None)
         hindered, decided = self.setbacks.hindered, list[Action]()
@@ -382,9 +380,7 @@ class Scheduler:
             given_up: Whether its queue was given up.
             end: How the jobs end that may have run.
         """
-        seat = self._seats.pop(worker, None)
-        if seat is None:
-            return
+        seat = self._seats.pop(worker)
         if seat.coming and given_up:
             self.setbacks.no_process()
         elif seat.coming:
