@@ -8,7 +8,8 @@ import pytest
 from collector.process.scheduler.decisions import Entry, StopWorker
 from collector.process.scheduler.lines import Lines
 from collector.process.scheduler.retries import Later, Remark, Retry
-from tests.process.test_gates import MEMORY, RAISED, Desk, desk, model
+from collector.wire.outcome import Outcome
+from tests.process.test_gates import MEMORY, OS_ERROR, RAISED, Desk, desk, model
 from tests.support.inside import resources_with_gates
 
 MANY = 20_000
@@ -107,3 +108,14 @@ def test_what_waits_at_a_gate_alone_keeps_a_collector_that_was_shut_down_from_it
     assert here.numbers() == [1]
     assert here.end(here.running[0])[-1] == StopWorker(1)
     assert not here.schedule.unsettled
+
+
+def test_a_later_attempt_that_asks_for_later_when_nobody_wants_it_fails_with_that() -> None:
+    """Its first one has run: it is not cancelled, as one that asks at its first attempt is."""
+    here = desk(1)
+    here.submit(Entry(1, retry=Retry(error=1, delay=0)))
+    here.end(here.running[0], RAISED, OS_ERROR)
+    here.wait(0)
+    here.do(here.schedule.stop(cancel=True))
+    here.refuse(here.running[0], 3600)
+    assert here.settled == [(1, Outcome.RAISED)]
