@@ -1,11 +1,11 @@
-"""Jobs that wait at a closed gate cost what they cost in line, and no time, as many as they are."""
+"""Jobs that wait at a gate, or until they may run alone, and what becomes of them meanwhile."""
 
 import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
-from collector.process.scheduler.decisions import Entry, StopWorker
+from collector.process.scheduler.decisions import End, Entry, StopWorker
 from collector.process.scheduler.lines import Lines
 from collector.process.scheduler.retries import Later, Remark, Retry
 from collector.wire.outcome import Outcome
@@ -119,3 +119,23 @@ def test_a_later_attempt_that_asks_for_later_when_nobody_wants_it_fails_with_tha
     here.do(here.schedule.stop(cancel=True))
     here.refuse(here.running[0], 3600)
     assert here.settled == [(1, Outcome.RAISED)]
+
+
+def test_what_has_run_out_of_memory_runs_alone_whatever_becomes_of_it_next() -> None:
+    here = desk(2)
+    here.submit(Entry(1, retry=Retry(oom=1, error=1, delay=0)), Entry(2), Entry(3))
+    for said in (MEMORY, OS_ERROR):
+        here.end(here.running[0], RAISED, said)
+        here.wait(0)
+        while 1 not in here.numbers():
+            here.end(here.running[0])
+        assert here.numbers() == [1]
+        here.submit(*(Entry(number) for number in range(4, 6)))
+        assert here.numbers() == [1]
+
+
+def test_a_worker_that_dies_after_its_job_has_asked_for_later_has_crashed() -> None:
+    here = desk(1)
+    here.submit(Entry(1, retry=Retry(crash=0)))
+    here.end(here.running[0], End(Outcome.CRASHED), Remark(frozenset({"x"}), Later(60, "")))
+    assert (here.settled, here.later) == ([(1, Outcome.CRASHED)], [])
