@@ -30,7 +30,7 @@ class Held:
     __slots__ = ("_device", "_inode", "fd")
 
     def __init__(self, fd: int) -> None:
-        self.fd: Final = _out_of_the_way(fd)
+        self.fd: Final = out_of_the_way(fd)
         status = os.fstat(self.fd)
         self._inode, self._device = status.st_ino, status.st_dev
 
@@ -60,7 +60,7 @@ class Held:
             os.close(self.fd)
 
 
-def _out_of_the_way(fd: int) -> int:
+def out_of_the_way(fd: int) -> int:
     """Give it a number that no new file gets; where none is to be had it keeps its own."""
     highest = min(os.sysconf("SC_OPEN_MAX"), _HIGHEST)
     with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ Invariants: I1  only our thread reads, where no signal handler runs, and nobody 
                 process that keeps its end open, nor for one that writes without end.
             I3  after `end` both of our ends are closed: whoever writes later gets EPIPE.
             I4  a descriptor that others closed is not used: its number may be a file of theirs.
+                Ours have high numbers.
 """
 
 import contextlib
@@ -29,8 +30,11 @@ from typing import Final, final
 
 from collector import settings
 from collector.errors import EXIT_BROKEN_OFF, ClosedError
+from collector.process.queue.held import out_of_the_way
 
 _INT: Final = struct.Struct("i")
+_BEHIND_STDERR: Final = 3
+"""The lowest number for the job's: what it prints after it has closed stdout is no output."""
 
 
 @final
@@ -70,7 +74,7 @@ class JobPipe:
         if self._given is None or not self._is_ours(self._given):
             if not self._is_ours(self._write):
                 raise _lost_error()
-            self._given = os.dup(self._write)
+            self._given = fcntl.fcntl(self._write, fcntl.F_DUPFD_CLOEXEC, _BEHIND_STDERR)
         return self._given
 
     def settle(self) -> None:
@@ -168,10 +172,10 @@ class JobPipe:
 
 
 def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
-    ends = os.pipe()
-    for fd in ends:
+    reading, writing = map(out_of_the_way, os.pipe())
+    for fd in (reading, writing):
         undo.callback(os.close, fd)
-    return ends
+    return reading, writing
 
 
 def _inode(fd: int) -> tuple[int, int] | None:

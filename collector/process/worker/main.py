@@ -35,7 +35,7 @@ from collector.process.queue.chunk_queue import QueueWriter
 from collector.process.queue.held import Held
 from collector.process.scheduler.retries import kind_name
 from collector.process.start import inheritance
-from collector.process.start.child import stand_apart
+from collector.process.start.child import hold_standard_descriptors, stand_apart
 from collector.process.start.lineage import Lineage
 from collector.process.worker.begin import WorkerArguments
 from collector.process.worker.current_job import CurrentJob
@@ -52,6 +52,9 @@ _PR_SET_PDEATHSIG: Final = 1
 _MOST_BASES: Final = 30
 """So many bases of the class of an exception are told of."""
 _ASYNC: Final = (CoroutineType, AsyncGeneratorType)
+_standard: Final = select.poll()
+for _number in range(3):
+    _standard.register(_number, 0)
 
 
 def run(descriptors: Sequence[int], told: WorkerArguments) -> None:
@@ -108,12 +111,19 @@ def _work(inbox: Inbox, script: Arrivals, writer: QueueWriter, told: WorkerArgum
         if inbox.has_parts:
             script.take(inbox.parts_before(job.ticket))
         scratch_name = f"{told.scratch_prefix}{job.ticket & 0xFFFFFFFF:08x}"
+        if _is_one_closed():
+            hold_standard_descriptors()
         outcome, value = _run(job, script, writer, directory, scratch_name)
         job = inbox.take()
         # With another job at hand its START follows at once: both are said together.
         writer.end(outcome, value, hold=job is not None)
         del value
         job = job or inbox.next()
+
+
+def _is_one_closed() -> bool:
+    """Whether an earlier job, or the initializer, has closed stdin, stdout or stderr."""
+    return any(event & select.POLLNVAL for _, event in _standard.poll(0))
 
 
 def _die_with_parent() -> None:
