@@ -5,7 +5,10 @@ of subprocesses count, and a process that outlives its job can never print into 
 one (docs/decisions/0007-logs.md).
 
 Runs in:    the worker.
-Owns:       while a job runs: copies of the worker's own stdout and stderr.
+Owns:       while a job runs: the file, and copies of the worker's own stdout and stderr.
+Invariants: I1  a job that closes or replaces one of these fails with its worker: else what later
+                jobs print would be in a file of that job's.
+            I2  nothing that was printed before the job began, or by it, gets into another log.
 """
 
 import contextlib
@@ -22,6 +25,7 @@ from typing import IO, Any, Final, final
 
 from collector import settings
 from collector.errors import SPARE_IT, CollectorError, OutputLostError, SpillError
+from collector.process.queue.held import Held
 from collector.process.worker.run_directory import WorkerDirectory
 from collector.store.output.spill_file import write_all
 
@@ -56,14 +60,18 @@ class Captured:
 
     def __init__(self, directory: WorkerDirectory, name: str, stdout: int | None = None) -> None:
         self._log = _Log(directory, name)
-        self._stdout = self._log.fd if stdout is None else stdout
+        self._stdout = self._log.file.fd if stdout is None else stdout
         self._led = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         try:
             self._led = _led_to(self._log, self._stdout)
+        except OSError as error:
+            self._log.drop()
+            self._log.file.close()
+            raise self._log.error(error) from error
         except BaseException:
-            self._log.close()
+            self._log.file.close()
             raise
 
     def __exit__(
@@ -79,10 +87,10 @@ class Captured:
                 log.drop()
                 raise log.failure from error
         finally:
-            log.close()
+            log.file.close()
 
 
-def _is_refusal(error: BaseException) -> bool:
+def _is_refusal(error: BaseException | None) -> bool:
     """Whether this is what the job was told by the disk."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
@@ -109,28 +117,21 @@ class _Log:
         try:
             with directory.current() as (path, fd):
                 self.path = os.path.join(path, name)
-                self.fd = os.open(name, flags, 0o600, dir_fd=fd)
+                self.file = Held(os.open(name, flags, 0o600, dir_fd=fd))
         except OSError as error:
-            raise self._error(error) from error
-        status = os.fstat(self.fd)
-        self._identity = status.st_dev, status.st_ino
+            raise self.error(error) from error
         try:
-            self._reserves = not _is_roomy(self.fd)
+            self._reserves = not _is_roomy(self.file.fd)
             if self._reserves:  # else nobody could tell whether the first byte was refused
-                _reserve(self.fd, 0)
+                _reserve(self.file.fd, 0)
         except OSError as error:
             self.drop()
-            self.close()
-            raise self._error(error) from error
+            self.file.close()
+            raise self.error(error) from error
 
     def judge(self, flushed: OSError | None) -> None:
         """Find out whether all is there, when all has been flushed, or could not be."""
-        try:
-            status = os.fstat(self.fd)
-        except OSError:
-            return  # the job has closed all descriptors, and those that it printed to
-        if (status.st_dev, status.st_ino) != self._identity:
-            return
+        status = os.fstat(self.file.check())
         if not status.st_nlink:
             self.failure = OutputLostError(
                 errno.ENOENT,
@@ -140,37 +141,38 @@ class _Log:
             )
             return
         refusal = self._refusal(status.st_size)
-        if refusal is None and flushed is not None:
-            refusal = _flush()  # there is room again
+        if refusal is None and _is_refusal(flushed):
+            again = _flush()  # there is room again
+            refusal = again if _is_refusal(again) else None
         if refusal is not None:
-            self.failure = self._error(refusal)
+            self.failure = self.error(refusal)
 
     def drop(self) -> None:
         """Remove the file: what failed takes no room."""
         with contextlib.suppress(OSError):
-            os.ftruncate(self.fd, 0)
+            os.ftruncate(self.file.fd, 0)
         self._directory.remove_file(self.path)
 
-    def close(self) -> None:
-        """Close the file, unless the job did that: its number may be another's by now."""
-        with contextlib.suppress(OSError):
-            status = os.fstat(self.fd)
-            if (status.st_dev, status.st_ino) == self._identity:
-                os.close(self.fd)
+    def error(self, error: OSError) -> SpillError:
+        """Say why what is printed cannot be kept."""
+        message = f"cannot keep what the job prints: {error.strerror}; make room, or print less"
+        where = error.filename if isinstance(error, CollectorError) else self.path
+        return SpillError(error.errno or errno.EIO, message, where)
 
     def _refusal(self, size: int) -> OSError | None:
         """Return the error with which the next byte would be refused; None if it would be taken."""
+        fd = self.file.fd
         try:
             if not self._reserves:
                 if self._takes_a_page():
                     return _limit(size)
-                os.fdatasync(self.fd)  # what it has got is its own now, and reserved already
-            if _reserve(self.fd, size):
+                os.fdatasync(fd)  # what it has got is its own now, and reserved already
+            if _reserve(fd, size):
                 return _limit(size)
             try:
-                write_all(self.fd, bytes(_PAGE_BYTES - size % _PAGE_BYTES))
+                write_all(fd, bytes(_PAGE_BYTES - size % _PAGE_BYTES))
             finally:
-                os.ftruncate(self.fd, size)
+                os.ftruncate(fd, size)
         except OSError as error:
             return error
         return None
@@ -189,11 +191,6 @@ class _Log:
             return False
         finally:
             os.close(fd)
-
-    def _error(self, error: OSError) -> SpillError:
-        message = f"cannot keep what the job prints: {error.strerror}; make room, or print less"
-        where = error.filename if isinstance(error, CollectorError) else self.path
-        return SpillError(error.errno or errno.EIO, message, where)
 
 
 def _limit(size: int) -> OSError | None:
@@ -237,11 +234,14 @@ def _reserve(fd: int, size: int) -> bool:
 
 def _led_to(log: _Log, stdout: int) -> contextlib.ExitStack:
     """Lead stderr to the log, and stdout to that descriptor; closing the result undoes it."""
-    _flush()
+    refused = _flush()
     with contextlib.ExitStack() as undo:
-        for fd, to in ((_STDOUT, stdout), (_STDERR, log.fd)):
-            kept = _copy(fd)
+        for fd in (_STDOUT, _STDERR):
+            kept = Held(os.dup(fd))
             undo.callback(_restore, kept, fd)
+        if refused is not None:
+            _drain()
+        for fd, to in ((_STDOUT, stdout), (_STDERR, log.file.fd)):
             os.dup2(to, fd)
         _buffer_lines(undo)
         undo.callback(_finish, log)
@@ -249,29 +249,25 @@ def _led_to(log: _Log, stdout: int) -> contextlib.ExitStack:
 
 
 def _finish(log: _Log) -> None:
-    """Flush; what the log refuses then must not get into the log of the next job."""
-    log.judge(_flush())
-    if log.failure is not None:
-        nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        for fd in (_STDOUT, _STDERR):
-            os.dup2(nothing, fd)
-        os.close(nothing)
-        _flush()
+    """Flush; what is refused then must not get into the log of the next job."""
+    refused = _flush()
+    log.judge(refused)
+    if log.failure is not None or refused is not None:
+        _drain()
 
 
-def _copy(fd: int) -> int | None:
-    try:
-        return os.dup(fd)
-    except OSError:
-        return None  # closed: it is closed again afterwards
+def _drain() -> None:
+    """Let what cannot be flushed go nowhere."""
+    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for fd in (_STDOUT, _STDERR):
+        os.dup2(nothing, fd)
+    os.close(nothing)
+    _flush()
 
 
-def _restore(kept: int | None, fd: int) -> None:
-    if kept is None:
-        os.close(fd)
-    else:
-        os.dup2(kept, fd)
-        os.close(kept)
+def _restore(kept: Held, fd: int) -> None:
+    os.dup2(kept.check(), fd)
+    kept.close()
 
 
 def _buffer_lines(undo: contextlib.ExitStack) -> None:
@@ -316,16 +312,17 @@ def _nothing() -> None:
 
 
 def _flush() -> OSError | None:
-    """Flush the streams of Python and of C; return the error of a print that found no room."""
+    """Flush the streams of Python and of C; return the error of what could not be."""
     refused = None
     for stream, fd in ((sys.stdout, _STDOUT), (sys.stderr, _STDERR)):
         # None, closed, with nowhere to go; or what a job has put there, which can only `write`.
         try:
             stream.flush()
         except OSError as error:
-            if error.errno in _NO_ROOM and _leads_to(stream, fd):
+            if _leads_to(stream, fd) and not _is_refusal(refused):
                 refused = error
         except Exception:  # noqa: BLE001, S112 - as above: nothing of the job's prints is in there
             continue
-    _libc().fflush(None)
+    if _libc().fflush(None) and refused is None:
+        refused = OSError()  # nobody says why, nor which stream of C it was
     return refused
