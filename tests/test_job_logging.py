@@ -61,6 +61,16 @@ def logs(level: int, message: str, *args: Any, name: str = "app.part", **more: A
     logging.getLogger(name).log(level, message, *args, **more)
 
 
+NOTICE = 25
+
+
+def logs_by_number() -> None:
+    logging.getLogger("app").log(NOTICE, "a level with a name in the parent")
+    logging.getLogger("app").log(NOTICE + 1, "one without")
+    logging.addLevelName(NOTICE + 2, "TOLD")
+    logging.getLogger("app").log(NOTICE + 2, "one with a name in the worker")
+
+
 def logs_at_all_levels(names: list[str]) -> None:
     for name in names:
         for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
@@ -194,6 +204,18 @@ def test_levels_are_those_of_the_parent(method: str, kept: Kept) -> None:
         "quiet at 40",
         *(f"other at {level}" for level in (30, 40)),
     ]
+
+
+@each_method
+def test_a_level_has_the_name_that_it_has_in_the_parent_or_else_in_the_worker(
+    method: str, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logging.getLogger().setLevel(NOTICE)
+    with Collector(1, method, progress=False) as collector:
+        collector.submit(nothing).result()
+        monkeypatch.setitem(logging._levelToName, NOTICE, "NOTICE")
+        collector.submit(logs_by_number).result()
+    assert [record.levelname for record in kept.records] == ["NOTICE", "Level 26", "TOLD"]
 
 
 @each_method

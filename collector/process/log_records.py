@@ -121,6 +121,8 @@ class Records:
         try:
             fields = pickle.loads(packed) | {"job_id": job_id, "job_name": job_name}
             record = logging.makeLogRecord(fields)
+            if record.levelname == f"Level {record.levelno}":  # has no name in the worker
+                record.levelname = logging.getLevelName(record.levelno)
             logger = logging.getLogger(record.name)
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
