@@ -1,7 +1,11 @@
-"""Jobs that close or replace descriptors cost neither their log nor the prints of the next ones."""
+"""Jobs that take away what a log needs cost neither their own log nor the prints of the next ones.
+
+They close or replace descriptors, leave none, or leave nothing to be imported from.
+"""
 
 # ruff: noqa: T201 - printing is what is tested
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -96,6 +100,27 @@ def says_what_is_lost(cannot: Callable[[], None]) -> None:
     cannot()
 
 
+def leaves_nothing_to_import() -> None:
+    """As after a chroot(2), or a change to a user who may not read the installation."""
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+
+
+def leaves_no_descriptor() -> None:
+    import resource  # not above: of the others none has it loaded
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with contextlib.suppress(OSError):
+        while True:
+            os.dup(0)
+
+
+def says_and_fails(leave: Callable[[], None]) -> None:
+    print("said")
+    leave()
+    raise LookupError("the job's own")
+
+
 @pytest.fixture(params=[True, False], ids=["captured", "not captured"])
 def captured(request: pytest.FixtureRequest) -> bool:
     """Whether the first job's prints are captured."""
@@ -161,3 +186,14 @@ def test_what_a_job_could_not_print_is_in_no_log_of_another_one(
     cannot: Callable[[], None], one_after_another: Callable[[Callable[[], None]], str]
 ) -> None:
     assert one_after_another(cannot) == said("kept")
+
+
+@pytest.mark.parametrize("leave", [leaves_nothing_to_import, leaves_no_descriptor])
+@each_method
+def test_a_job_that_leaves_nothing_to_end_with_keeps_its_own_error(
+    method: str, leave: Callable[[], None]
+) -> None:
+    with Collector(1, method, capture=True, progress=False) as collector:
+        job = collector.submit(says_and_fails, leave)
+        assert repr(job.exception()) == 'LookupError("the job\'s own")'
+        assert job.log().text() == "said\n"

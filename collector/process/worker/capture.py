@@ -8,7 +8,9 @@ Runs in:    the worker.
 Owns:       while a job runs: the file, and copies of the worker's own stdout and stderr.
 Invariants: I1  a job that closes or replaces one of these fails with its worker: else what later
                 jobs print would be in a file of that job's.
-            I2  nothing that was printed before the job began, or by it, gets into another log.
+            I2  nothing is imported once the job has begun: it may have changed its root, or have
+                left no descriptor for that.
+            I3  nothing that was printed before the job began, or by it, gets into another log.
 """
 
 import contextlib
