@@ -150,6 +150,9 @@ RECORD_CHARS: Final = 8 * KIB
 RECORDS_WAITING: Final = 10_000
 """Most log records of jobs that wait for the parent's handlers; more are dropped and counted."""
 
+RECORDS_WAITING_BYTES: Final = 16 * MIB
+"""Most bytes of them; 10,000 short ones are half of that."""
+
 LOG_TAIL_BYTES: Final = 2 * KIB
 """Bytes of the end of a job's log that the message of its failure shows."""
 

@@ -4,6 +4,7 @@ import enum
 import functools
 import logging
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from collector import Collector, WorkerCrashError, current_job, settings
+from collector.process.log_records import Records
 from tests.support.inside import jobs_not_over
 from tests.support.jobs import (
     begun_then_wait,
@@ -366,6 +368,20 @@ def test_a_flood_is_bounded_and_what_is_dropped_is_counted(tmp_path: Path) -> No
     texts.remove(warning)
     assert texts[:most] == [f"number {number}" for number in range(most)]
     assert len(texts) + dropped == count
+
+
+def test_large_records_that_wait_are_bounded_by_their_bytes(kept: Kept) -> None:
+    waiting: list[Callable[[], None]] = []
+    records = Records(waiting.append)
+    packed = pickle.dumps({"name": "app", "levelno": logging.ERROR, "msg": "x" * 60_000})
+    for _ in range(1000):
+        records.take(packed, 1, "job")
+    assert 200 < len(waiting) <= settings.RECORDS_WAITING_BYTES // len(packed)
+    heard = len(waiting)
+    for emit in waiting:
+        emit()
+    (warning,) = [text for text in kept.texts() if "dropped" in text]
+    assert int(warning.split()[0]) == 1000 - heard
 
 
 def test_records_of_many_threads_arrive_each_once_and_in_the_order_of_its_thread(

@@ -105,16 +105,22 @@ class Records:
     def __init__(self, later: Callable[[Callable[[], None]], None]) -> None:
         self._later = later
         self._lock = threading.Lock()  # held for a moment, never while a handler runs
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         self._dropped = 0
 
     def take(self, packed: bytes, job_id: int, job_name: str) -> None:
         """Have a record emitted soon; if too many wait, drop it, until half of them are emitted."""
         with self._lock:
-            if self._dropped or self._waiting >= settings.RECORDS_WAITING:
+            more = self._bytes + len(packed)
+            if (
+                self._dropped
+                or self._waiting >= settings.RECORDS_WAITING
+                or more > settings.RECORDS_WAITING_BYTES
+            ):
                 self._dropped += 1
                 return
             self._waiting += 1
+            self._bytes = more
         self._later(lambda: self._emit(packed, job_id, job_name))
 
     def _emit(self, packed: bytes, job_id: int, job_name: str) -> None:
@@ -127,13 +133,17 @@ class Records:
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
         finally:
-            self._emitted()
+            self._emitted(len(packed))
 
-    def _emitted(self) -> None:
+    def _emitted(self, size: int) -> None:
         dropped = 0
         with self._lock:
             self._waiting -= 1
-            if self._waiting <= settings.RECORDS_WAITING // 2:
+            self._bytes -= size
+            if (
+                self._waiting <= settings.RECORDS_WAITING // 2
+                and self._bytes <= settings.RECORDS_WAITING_BYTES // 2
+            ):
                 dropped, self._dropped = self._dropped, 0
         if dropped:
             _logger.warning("%d log records of jobs came too fast and were dropped", dropped)
