@@ -1,12 +1,15 @@
 """What cannot be pickled, and chunks of a wrong type: one job fails, with a clear error."""
 
+import multiprocessing
 import os
 import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import multiprocess
 import pytest
 
 from collector import Collector, JobError, WorkerCrashError, current_job
@@ -61,6 +64,28 @@ def test_a_result_that_cannot_be_pickled_fails_its_job(method: str) -> None:
         assert not job.output().complete
         exploding = collector.submit(return_that, at_pickle=("raise",))
         assert type(exploding.exception()) is ZeroDivisionError
+        assert collector.submit(square, 2).result() == 4
+
+
+def both_ends(library: ModuleType) -> Any:
+    return library.Pipe()
+
+
+@each_method
+@pytest.mark.parametrize("library", [multiprocessing, multiprocess], ids=lambda each: each.__name__)
+def test_a_connection_does_not_travel_as_the_number_of_a_descriptor(
+    method: str, library: Any
+) -> None:
+    here, there = library.Pipe()
+    with here, there, Collector(1, method) as collector:
+        for argument in (there, lambda: there):  # the second goes by value
+            with pytest.raises(
+                TypeError, match=f"cannot pickle a connection of {library.__name__}"
+            ):
+                collector.submit(echo, argument)
+        error = collector.submit(both_ends, library).exception()
+        assert type(error) is TypeError
+        assert f"cannot pickle a connection of {library.__name__}" in str(error)
         assert collector.submit(square, 2).result() == 4
 
 

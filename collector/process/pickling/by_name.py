@@ -7,6 +7,7 @@ import copyreg
 import functools
 import pickle
 import typing
+from collections.abc import Container
 from types import (
     BuiltinMethodType,
     FunctionType,
@@ -31,6 +32,10 @@ FROM_TYPING: Final = frozenset(
 
 NAMED_BY_NAME: Final = frozenset({FunctionType, CACHED}) | FROM_TYPING
 """Besides classes: what is pickled as the name under which it is found."""
+
+
+HELD_BY_NUMBER: Final = ("multiprocessing.connection", "multiprocess.connection")
+"""Modules of objects that any pickler takes, as the number of a descriptor of this process."""
 
 
 class SupportsWrite(Protocol):
@@ -80,7 +85,27 @@ class ByName(pickle.Pickler):
             return exception_parts(obj)
         if isinstance(obj, ModuleType):
             raise ByValueError
+        if kind.__module__ in HELD_BY_NUMBER:
+            refuse_number(obj, getattr(self, "dispatch_table", ()))
         return NotImplemented
+
+
+def refuse_number(obj: object, known: Container[type]) -> None:
+    """Refuse what would come as the number of a descriptor, which another file has there.
+
+    Args:
+        obj: What is pickled.
+        known: Classes of which is known how else to pickle them.
+
+    Raises:
+        TypeError: It is a connection, and its class is none of these.
+    """
+    kind = type(obj)
+    if kind.__module__ in HELD_BY_NUMBER and hasattr(kind, "fileno") and kind not in known:
+        raise TypeError(
+            f"cannot pickle a connection of {kind.__module__.partition('.')[0]}, which is the "
+            "number of a descriptor of this process: it can be among the initargs"
+        )
 
 
 def lone_parts(obj: Any, names: Names) -> Any:

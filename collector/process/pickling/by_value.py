@@ -36,6 +36,7 @@ from collector.process.pickling.by_name import (
     SupportsWrite,
     exception_parts,
     lone_parts,
+    refuse_number,
 )
 
 _NAMES_A_GLOBAL: Final = frozenset(
@@ -106,6 +107,7 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
             return self._module(obj)
         if isinstance(obj, BaseException):
             return exception_parts(obj)
+        refuse_number(obj, self.dispatch_table)
         return lone_parts(obj, self._names)
 
     def _function(self, fn: FunctionType) -> Any:
