@@ -300,3 +300,36 @@ def test_a_module_may_use_a_collector_while_it_is_imported(
     (where / name).write_text(PIPELINE.format(method=method, package=package))
     (where / "helpers.py").write_text("def double(number):\n    return 2 * number\n")
     assert run_well(tmp_path, "import pipeline", method) == "6 [2, 4]\n"
+
+
+HIDDEN = """
+import calendar, random, sys
+from calendar import monthcalendar
+from multiprocessing import get_start_method, set_start_method
+from random import choice as draw, getrandbits, seed
+from secrets import choice, randbits
+from collector import Collector
+def job():
+    assert getrandbits.__self__ is draw.__self__ is random.getrandbits.__self__
+    assert monthcalendar.__self__ is calendar.monthcalendar.__self__
+    assert get_start_method() == "spawn"
+    seed(5)
+    assert getrandbits(64) == random.Random(5).getrandbits(64)
+    return choice([1]), randbits(8) < 256
+def closed():
+    from random import choice, random as number
+    return lambda: choice.__self__ is number.__self__ is random.choice.__self__
+own = random.Random(5).random
+set_start_method("spawn")
+with Collector(1, sys.argv[1]) as c:
+    assert c.submit(job).result() == (1, True)
+    assert c.submit(closed()).result()
+    assert c.submit(lambda: own()).result() == own()
+"""
+
+
+@each_method
+def test_a_method_that_a_script_imports_by_name_is_that_of_the_workers_module(
+    method: str, tmp_path: Path
+) -> None:
+    run_well(tmp_path, HIDDEN, method)

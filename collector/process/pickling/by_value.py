@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 from types import (
+    BuiltinMethodType,
     CodeType,
     FunctionType,
     GenericAlias,
@@ -101,7 +102,7 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
             if kind in FROM_TYPING:
                 return _typing_parts(obj)
             return self._class(obj) if isinstance(obj, type) else NotImplemented
-        if kind is MethodType:
+        if kind is MethodType or kind is BuiltinMethodType:
             return _method_parts(obj)
         if isinstance(obj, ModuleType):
             return self._module(obj)
@@ -289,8 +290,13 @@ def _code_parts(code: CodeType) -> Any:
         return make, tuple(named)
 
 
-def _method_parts(method: MethodType) -> Any:
+def _method_parts(method: MethodType | BuiltinMethodType) -> Any:
     """Pickle a method as the C pickler does, if it is found by its name; else as it is made."""
+    place = places.import_of(method)
+    if place is not None:
+        return rebuild.imported, place
+    if isinstance(method, BuiltinMethodType):
+        return NotImplemented
     owner, name = method.__self__, getattr(method.__func__, "__name__", None)
     if isinstance(name, str) and getattr(owner, name, None) == method:
         return getattr, (owner, name)

@@ -12,12 +12,16 @@ import contextlib
 import os
 import sys
 from importlib.machinery import ModuleSpec
-from types import FunctionType, ModuleType
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
 Key = tuple[str, str]
 """A module, and a name of its top level."""
 
+
+_METHODS: Final = (MethodType, BuiltinMethodType)
+_TAKEN_ALONG: Final = ("multiprocessing.context", "multiprocess.context")
+"""`from multiprocessing import Pool` keeps the start method that the script has set."""
 
 _path: Final[list[object]] = []
 _known: Final[dict[str, tuple[object, bool]]] = {}
@@ -101,6 +105,29 @@ def place(obj: Any) -> Key | None:
         for part in name.split("."):
             found = getattr(found, part, None)
     return (module, name) if found is obj else None
+
+
+def import_of(method: Any, name: str = "") -> Key | None:
+    """Return the importable module that has this very bound method, and its name there.
+
+    `random.choice`, and much like it, is a method of an object that has no name: whoever imports it
+    means that object, and no copy, which would draw the same numbers in each worker.
+
+    Args:
+        method: Anything.
+        name: What it may be called there, beside its own name.
+    """
+    if type(method) not in _METHODS or isinstance(method.__self__, type | ModuleType):
+        return None
+    above = type(method.__self__).__module__
+    if above in _TAKEN_ALONG or not importable(above):
+        return None
+    names = name, getattr(method, "__name__", name)
+    for module in (above, *sys.modules):
+        for one in names:
+            if names_of(module).get(one) is method and importable(module):
+                return module, one
+    return None
 
 
 def home(fn: FunctionType) -> str | None:

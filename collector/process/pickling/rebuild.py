@@ -10,12 +10,13 @@ import abc
 import contextlib
 import enum
 import functools
+import importlib
 import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, final
 
 from collector.process.pickling import arrived
 
@@ -212,6 +213,27 @@ def fill_new_class(made: type, state: tuple[dict[str, Any], Any]) -> None:
     """Give a class its attributes, unless it was here already (I1)."""
     if made in _new:
         fill_class(made, state)
+
+
+@final
+class Imported:
+    """Stands for what a module that can be imported has under a name.
+
+    Args:
+        module: The module.
+        name: The name.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self._place = module, name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return imported, self._place
+
+
+def imported(module: str, name: str) -> Any:
+    """Return what has this name in a module, which is loaded now if it was not."""
+    return getattr(importlib.import_module(module), name)
 
 
 def global_named(module: str, name: str) -> Any:

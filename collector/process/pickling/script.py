@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, Final, final
 
 from collector import settings
-from collector.process.pickling import calls, places
+from collector.process.pickling import calls, places, rebuild
 from collector.process.pickling.places import Key
 from collector.process.pickling.versions import DEFINED, Needs, Version, look_at, refusal
 from collector.wire.messages import LoadPart
@@ -184,7 +184,8 @@ def _pickled(new: Mapping[Key, Version]) -> tuple[tuple[Key, ...], tuple[int, ..
         starts.append(file.tell())
         pickler.dump(key)
         try:
-            pickler.dump(new[key].value)
+            place = places.import_of(new[key].value, key[1])
+            pickler.dump(rebuild.Imported(*place) if place else new[key].value)
         except Exception as error:  # code of the user's: said with the name
             raise refusal(key, "", error) from error
     return tuple(keys), tuple(starts), file.getvalue()

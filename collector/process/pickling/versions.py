@@ -115,7 +115,7 @@ def look_at(key: Key, by: str) -> Version | None:
     value = places.names_of(key[0]).get(key[1], _GONE)
     if value is _GONE:
         return None
-    if type(value) in _ATOMS:
+    if type(value) in _ATOMS or places.import_of(value, key[1]):
         return Version(value, {}, {})
     needs = Needs((key,))
     try:
