@@ -1,5 +1,6 @@
 """What cannot be pickled, and chunks of a wrong type: one job fails, with a clear error."""
 
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -86,6 +87,20 @@ def test_a_connection_does_not_travel_as_the_number_of_a_descriptor(
         error = collector.submit(both_ends, library).exception()
         assert type(error) is TypeError
         assert f"cannot pickle a connection of {library.__name__}" in str(error)
+        assert collector.submit(square, 2).result() == 4
+
+
+@each_method
+@pytest.mark.parametrize("kind", [ctypes.CDLL, ctypes.PyDLL], ids=lambda each: each.__name__)
+def test_a_library_does_not_travel_as_the_number_of_a_handle(
+    method: str, kind: type[ctypes.CDLL]
+) -> None:
+    library = kind(None)
+    with Collector(1, method) as collector:
+        for argument in (library, lambda: library):
+            with pytest.raises(TypeError, match=r"cannot pickle a library of ctypes .*: load it "):
+                collector.submit(echo, argument)
+        assert "a library of ctypes" in str(collector.submit(kind, None).exception())
         assert collector.submit(square, 2).result() == 4
 
 

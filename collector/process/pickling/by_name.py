@@ -34,8 +34,8 @@ NAMED_BY_NAME: Final = frozenset({FunctionType, CACHED}) | FROM_TYPING
 """Besides classes: what is pickled as the name under which it is found."""
 
 
-HELD_BY_NUMBER: Final = ("multiprocessing.connection", "multiprocess.connection")
-"""Modules of objects that any pickler takes, as the number of a descriptor of this process."""
+HELD_BY_NUMBER: Final = ("multiprocessing.connection", "multiprocess.connection", "ctypes")
+"""Modules of objects that any pickler takes, as a number that means nothing elsewhere."""
 
 
 class SupportsWrite(Protocol):
@@ -91,20 +91,27 @@ class ByName(pickle.Pickler):
 
 
 def refuse_number(obj: object, known: Container[type]) -> None:
-    """Refuse what would come as the number of a descriptor, which another file has there.
+    """Refuse what would come as a number that stands for something else there, or for nothing.
 
     Args:
         obj: What is pickled.
         known: Classes of which is known how else to pickle them.
 
     Raises:
-        TypeError: It is a connection, and its class is none of these.
+        TypeError: It is a connection, or a library, and its class is none of these.
     """
     kind = type(obj)
-    if kind.__module__ in HELD_BY_NUMBER and hasattr(kind, "fileno") and kind not in known:
+    if kind.__module__ not in HELD_BY_NUMBER or kind in known:
+        return
+    if hasattr(kind, "fileno"):
         raise TypeError(
             f"cannot pickle a connection of {kind.__module__.partition('.')[0]}, which is the "
             "number of a descriptor of this process: it can be among the initargs"
+        )
+    if hasattr(kind, "_func_flags_"):
+        raise TypeError(
+            f"cannot pickle a library of ctypes ({kind.__name__}), which is the number of a handle "
+            "of this process: load it in the other one"
         )
 
 
