@@ -40,7 +40,8 @@ def after(value: str, date: str = NOON) -> Refuse:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the task has waited between requests; it does not really."""
     waits: list[float] = []
-    monkeypatch.setattr(sent, "time", SimpleNamespace(sleep=waits.append, time=lambda: 0.0))
+    clock = SimpleNamespace(sleep=waits.append, time=lambda: 0.0, monotonic=lambda: 0.0)
+    monkeypatch.setattr(sent, "time", clock)
     return waits
 
 

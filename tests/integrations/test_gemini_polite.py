@@ -170,3 +170,22 @@ def test_outside_a_job_the_task_waits_by_itself(gemini: FakeGemini, video: Path)
     gemini.faults["generate"].append(TOO_MANY)
     says(gemini, Say("a few words"), Finish())
     assert answer_of(run(video)) == b"a few words"
+
+
+def test_a_task_in_a_job_that_waits_by_itself_uses_up_no_attempt(
+    gemini: FakeGemini, video: Path
+) -> None:
+    """What was uploaded is not uploaded again."""
+    refusal = Refuse(429, "RESOURCE_EXHAUSTED", "Too many.", 0.01)
+    for endpoint in ("start", "poll", "generate"):
+        gemini.faults[endpoint].extend([refusal] * 3)
+    gemini.polls = 1
+    says(gemini, Say("a few words"), Finish())
+    with workers_with_the_sdk() as collector:
+        job = collector.with_options(resource=MODEL).submit(
+            run_gemini_media_task, video, prompt="What?", attempts=1, inline_limit=0
+        )
+        assert job.output().text() == "a few words"
+        assert job.exception() is None
+    assert gemini.calls.count("piece") == 1
+    assert gemini.files == {}

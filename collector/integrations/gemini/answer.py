@@ -13,7 +13,6 @@ Source:     google-genai 3.6 asks for the next part by itself: at once, and afte
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -206,17 +205,19 @@ def _ask_for_part(service: GeminiService, question: Question, answer: Answer) ->
     """Put one question until something comes; return what broke the answer off, if anything."""
     requests = service.requests
     answer.begin_part()
-    for attempt in itertools.count(1):
+    attempt = 1
+    while True:
         failure = _listen(service, question, answer)
         if failure is not None:
             let_interrupt_through(failure)
         else:
             requests.answered()
-        if answer.part_has_come or not _waited_for_another(
-            requests, question, answer, failure, attempt
-        ):
+        if answer.part_has_come:
             return failure
-    raise AssertionError  # pragma: no cover - count() does not end
+        used = _waited_for_another(requests, question, answer, failure, attempt)
+        if used is None:
+            return failure
+        attempt += used
 
 
 def _waited_for_another(
@@ -225,23 +226,26 @@ def _waited_for_another(
     answer: Answer,
     failure: Exception | None,
     attempt: int,
-) -> bool:
-    """Wait before a question is put once more; False if that was the last attempt."""
+) -> int | None:
+    """Wait before a question is put once more.
+
+    Returns:
+        How many attempts are used up by the failure; None if it was the last one.
+    """
     if failure is None:
-        is_left = attempt < requests.attempts
-        if is_left:
-            requests.pause("the stream ended before its first byte", attempt)
-        return is_left
+        if attempt >= requests.attempts:
+            return None
+        requests.pause("the stream ended before its first byte", attempt)
+        return 1
     what = "the request for an answer"
     try:
         if is_silence(failure) and not question.streaming:  # it is silent while it makes the answer
             raise requests.explained(what, failure, attempt, "; ask with use_streaming=True")
-        requests.pause_or_raise(what, failure, attempt)
+        return requests.pause_or_raise(what, failure, attempt)
     except GeminiRequestError:
         if not answer.written_bytes:
             raise
-        return False  # the answer has broken off between two parts
-    return True
+        return None  # the answer has broken off between two parts
 
 
 def _question_for_more(question: Question, answer: Answer) -> Question | None:

@@ -11,7 +11,6 @@ Source:     google-genai 3.4: no retry and no time-out by default; a connection 
 
 import datetime as dt
 import email.utils
-import itertools
 import json
 import math
 import os
@@ -81,6 +80,8 @@ class GeminiRequests:
         self.file_path = file_path
         self.attempts = attempts
         self.resource = ""
+        self.patient = False
+        self._refused = 0  # how often in a row while it was patient
         self._on_retry = on_retry
         self._owned = client is None
         self.client = client if client is not None else _open_client(file_path)
@@ -106,7 +107,8 @@ class GeminiRequests:
             call: Sends it once.
             longest_s: For so many seconds it may be put off, if that is less than for any request.
         """
-        for attempt in itertools.count(1):
+        attempt, ends_s = 1, time.monotonic() + longest_s
+        while True:
             try:
                 return call()
             except GeminiError:
@@ -114,8 +116,8 @@ class GeminiRequests:
             except Exception as error:  # noqa: BLE001 - the SDK lets errors of four libraries through; judged below, outside of the block (I2)
                 failure = error
             let_interrupt_through(failure)
-            self.pause_or_raise(what, failure, attempt, longest_s)
-        raise AssertionError  # pragma: no cover - count() does not end
+            left_s = max(0.0, ends_s - time.monotonic())
+            attempt += self.pause_or_raise(what, failure, attempt, left_s)
 
     def pause_or_raise(
         self,
@@ -123,8 +125,11 @@ class GeminiRequests:
         failure: Exception,
         attempt: int,
         longest_s: float = math.inf,
-    ) -> None:
+    ) -> int:
         """Wait before the next attempt, or raise what the failure means to the user.
+
+        Returns:
+            How many attempts the failure has used up: 1, or 0.
 
         Raises:
             GeminiKeyError: The service refuses the key.
@@ -133,30 +138,42 @@ class GeminiRequests:
             RetryLater: It wants a pause, from all.
         """
         wished = wished_pause_s(failure)
-        if self.resource and wished is not None and getattr(failure, "code", None) == TOO_MANY:
+        wants_pause = wished is not None and getattr(failure, "code", None) == TOO_MANY
+        if self.resource and wants_pause:
             text = self.describe(failure)
             _refusals[self.resource] += 1
             after = min(wished or _own_pause_s(_refusals[self.resource]), GEMINI_PAUSE_LONGEST_S)
             self._on_retry(f"{what} is put off for {after:g} s ({text})")
             raise RetryLater(after, self.resource, text)
-        if attempt >= self.attempts or not is_transient(failure):
+        is_free = self.patient and wants_pause
+        if not is_free and (attempt >= self.attempts or not is_transient(failure)):
             raise self.explained(what, failure, attempt)
         longest_s = min(longest_s, GEMINI_PAUSE_LONGEST_S)
         if wished is not None and wished > longest_s:
             longest = f"a task waits for {longest_s:.4g} s at most"
             more = f"; it is to be asked again in {wished:g} s, and {longest}"
             raise self.explained(what, failure, attempt, more)
-        self.pause(f"{what} failed ({self.describe(failure)})", attempt, wished)
+        why = f"{what} failed ({self.describe(failure)})"
+        if is_free:
+            self._refused += 1
+            self._wait(f"{why}; again", wished or _own_pause_s(self._refused))
+            return 0
+        self.pause(why, attempt, wished)
+        return 1
 
     def answered(self) -> None:
         """Note that the service has answered: a refusal after this is the first in a row."""
         _refusals.pop(self.resource, None)
+        self._refused = 0
 
     def pause(self, why: str, attempt: int, wished: float | None = None) -> None:
         """Wait before the next attempt: as long as the service wishes, else twice as long each."""
         delay = wished or _own_pause_s(attempt)  # a wish of no length would be asked again for ever
-        self._on_retry(f"{why}; attempt {attempt + 1} of {self.attempts} in {delay:.1f} s")
-        time.sleep(delay)
+        self._wait(f"{why}; attempt {attempt + 1} of {self.attempts}", delay)
+
+    def _wait(self, what: str, delay_s: float) -> None:
+        self._on_retry(f"{what} in {delay_s:.1f} s")
+        time.sleep(delay_s)
 
     def describe(self, failure: Exception) -> str:
         """Say in one line what went wrong, without the API key."""

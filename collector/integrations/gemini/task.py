@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from google import genai
     from google.genai import types
 
+    from collector import CurrentJob
+
 
 @dataclass(slots=True)
 class GeminiResult:
@@ -107,7 +109,8 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         delete_remote: False leaves the uploaded file to the service, which keeps it for 48 hours.
         attempts: How often each request is sent at most: again if the service is busy (408, 429,
             5xx), or if the connection is lost before the first byte of the answer. A service that
-            is silent for ten minutes is asked again only with streaming.
+            is silent for ten minutes is asked again only with streaming. In a job a 429 with
+            Retry-After uses up no attempt.
         config: Further settings of the request, as google-genai has them.
 
     Raises:
@@ -141,6 +144,7 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         with GeminiService(requests, delete_remote=delete_remote) as service:
             settings = _settings(config)  # refused, if at all, before anything is sent
             requests.keep_secret(settings.http_options)
+            requests.patient = _job() is not None
             if manager is None and own is None and media.size <= inline_limit:
                 requests.resource = model  # in a job, and nothing to be uploaded once more
             part = _media_part(service, reporter, media, inline_limit, processing_timeout)
@@ -164,8 +168,18 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
 
 def _count(tokens: Mapping[str, int]) -> None:
     """Add tokens to the meters of the job, if this is one."""
-    with contextlib.suppress(RuntimeError, ClosedError):  # it is none, or one that is over
-        current_job().count(**tokens)
+    job = _job()
+    if job is not None:
+        with contextlib.suppress(ClosedError):  # it is over
+            job.count(**tokens)
+
+
+def _job() -> "CurrentJob | None":
+    """Return the job that this is, if it is one."""
+    try:
+        return current_job()
+    except RuntimeError:
+        return None
 
 
 def _choose_sink(manager: SpillManager | None) -> tuple[AnswerWriter, SpillManager | None]:
@@ -173,11 +187,11 @@ def _choose_sink(manager: SpillManager | None) -> tuple[AnswerWriter, SpillManag
     if manager is not None:
         manager.write_joined(b"", 0)  # one that takes no more says so before anything is sent
         return manager, None
-    try:
-        return current_job(), None
-    except RuntimeError:  # not inside a job
-        own = SpillManager()
-        return own, own
+    job = _job()
+    if job is not None:
+        return job, None
+    own = SpillManager()
+    return own, own
 
 
 def _media_part(
