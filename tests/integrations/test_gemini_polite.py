@@ -1,6 +1,7 @@
 """A batch against a service that allows so many requests in some time."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.gates import Gate, State
 from tests.integrations.fake_gemini import FakeGemini, Limit
 from tests.integrations.gemini_calls import TOO_MANY, answer_of, run, says, workers_with_the_sdk
-from tests.integrations.gemini_script import Finish, Refuse, Say
+from tests.integrations.gemini_script import Finish, Question, Refuse, Say, Step
 from tests.support.leaks import wait_until
 
 MODEL = "gemini-3.8-flash"
@@ -189,3 +190,29 @@ def test_a_task_in_a_job_that_waits_by_itself_uses_up_no_attempt(
         assert job.exception() is None
     assert gemini.calls.count("piece") == 1
     assert gemini.files == {}
+
+
+def twice(path: Path) -> None:
+    """Two questions in one job."""
+    for _ in range(2):
+        run_gemini_media_task(path, prompt="What?", attempts=1)
+
+
+def test_a_job_that_has_paid_for_an_answer_is_not_run_later(
+    gemini: FakeGemini, video: Path
+) -> None:
+    """It would pay for that one again, and be refused at the second question again."""
+    answered = threading.Event()
+
+    def script(_question: Question) -> Iterator[Step]:
+        if not answered.is_set():
+            gemini.faults["generate"].extend([Refuse(429, "RESOURCE_EXHAUSTED", "", 0.01)] * 2)
+        answered.set()
+        yield from (Say("a word"), Finish())
+
+    gemini.script = script
+    with workers_with_the_sdk() as collector:
+        job = collector.with_options(resource=MODEL).submit(twice, video)
+        assert job.output().text() == "a word" * 2
+        assert job.exception() is None
+    assert len(gemini.questions) == 2

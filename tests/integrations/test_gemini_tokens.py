@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,12 +88,13 @@ def test_what_the_last_event_does_not_tell_is_known_from_those_before(
 def test_a_job_that_is_over_counts_nothing_and_costs_no_answer(
     gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def over(**_meters: float) -> None:  # as in a process that the job has forked
-        refused.append(True)
-        raise ClosedError("the job is over")
+    class Over:
+        def count(self, **_meters: float) -> None:  # as in a process that the job has forked
+            refused.append(True)
+            raise ClosedError("the job is over")
 
     refused: list[bool] = []
-    job = SimpleNamespace(count=over)
+    job = Over()
     monkeypatch.setattr("collector.integrations.gemini.task.current_job", lambda: job)
     with SpillManager() as manager:
         assert answer_of(run(video, manager=manager)) == expected_transcript(video.read_bytes())

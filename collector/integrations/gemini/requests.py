@@ -76,11 +76,12 @@ class GeminiRequests:
         file_path: str,
         attempts: int,
         on_retry: Callable[[str], None],
+        patient: bool = False,
     ) -> None:
         self.file_path = file_path
         self.attempts = attempts
         self.resource = ""
-        self.patient = False
+        self.patient = patient
         self._refused = 0  # how often in a row while it was patient
         self._on_retry = on_retry
         self._owned = client is None

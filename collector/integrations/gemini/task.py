@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from collector import current_job
 from collector.errors import ClosedError, CollectorError, RetryLater
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from google.genai import types
 
     from collector import CurrentJob
+
+
+_paid: "Final[WeakSet[CurrentJob]]" = WeakSet()
+"""Jobs that would pay once more for an answer if they were run later, and so began anew."""
 
 
 @dataclass(slots=True)
@@ -118,7 +123,8 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
             in the output of the job.
         RetryLater: In a job: the service wants a pause (429 with Retry-After). The job runs later,
             and so are all `with_options(resource=model)`; none of its retries is used up. A task
-            that has a manager, or has uploaded its file, waits by itself instead.
+            that has a manager, or has uploaded its file, or whose job has paid for an answer
+            before, waits by itself instead.
         SpillError: The answer could not be written.
         OSError: The file cannot be read.
             Outside a job, and without `manager`, each exception has what had come as `output`.
@@ -132,24 +138,29 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, not {attempts}")
-    sink, own = _choose_sink(manager)
+    job = _job()
+    sink, own = _choose_sink(manager, job)
     reporter = StatusReporter(on_status)
     answer = Answer(sink, reporter, _count)
     outside = sys.exception()
     try:
         media = check_media(file_path)
         requests = GeminiRequests(
-            client, file_path=media.path, attempts=attempts, on_retry=reporter.retrying
+            client,
+            file_path=media.path,
+            attempts=attempts,
+            on_retry=reporter.retrying,
+            patient=job is not None,
         )
         with GeminiService(requests, delete_remote=delete_remote) as service:
             settings = _settings(config)  # refused, if at all, before anything is sent
             requests.keep_secret(settings.http_options)
-            requests.patient = _job() is not None
-            if manager is None and own is None and media.size <= inline_limit:
-                requests.resource = model  # in a job, and nothing to be uploaded once more
+            if sink is job and job not in _paid and media.size <= inline_limit:
+                requests.resource = model  # nothing is to be uploaded or paid for once more
             part = _media_part(service, reporter, media, inline_limit, processing_timeout)
             reporter.report("generating", 0)
             ask(service, _question(model, part, prompt, settings, use_streaming), answer)
+            _note_payment()
             reporter.report("finalizing", answer.written_bytes, answer.written_bytes)
         output = own.finalize() if own is not None else None
     except BaseException as error:
@@ -168,10 +179,18 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
 
 def _count(tokens: Mapping[str, int]) -> None:
     """Add tokens to the meters of the job, if this is one."""
-    job = _job()
+    job = _note_payment()
     if job is not None:
         with contextlib.suppress(ClosedError):  # it is over
             job.count(**tokens)
+
+
+def _note_payment() -> "CurrentJob | None":
+    """Note that an answer of the job has been paid for, if this is a job; return that."""
+    job = _job()
+    if job is not None:
+        _paid.add(job)
+    return job
 
 
 def _job() -> "CurrentJob | None":
@@ -182,12 +201,13 @@ def _job() -> "CurrentJob | None":
         return None
 
 
-def _choose_sink(manager: SpillManager | None) -> tuple[AnswerWriter, SpillManager | None]:
+def _choose_sink(
+    manager: SpillManager | None, job: "CurrentJob | None"
+) -> tuple[AnswerWriter, SpillManager | None]:
     """Choose where to write: the second is the manager that is ours to finalize."""
     if manager is not None:
         manager.write_joined(b"", 0)  # one that takes no more says so before anything is sent
         return manager, None
-    job = _job()
     if job is not None:
         return job, None
     own = SpillManager()
