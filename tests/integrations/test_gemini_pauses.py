@@ -134,6 +134,33 @@ def test_a_look_at_a_file_is_not_put_off_beyond_the_time_that_its_processing_may
     assert gemini.files == {}
 
 
+def of_a_quota(limit: str) -> Refuse:
+    """A refusal as a project without billing gets it, with a RetryInfo in any case."""
+    metric = "generativelanguage.googleapis.com/generate_content_free_tier_requests"
+    message = f"You exceeded your quota.\n* Quota exceeded for metric: {metric}, limit: {limit}"
+    return Refuse(429, "RESOURCE_EXHAUSTED", f"{message}, model: gemini-3-pro", 33.5)
+
+
+def test_a_quota_of_nothing_is_not_waited_for(
+    gemini: FakeGemini, video: Path, slept: list[float]
+) -> None:
+    gemini.faults["generate"].append(of_a_quota("0"))
+    with pytest.raises(GeminiRequestError, match="limit: 0") as caught:
+        run(video)
+    assert caught.value.code == 429
+    assert gemini.calls == ["generate"]
+    assert slept == []
+
+
+@pytest.mark.parametrize("limit", ["5", "1000000"])
+def test_a_quota_that_is_used_up_is_waited_for(
+    gemini: FakeGemini, video: Path, slept: list[float], limit: str
+) -> None:
+    gemini.faults["generate"].append(of_a_quota(limit))
+    assert answer_of(run(video)) == expected_transcript(video.read_bytes())
+    assert slept == [33.5]
+
+
 # -- in a job, where all wait together -------------------------------------------------------------
 
 
@@ -148,13 +175,19 @@ def requests(gemini: FakeGemini, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ge
     made.close()
 
 
+def refusal(value: str, message: str = "Too many.") -> Exception:
+    """A refusal as the SDK tells it."""
+    response = SimpleNamespace(headers={"retry-after": value})
+    error = ConnectionError(message)
+    told = {"error": {"code": 429, "message": message}}
+    vars(error).update(code=429, status="RESOURCE_EXHAUSTED", response=response, details=told)
+    return error
+
+
 def put_off(requests: GeminiRequests, value: str) -> float:
     """Refuse a request of the task; returns for how long its job is put off."""
-    response = SimpleNamespace(headers={"retry-after": value})
-    refusal = ConnectionError("Too many.")
-    vars(refusal).update(code=429, status="RESOURCE_EXHAUSTED", response=response)
     with pytest.raises(RetryLater) as caught:
-        requests.pause_or_raise("the request", refusal, 1)
+        requests.pause_or_raise("the request", refusal(value), 1)
     assert caught.value.resource == "a model"
     return caught.value.after
 
@@ -170,6 +203,12 @@ def test_a_gate_is_closed_for_longer_with_each_refusal_in_a_row(requests: Gemini
     assert put_off(requests, "0") <= 60
     requests.answered()
     assert put_off(requests, "0") < 2
+
+
+def test_no_gate_is_closed_for_a_quota_of_nothing(requests: GeminiRequests) -> None:
+    """It would be tried again for ever, and none of its jobs would fail."""
+    with pytest.raises(GeminiRequestError, match="limit: 0"):
+        requests.pause_or_raise("the request", refusal("33", "limit: 0, model: gemini"), 1)
 
 
 def test_refusals_in_a_row_end_with_an_answer(requests: GeminiRequests, gemini: FakeGemini) -> None:

@@ -51,6 +51,9 @@ _SECRET_CHARS: Final = 8
 TOO_MANY: Final = 429
 """The HTTP status of a service that wants a pause."""
 
+_NO_QUOTA: Final = re.compile(r"\blimit: 0(?!\.?[0-9])")
+"""In the message of a refusal: so the service names a quota of nothing."""
+
 _refusals: Final = Counter[str]()
 """For each resource: how often jobs of this process were put off for it since its last answer."""
 
@@ -139,7 +142,8 @@ class GeminiRequests:
             RetryLater: It wants a pause, from all.
         """
         wished = wished_pause_s(failure)
-        wants_pause = wished is not None and getattr(failure, "code", None) == TOO_MANY
+        is_limit = getattr(failure, "code", None) == TOO_MANY and is_transient(failure)
+        wants_pause = is_limit and wished is not None
         if self.resource and wants_pause:
             text = self.describe(failure)
             _refusals[self.resource] += 1
@@ -240,9 +244,15 @@ def let_interrupt_through(failure: Exception) -> None:
 
 
 def is_transient(failure: Exception) -> bool:
-    """Tell whether the same request may succeed later: 408, 429, 5xx, a lost connection."""
+    """Tell whether the same request may succeed later: 408, 429, 5xx, a lost connection.
+
+    A quota of 0, as a project without billing has for many models, is refused as one that is used
+    up, with a time to wait: a 429 for it comes again for ever.
+    """
     code = getattr(failure, "code", None)
     if isinstance(code, int):
+        if code == TOO_MANY and _NO_QUOTA.search(str(getattr(failure, "details", ""))):
+            return False
         return code in {408, 429} or 500 <= code < 600  # noqa: PLR2004 - the class of 5xx
     for module in filter(None, map(sys.modules.get, ("httpx2", "httpx"))):
         if isinstance(failure, (module.LocalProtocolError, module.UnsupportedProtocol)):
