@@ -51,6 +51,10 @@ _SECRET_CHARS: Final = 8
 TOO_MANY: Final = 429
 """The HTTP status of a service that wants a pause."""
 
+_HTTPX: Final = ("httpx2", "httpx")
+_REQUESTS: Final = "requests.exceptions"
+"""The libraries by which the SDK asks; the last where it shows a certificate of the machine's."""
+
 _NO_QUOTA: Final = re.compile(r"\blimit: 0(?!\.?[0-9])")
 """In the message of a refusal: so the service names a quota of nothing."""
 
@@ -254,17 +258,27 @@ def is_transient(failure: Exception) -> bool:
         if code == TOO_MANY and _NO_QUOTA.search(str(getattr(failure, "details", ""))):
             return False
         return code in {408, 429} or 500 <= code < 600  # noqa: PLR2004 - the class of 5xx
-    for module in filter(None, map(sys.modules.get, ("httpx2", "httpx"))):
+    auth = sys.modules.get("google.auth.exceptions")
+    if auth is not None and isinstance(failure, auth.GoogleAuthError):  # there was no token
+        return isinstance(failure, auth.TransportError) or bool(failure.retryable)
+    return _is_lost_connection(failure)
+
+
+def _is_lost_connection(failure: Exception) -> bool:
+    for module in filter(None, map(sys.modules.get, _HTTPX)):
         if isinstance(failure, (module.LocalProtocolError, module.UnsupportedProtocol)):
             return False
         if isinstance(failure, module.TransportError):
             return True
-    return False
+    other = sys.modules.get(_REQUESTS)
+    if other is None:
+        return False
+    return isinstance(failure, (other.ConnectionError, other.Timeout, other.ChunkedEncodingError))
 
 
 def is_silence(failure: Exception) -> bool:
     """Tell whether a request was sent and not answered in time: the service may be at it still."""
-    modules = filter(None, map(sys.modules.get, ("httpx2", "httpx")))
+    modules = filter(None, map(sys.modules.get, (*_HTTPX, _REQUESTS)))
     return any(isinstance(failure, module.ReadTimeout) for module in modules)
 
 
