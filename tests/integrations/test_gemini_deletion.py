@@ -1,7 +1,9 @@
 """Whatever happens to the deletion of an uploaded file, the answer is there, and the file goes."""
 
 import os
+import sys
 import threading
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -76,4 +78,32 @@ def test_a_process_that_was_forked_meanwhile_holds_up_no_answer(
         (child,) = children
         os.waitpid(child, 0)
     assert answer_of(result) == expected_transcript(video.read_bytes())
+    assert wait_until(lambda: not gemini.files)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "another program", "none"])
+def test_nothing_foreign_is_started_to_watch_over_a_file(
+    gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It would be the user's program, once more, or an editor in which this one runs."""
+    started = video.with_name("started")
+    program = video.with_name("program")
+    program.write_text(f"#!/bin/sh\necho $2 >> '{started}'\nexec cat >/dev/null\n")
+    program.chmod(0o755)
+    if kind == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", None if kind == "none" else str(program))
+    assert answer_of(run(video, inline_limit=0)) == expected_transcript(video.read_bytes())
+    assert gemini.files == {}
+    assert "-S" not in (started.read_text() if started.exists() else "")
+
+
+def test_the_python_that_was_named_watches_over_a_file(
+    gemini: FakeGemini, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = sys.executable
+    monkeypatch.setattr(sys, "executable", str(video))
+    monkeypatch.setattr(spawn, "_python_exe", os.fsencode(python))
+    gemini.faults["delete"].append(Refuse(503))
+    assert answer_of(run(video, inline_limit=0)) == expected_transcript(video.read_bytes())
     assert wait_until(lambda: not gemini.files)

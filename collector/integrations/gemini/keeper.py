@@ -10,6 +10,7 @@ Invariants: I1  the program imports nothing of collector or the SDK: 0.1 s to st
 """
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -51,7 +52,8 @@ class Keeper:
 
     def watch(self, name: str) -> None:
         """Have this file deleted, too, if this process dies before `dismiss`."""
-        with contextlib.suppress(OSError):  # no process to be had: the service forgets in 48 hours
+        # No process, or no Python, is to be had: the service forgets in 48 hours.
+        with contextlib.suppress(OSError):
             self._tell(name.encode() + b"\n")
 
     def dismiss(self, *, done: bool) -> None:
@@ -70,8 +72,9 @@ class Keeper:
         if self._program is None:
             import certifi  # the SDK brings it; the program itself has none (I1)
 
+            python = _python()
             self._program = subprocess.Popen(  # noqa: S603 - this interpreter, this file
-                [sys.executable, "-I", "-S", __file__],
+                [python, "-I", "-S", __file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -83,6 +86,20 @@ class Keeper:
         assert self._program.stdin is not None
         self._program.stdin.write(line)
         self._program.stdin.flush()
+
+
+def _python() -> str:
+    """Return what this file is run by.
+
+    Raises:
+        OSError: There is no Python: a frozen program would start itself once more.
+    """
+    from collector.process.start.bootstrap import check, executable  # noqa: PLC0415 - as I1 says
+
+    if getattr(sys, "frozen", False):
+        raise FileNotFoundError(errno.ENOENT, "a frozen program has no Python")
+    check()
+    return executable()
 
 
 def main() -> None:
