@@ -58,6 +58,8 @@ _REQUESTS: Final = "requests.exceptions"
 _NO_QUOTA: Final = re.compile(r"\blimit: 0(?!\.?[0-9])")
 """In the message of a refusal: so the service names a quota of nothing."""
 
+_RETRY_IN: Final = re.compile(r"\s*Please retry in [0-9][0-9.hms]*")
+
 _refusals: Final = Counter[str]()
 """For each resource: how often jobs of this process were put off for it since its last answer."""
 
@@ -192,6 +194,8 @@ class GeminiRequests:
         else:
             status = getattr(failure, "status", None) or ""
             text = f"{code} {status}: {getattr(failure, 'message', None) or failure}"
+        if code == TOO_MANY and not is_transient(failure):  # the time is another one each time
+            text = _RETRY_IN.sub("", text)
         # Redacted first: a cut through the middle of the key would leave half of it.
         return " ".join(self.redact(text).split())[:_MESSAGE_CHARS]
 
