@@ -106,7 +106,8 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         on_status: Called with each `GeminiStatus`, at most ten times a second while bytes move. If
             it raises, that is logged once and hurts nothing.
         client: A client of google-genai; by default one is made from the environment
-            (`GEMINI_API_KEY`) and closed at the end.
+            (`GEMINI_API_KEY`) and closed at the end. One that you give waits for a silent service
+            without end, unless its `http_options` have a `timeout`.
         manager: Where to write, also inside a job. It stays open until `result.output` is looked
             at, so that `finalize_processing` can take it.
         inline_limit: Bytes; a larger file goes through the Files API, in pieces of 8 MiB.
