@@ -3,6 +3,7 @@
 import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from collector.integrations.gemini import (
     GeminiStatus,
     GeminiStreamBrokenError,
     GeminiTruncatedError,
+    run_gemini_media_task,
 )
 from tests.integrations.fake_gemini import FakeGemini
 from tests.integrations.gemini_calls import OVERLOADED, TOO_MANY, answer_of, run, says, stages
@@ -138,6 +140,16 @@ def test_what_will_not_get_better_is_asked_for_once(gemini: FakeGemini, video: P
 def test_attempts_must_be_at_least_one(video: Path) -> None:
     with pytest.raises(ValueError, match="attempts"):
         run(video, attempts=0)
+
+
+@pytest.mark.parametrize("prompt", [None, b"What?", ["What?"]])
+def test_what_is_no_prompt_is_refused_before_anything_is_paid_for(
+    gemini: FakeGemini, video: Path, prompt: Any
+) -> None:
+    """As from a variable that is not set: the model would be asked nothing about each file."""
+    with pytest.raises(TypeError, match="prompt must be a str"):
+        run_gemini_media_task(video, prompt=prompt)
+    assert gemini.calls == []
 
 
 # -- answers that are not whole --------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from collector import current_job
+from collector.checks import text, whole
 from collector.errors import ClosedError, CollectorError, RetryLater
 from collector.integrations.gemini.answer import Answer, AnswerWriter, Question, ask
 from collector.integrations.gemini.media import Media, check_media
@@ -137,8 +138,7 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         the meters `tokens`, `input_tokens`, `output_tokens`; of a job that is killed what the
         service had told by then. Memory stays flat over an answer of any length.
     """
-    if attempts < 1:
-        raise ValueError(f"attempts must be at least 1, not {attempts}")
+    attempts, prompt = whole("attempts", attempts, least=1), text("prompt", prompt)
     job = _job()
     sink, own = _choose_sink(manager, job)
     reporter = StatusReporter(on_status)
