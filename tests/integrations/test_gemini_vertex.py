@@ -11,7 +11,7 @@ from google.auth.credentials import Credentials
 from google.genai import types
 
 from collector.integrations.gemini import GeminiRequestError
-from collector.integrations.gemini.requests import is_silence, is_transient
+from collector.integrations.gemini.requests import GeminiRequests, is_silence, is_transient
 from tests.integrations.fake_gemini import FakeGemini
 from tests.integrations.gemini_calls import run
 
@@ -33,6 +33,14 @@ class Refused(Credentials):
         raise self.failure
 
 
+def client_with(credentials: Credentials, gemini: FakeGemini) -> genai.Client:
+    """A client of Vertex AI."""
+    options = types.HttpOptions(base_url=gemini.base_url)
+    return genai.Client(
+        vertexai=True, credentials=credentials, project="p", location="l", http_options=options
+    )
+
+
 @pytest.mark.parametrize(
     ("failure", "asked"),
     [
@@ -50,10 +58,7 @@ def test_a_token_is_asked_for_again_where_that_helps(
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY")
     credentials = Refused(failure)
-    options = types.HttpOptions(base_url=gemini.base_url)
-    client = genai.Client(
-        vertexai=True, credentials=credentials, project="p", location="l", http_options=options
-    )
+    client = client_with(credentials, gemini)
     with pytest.raises(GeminiRequestError, match=str(failure)):
         run(video, client=client)
     client.close()
@@ -78,3 +83,17 @@ def test_a_lost_connection_of_requests_is_one(
     """By that library a client asks that shows a certificate of its own."""
     assert is_transient(failure) is transient
     assert is_silence(failure) is silent
+
+
+def test_a_token_is_not_told_where_the_service_quotes_it(
+    gemini: FakeGemini, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY")
+    credentials = Refused(GRANT)
+    client = client_with(credentials, gemini)
+    task = GeminiRequests(client, file_path="talk.mp4", attempts=1, on_retry=lambda _: None)
+    for token in ("ya29.first", "ya29.second-and-longer"):
+        credentials.token = token  # a new one each hour
+        failure = ConnectionError(f"Authorization: Bearer {token} is not known here")
+        assert task.describe(failure).endswith("Bearer [API key] is not known here")
+    client.close()

@@ -201,7 +201,7 @@ class GeminiRequests:
 
     def redact(self, text: str) -> str:
         """Take every secret of the client out of a text (I1): the service may quote the key."""
-        for secret in self._secrets:
+        for secret in _longest_first([*self._secrets, _token_of(self.client)]):
             text = text.replace(secret, "[API key]")
         return text
 
@@ -379,6 +379,13 @@ def _secrets_of(client: "genai.Client") -> list[str]:
     found.update(map(os.environ.get, _KEY_NAMES))
     found.update(_secret_headers(getattr(inner, "_http_options", None)))
     return _longest_first(found)
+
+
+def _token_of(client: "genai.Client") -> str | None:
+    """The token for Vertex AI, which is another one each hour."""
+    inner = getattr(client, "_api_client", None)
+    token = getattr(getattr(inner, "_credentials", None), "token", None)
+    return token if isinstance(token, str) else None
 
 
 def _secret_headers(options: "types.HttpOptions | None") -> list[str]:
