@@ -110,6 +110,24 @@ def test_a_file_that_grows_while_it_is_sent(gemini: FakeGemini, video: Path) -> 
     assert answer_of(run(video, inline_limit=0, on_status=grow)) == expected_transcript(media)
 
 
+def test_a_file_that_is_rewritten_in_place_while_it_is_sent(
+    gemini: FakeGemini, video: Path
+) -> None:
+    """Half of it would be of the old one: an answer about that would be paid for."""
+    video.write_bytes(b"x" * (20 * MIB))
+    os.utime(video, (1, 1))
+
+    def rewrite(status: GeminiStatus) -> None:
+        if status.stage == "uploading" and status.bytes_done == 8 * MIB:
+            with video.open("r+b") as file:
+                file.write(b"y" * (20 * MIB))
+
+    with pytest.raises(GeminiFileChangedError, match="rewritten"):
+        run(video, inline_limit=0, on_status=rewrite)
+    assert gemini.files == {}
+    assert gemini.questions == []
+
+
 def test_a_small_file_that_shrinks_before_it_is_sent(gemini: FakeGemini, video: Path) -> None:
     def shrink(status: GeminiStatus) -> None:
         if status.stage == "reading":

@@ -81,7 +81,7 @@ class GeminiService:
             on_bytes: Told how many bytes have been read for sending, after each piece.
 
         Raises:
-            GeminiFileChangedError: The file shrank meanwhile.
+            GeminiFileChangedError: The file shrank meanwhile, or was rewritten in place.
             OSError: The file cannot be opened.
             GeminiKeyError, GeminiRequestError: The service refuses, or cannot be reached.
         """
@@ -253,6 +253,7 @@ class MediaReader(io.FileIO):
         self._path = path
         self._size = size
         self._on_bytes = on_bytes
+        self._modified_ns = os.fstat(self.fileno()).st_mtime_ns
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a position; the end is where it was announced to be."""
@@ -264,7 +265,7 @@ class MediaReader(io.FileIO):
         """Read so many bytes, or up to the end that was announced.
 
         Raises:
-            GeminiFileChangedError: The file has shrunk.
+            GeminiFileChangedError: The file has shrunk, or was rewritten since it was opened.
         """
         left = self._size - self.tell()
         wanted = left if size is None or size < 0 else min(size, left)
@@ -274,5 +275,14 @@ class MediaReader(io.FileIO):
         if len(data) < wanted:
             message = f"{self._path} was cut short while it was being sent: send it again"
             raise GeminiFileChangedError(message, self._path)
+        if self.tell() >= self._size:
+            self._check_unchanged()
         self._on_bytes(self.tell())
         return data
+
+    def _check_unchanged(self) -> None:
+        """Refuse a file that has other bytes and no more of them: it was rewritten in place."""
+        status = os.fstat(self.fileno())
+        if status.st_size == self._size and status.st_mtime_ns != self._modified_ns:
+            message = f"{self._path} was rewritten while it was being sent: send it again"
+            raise GeminiFileChangedError(message, self._path)
