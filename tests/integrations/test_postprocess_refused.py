@@ -85,8 +85,9 @@ def ring() -> Ring:
         (ring(), "(Circular|nested too deep)"),
         ({"a": Slotted.__new__(Slotted)}, "Slotted has no value for its field unset"),
         (10**5000, "limit"),
+        ({"speakers": {1: "Ann", "1": "Ben"}}, "two keys of a dict are both '1'"),
     ],
-    ids=["very deep", "a ring", "an unset slot", "a long number"],
+    ids=["very deep", "a ring", "an unset slot", "a long number", "two keys that become one"],
 )
 def test_a_result_that_cannot_be_written_is_refused_before_anything_is_done(
     source: Path, base_result: Any, why: str

@@ -9,6 +9,7 @@ import enum
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, final
 
@@ -65,7 +66,8 @@ def as_plain_json(value: Any) -> Any:
         TypeError: Something in it has no JSON form.
     """
     try:
-        plain = json.loads(json.dumps(value, default=_plain, allow_nan=False))
+        text = json.dumps(value, default=_plain, allow_nan=False)
+        plain = json.loads(text, object_pairs_hook=_one_of_each_key)
         record_bytes({"base_result": plain})  # it takes less depth than the encoder before
     except RecursionError:
         why = "it is nested too deep, or in itself"
@@ -81,6 +83,15 @@ def record_bytes(record: Mapping[str, Any]) -> bytes:
     return text.encode(
         "utf-8", "backslashreplace"
     )  # a file name that is not UTF-8: \\udc.. is JSON
+
+
+def _one_of_each_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of what JSON has; of two keys as 1 and "1" one would be lost."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"two keys of a dict are both {twice!r} there")
+    return made
 
 
 def _plain(value: object) -> Any:
