@@ -9,9 +9,11 @@ Invariants: I1  no process of another Ray, of this user or another, is touched.
             I2  others cannot enter the directory above its files: Ray lets everybody write there.
 """
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -113,11 +115,22 @@ def end_remains(directory: str) -> None:
         time.sleep(_PAUSE_S)
 
 
+def hold(directory: str) -> RunDirectory | None:
+    """Hold the run directory that a Ray has its files in, as long as that is there.
+
+    Whoever else removes it at the parent's death leaves it to us.
+    """
+    with contextlib.suppress(OSError):
+        return RunDirectory.join(os.path.dirname(directory))
+    return None
+
+
 class Guardian:
     """Does that when the process is dead that has it, in a process of its own, and ends.
 
     The processes of that Ray are none to rely on: each of them ends when the server does, and so
-    may be gone before it has ended the others.
+    may be gone before it has ended the others. It holds the run directory meanwhile: a sweep would
+    rename that, and some of these processes are known by the paths of their files only.
 
     Args:
         directory: Where that Ray has its files. It is started later, and this process has no other
@@ -128,23 +141,24 @@ class Guardian:
     """
 
     def __init__(self, directory: str) -> None:
-        watched, self._life = os.pipe()
+        self._life, theirs = socket.socketpair()
         try:
             pid = os.fork()
         except OSError:
-            os.close(self._life)
-            os.close(watched)
+            self._life.close()
+            theirs.close()
             raise
         if not pid:
-            _guard(watched, directory)
+            _guard(theirs.fileno(), directory)
         self._pid = pid
-        os.close(watched)
+        theirs.close()
+        self._life.recv(1)  # it holds the run directory by now
 
     def dismiss(self) -> None:
         """End it: there is nothing to be done, or we have done it."""
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
-        os.close(self._life)
+        self._life.close()
 
 
 def _guard(watched: int, directory: str) -> NoReturn:
@@ -155,8 +169,12 @@ def _guard(watched: int, directory: str) -> NoReturn:
         for number, fd in enumerate((watched, nothing, nothing)):
             os.dup2(fd, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what is open here is the other one's
+        place = hold(directory)
+        os.write(0, b"0")
         os.read(0, 1)
         end_remains(directory)
+        if place is not None:
+            place.dispose()
     finally:
         os._exit(0)
 

@@ -55,7 +55,8 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
         os.set_inheritable(fd, False)
     told: PumpArguments = pickle.loads(arguments)
     control, parent, queue = socket.socket(fileno=descriptors[0]), descriptors[1], descriptors[2:]
-    place, guardian = _hold(told.temp_directory), None
+    place = own.hold(told.temp_directory) if told.temp_directory else None
+    guardian = None
     try:
         if told.temp_directory:
             guardian = own.Guardian(told.temp_directory)
@@ -91,18 +92,6 @@ def _print_nothing() -> None:
     for number in (1, 2):
         os.dup2(nothing, number)
     os.close(nothing)
-
-
-def _hold(temp_directory: str) -> RunDirectory | None:
-    """Hold the run directory that a Ray of our own has its files in, as long as that is there.
-
-    Whoever else removes it at the parent's death leaves it to us.
-    """
-    if not temp_directory:
-        return None
-    with contextlib.suppress(OSError):
-        return RunDirectory.join(os.path.dirname(temp_directory))
-    return None
 
 
 def _leave(
