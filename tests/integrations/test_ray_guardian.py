@@ -4,34 +4,39 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from collector import reclaim
+from collector import reclaim, settings
+from collector.integrations.ray import own
+from collector.store.rundir.directory import RunDirectory
 from tests.support.leaks import is_running, wait_until
-from tests.support.tree import Script, kill, script, stopped
+from tests.support.tree import kill, script, stopped
 
 PUMP: Final = """
 import os, sys, time
 from collector.integrations.ray import own
-from collector.store.rundir.directory import RunDirectory
 
-directory = os.path.join(RunDirectory.create(sys.argv[1]).path, "r")
-os.mkdir(directory)
-guardian = own.Guardian(directory)
-print(directory, guardian._pid, flush=True)
+place = own.hold(sys.argv[1])
+os.mkdir(sys.argv[1])
+guardian = own.Guardian(sys.argv[1])
+print(guardian._pid, flush=True)
 time.sleep(600)
 """
 """As far as a guardian can tell: a process that holds the run directory and starts a Ray below."""
 
 
-@pytest.fixture(name="pump")
-def _pump(temp_root: Path) -> Iterator[Script]:
-    with script(PUMP, os.fspath(temp_root)) as running:
-        yield running
+@pytest.fixture(name="run")
+def _run(temp_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDirectory]:
+    """The run directory of a Collector, in which a Ray has its files."""
+    monkeypatch.setattr(settings, "RAY_TEMP_PATH_BYTES", 4096)
+    directory = RunDirectory.create(temp_root)
+    yield directory
+    directory.dispose()
+    assert not list(temp_root.iterdir())
 
 
 @contextmanager
@@ -46,16 +51,37 @@ def agent_of(directory: str) -> Iterator["subprocess.Popen[bytes]"]:
         agent.wait()
 
 
-def test_a_sweep_takes_nothing_from_a_guardian_that_is_at_work(
-    pump: Script, temp_root: Path
-) -> None:
-    """It would rename the directory, by which the guardian knows what belongs to that Ray."""
-    directory, guardian = pump.hear().split()
-    with agent_of(directory) as agent:
-        with stopped(int(guardian)):
+@contextmanager
+def guardian_of(directory: str) -> Iterator[None]:
+    """Have one whose pump is killed, and which comes to it only after this block; wait for it."""
+    with script(PUMP, directory) as pump:
+        guardian = int(pump.hear())
+        with stopped(guardian):
             kill(pump.process.pid)
             pump.process.wait()
+            yield
+        assert wait_until(lambda: not is_running(guardian), 60)
+
+
+def test_a_sweep_takes_nothing_from_a_guardian_that_is_at_work(
+    run: RunDirectory, temp_root: Path
+) -> None:
+    """It would rename the directory, by which the guardian knows what belongs to that Ray."""
+    directory = own.Place(os.fspath(run.path)).path
+    with ExitStack() as agents:
+        with guardian_of(directory):
+            agent = agents.enter_context(agent_of(directory))
+            run.dispose()
             assert reclaim([temp_root]).live == 1
-        assert wait_until(lambda: not is_running(int(guardian)), 60)
-        assert agent.poll() == -signal.SIGKILL
-    assert not list(temp_root.iterdir())
+        assert agent.wait(60) == -signal.SIGKILL
+
+
+def test_a_guardian_leaves_the_next_ray_of_its_collector_alone(run: RunDirectory) -> None:
+    """That may be there before the guardian of the first has come to it."""
+    with ExitStack() as agents:
+        with guardian_of(own.Place(os.fspath(run.path)).path):
+            directory = own.Place(os.fspath(run.path)).path
+            os.makedirs(directory, exist_ok=True)
+            agent = agents.enter_context(agent_of(directory))
+        agent.terminate()
+        assert agent.wait(60) == -signal.SIGTERM

@@ -10,6 +10,7 @@ Invariants: I1  no process of another Ray, of this user or another, is touched.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -31,11 +32,14 @@ _MARK: Final = "COLLECTOR_RAY"
 _UNSET: Final = ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")
 _PAUSE_S: Final = 0.01
 _FILES: Final = "r"
-"""Its directory in the run directory; short, as all of that path must be."""
+"""Begins the name of its directory in the run directory; short, as all of that path must be."""
+_numbers: Final = itertools.count(1)
 
 
 class Place:
     """Where a Ray has its files: in a run directory whose path is short enough.
+
+    No two have the same place: the guardian of one that is gone may still look for what is left.
 
     Args:
         run_directory: That of the Collector; another one is made if its path is too long.
@@ -46,12 +50,13 @@ class Place:
 
     def __init__(self, run_directory: str) -> None:
         self._apart: RunDirectory | None = None
-        self.path = os.path.join(run_directory, _FILES)
+        name = f"{_FILES}{next(_numbers)}"
+        self.path = os.path.join(run_directory, name)
         if len(os.fsencode(self.path)) > settings.RAY_TEMP_PATH_BYTES:
             root = f"/tmp/coll-{os.geteuid()}"  # noqa: S108 - it is judged before it is used
             self._apart = RunDirectory.create(root)
             start_sweep(self._apart.path.parent)
-            self.path = os.path.join(self._apart.path, _FILES)
+            self.path = os.path.join(self._apart.path, name)
 
     def remove(self) -> None:
         """Remove the files; nothing of that Ray runs."""
