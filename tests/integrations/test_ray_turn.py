@@ -1,15 +1,20 @@
 """The jobs of one task: what makes a parcel, and which jobs are given back. Without Ray."""
 
+import gc
 import json
 import math
+import os
+import tracemalloc
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, final
 
 import pytest
 
 from collector import settings
+from collector.integrations.ray.carrier import Carrier
 from collector.integrations.ray.orders import DIED, Parcel, Piece, pieces_of
 from collector.integrations.ray.turn import Turn
 from collector.process.engine import Exit
@@ -19,6 +24,37 @@ from collector.wire.messages import RunJob
 LIMIT: Final = 1000
 Said = tuple[int, int, bytes]
 """Kind, ticket and payload of what a worker says."""
+
+
+class Swallows:
+    """As the writer of a queue."""
+
+    def carry(self, _frame: Frame, _payload: bytes | memoryview) -> None:
+        """Nobody reads it."""
+
+
+def test_logs_that_were_carried_take_no_memory(tmp_path: Path) -> None:
+    writer: Any = Swallows()
+    carrier = Carrier(writer, os.fspath(tmp_path))
+
+    def carries(number: int) -> None:
+        name = f"log-{number:040}"
+        for data in (b"", b"one ", b"two"):
+            carrier.log(name, memoryview(data))
+        assert (tmp_path / name).read_bytes() == b"one two"
+        (tmp_path / name).unlink()
+
+    carries(1000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(500):
+            carries(number)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 20_000
 
 
 @final

@@ -24,7 +24,6 @@ class Carrier:
     def __init__(self, writer: QueueWriter, run_directory: str) -> None:
         self._writer = writer
         self._run_directory = run_directory
-        self._logs: set[str] = set()
 
     def carry(
         self,
@@ -40,13 +39,14 @@ class Carrier:
         self._writer.carry(frame, payload)
 
     def log(self, name: str, data: memoryview) -> None:
-        """Append to the log of a job: that is complete when the job ends, or not there."""
+        """Append to the log of a job: that is complete when the job ends, or not there.
+
+        The first piece is empty, and no other one is.
+        """
         path = os.path.join(self._run_directory, name)
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        new = name not in self._logs
-        self._logs.add(name)
         try:
-            fd = os.open(path, flags | (os.O_CREAT | os.O_EXCL if new else 0), 0o600)
+            fd = os.open(path, flags | (0 if len(data) else os.O_CREAT | os.O_EXCL), 0o600)
             with open(fd, "ab") as file:
                 file.write(data)
         except OSError:  # no room for it, for example: what is missing fails the job

@@ -256,7 +256,7 @@ class Turn:
             return
         path = self._directory.latest.path / job.log_name
         with contextlib.suppress(OSError), path.open("rb") as file:
-            self._add(LOG, job.ticket, b"")
+            self._add(LOG, job.ticket, b"")  # it begins
             while piece := file.read(_LOG_PIECE_BYTES):
                 self._add(LOG, job.ticket, piece)
                 if self._parcel.size >= self._limit:
