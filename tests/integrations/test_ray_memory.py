@@ -1,18 +1,23 @@
 """Jobs on Ray and memory: what a thousand of them take here, and who runs out of it there."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, final
+from weakref import WeakSet
 
 import pytest
 
 from collector import Retry, WorkerCrashError, current_job, settings
-from collector.integrations.ray.orders import parcel_bytes
+from collector.integrations.ray.orders import BEGINNING, Beginning, Job, parcel_bytes
+from collector.integrations.ray.tasks import Tasks
 from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
 from tests.support.inside import pump_pid, sink_pid
 from tests.support.leaks import descendants
+from tests.support.sharedray import shared
+from tests.support.tree import script
 
 MIB: Final = 1 << 20
 JOBS: Final = 1000
@@ -35,6 +40,63 @@ def resident_bytes(pid: int) -> int:
     """What a process holds for itself: not the object store, which several map."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+VERSIONS: Final = """
+import os, sys
+from collector import Collector
+from tests.integrations.test_ray import parent_of
+from tests.integrations.test_ray_memory import MIB, resident_bytes
+
+def job():
+    agent = parent_of(os.getppid())
+    return resident_bytes(agent), len(table)
+
+with Collector(1, engine="ray", address=sys.argv[1], progress=False) as collector:
+    for _ in range(36):
+        table = os.urandom(MIB)
+        print(collector.submit(job).result()[0], end=" ")
+"""
+
+
+@final
+class Object:
+    """As Ray's of what was put."""
+
+
+@final
+class NoRay:
+    """As much of Ray as tasks need to be started; what a task is told comes back."""
+
+    def __init__(self) -> None:
+        self.objects: WeakSet[Object] = WeakSet()
+
+    def put(self, _value: object) -> Object:
+        made = Object()
+        self.objects.add(made)
+        return made
+
+    def remote(self, *arguments: Any) -> Any:
+        return self if len(arguments) == 1 else arguments
+
+    def options(self, **_options: object) -> "NoRay":
+        return self
+
+
+def test_a_part_of_the_script_that_is_forgotten_is_in_ray_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = NoRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    beginning = Beginning("c", "1", (3, 11), "base", b"", (), {}, None, MIB, ())
+    tasks = Tasks({}, beginning)
+    for number in range(3):
+        tasks.keep(number, b"part")
+    assert len(ray.objects) == 4
+    tasks.forget(1)
+    assert len(ray.objects) == 3
+    *_, kept = tasks.start([Job(5, "", b"run", (0,))], spare=False)
+    assert kept == (BEGINNING, 0, 2)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 31, 1000, 8000])
@@ -72,6 +134,12 @@ class TestOnRay:
         for name, amounts in held.items():
             # All that was written is 125 MiB; 16 of it may be held in memory.
             assert max(amounts) - amounts[0] <= 40 * MIB, (name, amounts[:: JOBS // 10])
+
+    @pytest.mark.ray
+    def test_versions_of_a_global_that_no_job_needs_are_held_nowhere(self) -> None:
+        with script(VERSIONS, shared.address) as running:
+            first, *_, last = map(int, running.hear().split())
+            assert last - first <= 12 * MIB  # of 32 that have travelled
 
     def test_a_job_that_ray_ends_for_want_of_memory_says_so_and_counts_as_that(
         self, monkeypatch: pytest.MonkeyPatch

@@ -68,8 +68,14 @@ class Agent:
         """Return which of these parts of the script did not come here yet."""
         return [number for number in numbers if number not in self._parts]
 
-    def learn(self, parts: Sequence[tuple[Any, ...]]) -> None:
-        """Take parts of the script."""
+    def learn(self, parts: Sequence[tuple[Any, ...]], kept: Iterable[int]) -> None:
+        """Take parts of the script, and let go of those that no job will need any more.
+
+        Args:
+            parts: What to take.
+            kept: The numbers of all that there are.
+        """
+        self._parts = {number: self._parts[number] for number in kept if number in self._parts}
         self._parts.update((part[0], unpacked(part)) for part in parts)
 
     def run(self, jobs: Sequence[tuple[messages.RunJob, Sequence[int]]]) -> Iterator[PickleBuffer]:
@@ -186,6 +192,7 @@ def serve(
     collector: str,
     jobs: Sequence[tuple[bytes, tuple[int, ...]]],
     references: dict[int, Any],
+    kept: tuple[int, ...],
 ) -> Iterator[PickleBuffer]:
     """Run some jobs one after the other: this is the task of Ray's.
 
@@ -194,6 +201,7 @@ def serve(
         jobs: What to run: of each the pickled fields of a `RunJob`, and the numbers of the parts of
             the script that it needs.
         references: To these, and to the `Beginning`; none where they are taken to be known here.
+        kept: The numbers of all parts that some job may need.
     """
     agent = _here.agent
     known = agent is not None and agent.collector == collector
@@ -210,7 +218,7 @@ def serve(
         agent = _here.serve(*ray.get(references[BEGINNING])) if not known else agent
         assert agent is not None
         missing = agent.unknown(numbers)
-        agent.learn(ray.get([references[number] for number in missing]))
+        agent.learn(ray.get([references[number] for number in missing]), kept)
     yield from agent.run([(messages.RunJob(*pickle.loads(run)), parts) for run, parts in jobs])
 
 

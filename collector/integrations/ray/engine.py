@@ -17,6 +17,7 @@ import secrets
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Iterable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, final
@@ -34,7 +35,7 @@ from collector.integrations.ray.orders import (
 from collector.logger import PackageLogger
 from collector.process import log_records
 from collector.process.engine import Exit
-from collector.process.pickling.script import Parts
+from collector.process.pickling.script import Part, Parts
 from collector.process.queue.chunk_queue import make_queue
 from collector.process.queue.poller import Poller
 from collector.process.queue.shared_slots import WITHOUT_SLOTS
@@ -119,7 +120,7 @@ class RayWorker:
         """Have it run a job."""
         self._sent = job.ticket
         for part in parts:
-            self._pump.keep(part.number, packed(part))
+            self._pump.keep(part)
         fields = pickle.dumps(tuple(job))
         numbers = tuple(sorted(part.number for part in parts))
         said = Job(job.ticket, job.log_name, fields, numbers)
@@ -194,11 +195,16 @@ class _Pump:
         self._to_say: SimpleQueue[tuple[bytes, list[int]] | None] = SimpleQueue()
         self._saying: threading.Thread | None = None
 
-    def keep(self, number: int, part: tuple[Any, ...]) -> None:
-        """Have it keep a part of the script, once."""
-        if number not in self.kept:
-            self.kept.add(number)
-            self.say(Order.PART, number, part)
+    def keep(self, part: Part) -> None:
+        """Have it keep a part of the script, once, as long as that is there."""
+        if part.number not in self.kept:
+            self.kept.add(part.number)
+            self.say(Order.PART, part.number, packed(part))
+            weakref.finalize(part, self._forget, part.number).atexit = False
+
+    def _forget(self, number: int) -> None:
+        self.kept.discard(number)
+        self.say(Order.FORGET, number)
 
     def say(
         self, order: Order, number: int, data: Any = None, fds: list[int] | None = None

@@ -44,6 +44,8 @@ class Order(enum.IntEnum):
     TERMINATE = 5
     KILL = 6
     RECALL = 7
+    FORGET = 8
+    """No job will need this part of the script any more."""
 
 
 class Said(NamedTuple):

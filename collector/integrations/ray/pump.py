@@ -192,6 +192,9 @@ class Pump:
         if said.order == Order.PART:
             self._tasks.keep(said.number, said.data)
             return
+        if said.order == Order.FORGET:
+            self._tasks.forget(said.number)
+            return
         seat = self._seats.get(said.number)
         if seat is not None:
             self._order(seat, said)

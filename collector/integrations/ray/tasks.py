@@ -39,6 +39,11 @@ class Tasks:
         """Keep a part of the script."""
         self._kept[number] = self._ray.put(part)
 
+    def forget(self, number: int) -> None:
+        """Let go of a part of the script."""
+        self._kept.pop(number, None)
+        self._sent.pop(number, None)
+
     def start(self, jobs: Sequence[Job], *, spare: bool) -> Any:
         """Start a task for these jobs; returns the stream of its parcels.
 
@@ -55,7 +60,7 @@ class Tasks:
             self._sent.update(wanted)
             references = {number: self._kept[number] for number in wanted}
         return self._task.remote(
-            self._collector, [(job.run, job.parts) for job in jobs], references
+            self._collector, [(job.run, job.parts) for job in jobs], references, tuple(self._kept)
         )
 
     def cancel(self, task: Any, *, force: bool) -> None:
