@@ -25,6 +25,7 @@ from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
 from tests.support.inside import pump_pid, sink_pid
 from tests.support.leaks import descendants, is_running, wait_until
 from tests.support.raycluster import ray_cluster
+from tests.support.sharedray import shared
 from tests.support.tree import ROOT, script, stopped
 
 MIB: Final = 1 << 20
@@ -273,20 +274,20 @@ with Collector(1, engine="ray", address=sys.argv[1], ray_options={"runtime_env":
 """
 
 
+@joins
 def test_a_module_beside_the_script_travels_by_a_runtime_env(tmp_path: Path) -> None:
     beside = tmp_path / "beside"
     beside.mkdir()
     (beside / "helper_beside.py").write_text(MODULE)
     (beside / "script.py").write_text(WITH_MODULE)
-    with ray_cluster(1) as cluster:
-        done = subprocess.run(
-            [sys.executable, os.fspath(beside / "script.py"), cluster.address, os.fspath(beside)],
-            env=os.environ | {"PYTHONPATH": os.fspath(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
+    done = subprocess.run(
+        [sys.executable, os.fspath(beside / "script.py"), shared.address, os.fspath(beside)],
+        env=os.environ | {"PYTHONPATH": os.fspath(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert (done.returncode, done.stdout) == (0, "42 from a module beside the script\n"), (
         done.stderr
     )

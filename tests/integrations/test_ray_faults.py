@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from collector import WorkerCrashError, current_job
+from collector import Collector, Job, WorkerCrashError, current_job
 from tests.integrations.test_ray import MIB, forever, name_of, read_numbers, square, the_sink_pid
 from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
 from tests.support.inside import pump_pid
@@ -108,39 +108,45 @@ def store_of(pid: int) -> set[str]:
     return {line.split()[4] for line in lines if "plasma" in line}
 
 
-@pytest.mark.parametrize("retries", [0, 1])
-def test_what_a_dead_node_had_yielded_is_not_yielded_again(tmp_path: Path, retries: int) -> None:
+def test_what_a_dead_node_had_yielded_is_not_yielded_again(tmp_path: Path) -> None:
     """Ray itself would run the task again for it: the objects that nobody has got died, too."""
-    paths = [tmp_path / name for name in ("first", "second")]
-    with (
-        ray_cluster(2) as cluster,
-        opened("ray", address=cluster.address, retries=retries) as collector,
-    ):
+    with ray_cluster(2) as cluster, opened("ray", address=cluster.address) as collector:
         assert collector.submit(square, 3).result() == 9
-        jobs = {path: collector.submit(begins_again, os.fspath(path)) for path in paths}
-        assert wait_until(lambda: all(said(path / "node") for path in paths), 60)
-        with stopped(the_sink_pid(collector)):
-            (tmp_path / "go").touch()
-            counts = {path: stands_still(path / "count") for path in paths}
-            assert max(counts.values()) < CHUNKS  # some of what they have said is in Ray
-            here = store_of(pump_pid(collector))
-            assert here
-            path, *_ = [p for p in paths if not here & store_of(said(p / "node"))]
-            kill(said(path / "node"))
-        jobs[next(other for other in paths if other != path)].kill()
-        error = jobs[path].exception()
-        kept = jobs[path].output().read()
-        began = (path / "began").read_text().split()
-    if retries:
-        assert error is None
-        assert kept == written(2)
-        assert began == ["1", "2"]
-    else:
-        assert isinstance(error, WorkerCrashError)
-        assert "carries its output" not in str(error)  # which is on the other node
+        dead, said_bytes, began = a_node_dies(collector, tmp_path / "fails")
+        assert isinstance(dead.exception(), WorkerCrashError)
+        assert "carries its output" not in str(dead.exception())  # which is on the other node
+        kept = dead.output().read()
         assert written(1).startswith(kept)
-        assert len(kept) < counts[path] * MIB
+        assert len(kept) < said_bytes
         assert began == ["1"]
+        cluster.add_node()
+        again, _, began = a_node_dies(collector.with_options(retries=1), tmp_path / "is run again")
+        assert again.exception() is None
+        assert again.output().read() == written(2)
+        assert began == ["1", "2"]
+
+
+def a_node_dies(collector: Collector, where: Path) -> tuple[Job[None], int, list[str]]:
+    """Have two nodes run a job each, and the one die to which the pump is not connected.
+
+    Returns:
+        The job that ran there, how much it had yielded, and the attempts that have begun.
+    """
+    paths = [where / name for name in ("first", "second")]
+    where.mkdir()
+    jobs = {path: collector.submit(begins_again, os.fspath(path)) for path in paths}
+    assert wait_until(lambda: all(said(path / "node") for path in paths), 60)
+    with stopped(the_sink_pid(collector)):
+        (where / "go").touch()
+        counts = {path: stands_still(path / "count") for path in paths}
+        assert max(counts.values()) < CHUNKS  # some of what they have said is in Ray
+        here = store_of(pump_pid(collector))
+        assert here
+        path, *_ = [p for p in paths if not here & store_of(said(p / "node"))]
+        kill(said(path / "node"))
+    jobs[next(other for other in paths if other != path)].kill()
+    jobs[path].exception()
+    return jobs[path], counts[path] * MIB, (path / "began").read_text().split()
 
 
 JOINS: Final = """

@@ -6,6 +6,7 @@ from typing import Final
 import pytest
 
 from tests.support.engines import needs_ray
+from tests.support.sharedray import shared
 from tests.test_docs import DOCS, blocks, run
 
 pytestmark = [pytest.mark.slow, needs_ray]
@@ -27,13 +28,16 @@ def upper(text):
 
 if __name__ == "__main__":
     for engine, inputs in (("local", "ab"), ("ray", "abc"), ("local", "abcd")):
-        with Collector(max_workers=1, engine=engine, progress=False) as collector:
+        where = {"address": ADDRESS} if engine == "ray" else {}
+        with Collector(max_workers=1, engine=engine, progress=False, **where) as collector:
             jobs = list(collector.collect(upper, inputs, batch="letters"))
             print(engine, sum(job.resumed for job in jobs), sum(len(job.output()) for job in jobs))
 """
 
 
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
 def test_a_batch_goes_on_on_ray_and_back(tmp_path: Path) -> None:
-    done = run(BOTH, tmp_path)
+    done = run(BOTH.replace("ADDRESS", repr(shared.address)), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["local 0 2", "ray 2 3", "local 3 4"]
