@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from collector import Collector
 from collector.process.start.forkserver import ForkServer
 from collector.process.start.methods import launcher_for
+from tests.support.engines import one_on_ray
 from tests.support.jobs import METHODS
 from tests.support.leaks import Snapshot, adopt_orphans, end_processes, live_apart, settle
 from tests.support.one_server import OneServer
@@ -135,6 +137,12 @@ def one_server(
 
 
 @pytest.fixture
+def shared_collector() -> Collector | None:
+    """The Collector that tests on Ray share; None for a test that is not on Ray."""
+    return one_on_ray.collector
+
+
+@pytest.fixture
 def own_server() -> None:
     """Have each Collector of this test start its own, though those of its file share one."""
 
@@ -144,6 +152,7 @@ def _own_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have pytest choose its own temp directory before the tests get one each."""
     tmp_path_factory.getbasetemp()
     yield
+    one_on_ray.end()
     shared.end()
 
 
@@ -151,6 +160,7 @@ def _own_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that passed but left something; end the processes of one that failed anyway."""
     start_if_needed(request.node)
+    one_on_ray.start_if_needed(request.node)
     if "one_server" in request.fixturenames:
         request.getfixturevalue("server_of_all").prepare()  # a test may have ended all there were
     temp = Path(tempfile.mkdtemp(prefix="ct-"))

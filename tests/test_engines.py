@@ -35,7 +35,19 @@ pytestmark = [each_engine, pytest.mark.usefixtures("one_server")]
 
 
 @pytest.fixture(name="collector")
-def _collector(engine: str) -> Iterator[Collector]:
+def _collector(engine: str, shared_collector: Collector | None) -> Iterator[Collector]:
+    """One whose processes outlive the test: on Ray it is that of all such tests."""
+    if engine == "ray":
+        assert shared_collector is not None
+        yield shared_collector
+    else:
+        with opened(engine) as collector:
+            yield collector
+
+
+@pytest.fixture(name="own_collector")
+def _own_collector(engine: str) -> Iterator[Collector]:
+    """For a test in which processes of it end."""
     with opened(engine) as collector:
         yield collector
 
@@ -178,9 +190,9 @@ def test_an_exception_arrives_as_itself_and_what_was_written_is_kept(collector: 
 
 
 @pytest.mark.parametrize("size", [0, 1000, 7 * MIB // 1000 * 1000])
-def test_a_crash_costs_one_job_and_keeps_a_true_prefix(collector: Collector, size: int) -> None:
-    others = [collector.submit(square, number) for number in range(4)]
-    job = collector.submit(write_and_die, size)
+def test_a_crash_costs_one_job_and_keeps_a_true_prefix(own_collector: Collector, size: int) -> None:
+    others = [own_collector.submit(square, number) for number in range(4)]
+    job = own_collector.submit(write_and_die, size)
     error = job.exception()
     assert isinstance(error, WorkerCrashError)
     assert error.signal == signal.SIGKILL
@@ -190,8 +202,8 @@ def test_a_crash_costs_one_job_and_keeps_a_true_prefix(collector: Collector, siz
     assert [other.result() for other in others] == [0, 1, 4, 9]
 
 
-def test_a_retry_starts_with_a_fresh_output(collector: Collector, tmp_path: Path) -> None:
-    job = collector.with_options(retries=1).submit(fail_at_first, os.fspath(tmp_path / "died"))
+def test_a_retry_starts_with_a_fresh_output(own_collector: Collector, tmp_path: Path) -> None:
+    job = own_collector.with_options(retries=1).submit(fail_at_first, os.fspath(tmp_path / "died"))
     assert job.exception() is None
     assert (tmp_path / "died").exists()
     assert job.output().read() == b"attempt 2"
@@ -218,11 +230,11 @@ def test_a_retry_for_some_exceptions_looks_at_what_was_raised(
 
 @pytest.mark.parametrize("by", ["kill", pytest.param("timeout", marks=pytest.mark.slow)])
 def test_an_ended_job_takes_its_subprocesses_along(
-    collector: Collector, tmp_path: Path, by: str
+    own_collector: Collector, tmp_path: Path, by: str
 ) -> None:
     path = tmp_path / "pid"
-    assert collector.submit(square, 1).result() == 1  # what starts for the first job is there
-    options = collector.with_options(timeout=5) if by == "timeout" else collector
+    assert own_collector.submit(square, 1).result() == 1  # what starts for the first job is there
+    options = own_collector.with_options(timeout=5) if by == "timeout" else own_collector
     job = options.submit(with_a_child, os.fspath(path))
     assert wait_until(lambda: path.exists() and path.read_text() != "", 60)
     if by == "kill":
