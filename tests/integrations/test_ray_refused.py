@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import pytest
 
-from collector import Collector
-from collector.integrations.ray import installed
+from collector import Collector, settings
+from collector.integrations.ray import cluster, installed, own
 from collector.integrations.ray.agent import WrongVersionError, check
 from collector.integrations.ray.engine import RayWorker
+from collector.integrations.ray.orders import Beginning, PumpArguments
 from collector.settings import VERSION
 from tests.support.engines import needs_ray, opened
 from tests.support.sharedray import a_ray, have_a_token, shared
@@ -54,6 +55,52 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 def test_options_that_make_no_sense_are_refused(options: Any, error: Any, said: str) -> None:
     with pytest.raises(error, match=said):
         Collector(1, engine="ray", ray_options=options)
+
+
+LATE: Final = "The current node timed out during startup. This could happen because some of"
+
+
+class SlowRay:
+    """As Ray on a busy machine, whose patience of 30 s cannot be set."""
+
+    def __init__(self, *said: str) -> None:
+        self.said = list(said)
+
+    def init(self, **_options: object) -> None:
+        """Fail as often as there is something to say."""
+        if self.said:
+            raise Exception(self.said.pop(0))  # noqa: TRY002 - so does Ray
+
+    def cluster_resources(self) -> dict[str, float]:
+        """Have two CPUs."""
+        return {"CPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("address", "said", "fails"),
+    [(None, [LATE], False), (None, ["no"], True), ("auto", [LATE], True)],
+)
+def test_a_ray_that_is_not_up_in_time_is_started_once_more(
+    address: str | None, said: list[str], fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setitem(sys.modules, "ray", SlowRay(*said))
+    monkeypatch.setattr(own, "end_remains", ended.append)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    beginning = Beginning("c", VERSION, (3, 11), "base", b"", (), {}, None, 1, ())
+    told = PumpArguments(address, {}, 2, "/there/r1", "/there", 1, 1, "token", beginning)
+    if fails:
+        with pytest.raises(Exception, match=said[0][:20]):
+            cluster.connect(told)
+    else:
+        assert cluster.connect(told) == 2
+    assert ended == ([] if fails else ["/there/r1"])
+
+
+def test_a_ray_that_is_never_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "RAY_START_S", 0)
+    with pytest.raises(Exception, match="timed out during startup"):
+        test_a_ray_that_is_not_up_in_time_is_started_once_more(None, [LATE], False, monkeypatch)
 
 
 def test_an_unknown_engine_and_options_without_one_are_refused() -> None:

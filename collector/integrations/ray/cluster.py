@@ -6,6 +6,7 @@ Owns:       nothing.
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from collector.integrations.ray.orders import End, PumpArguments
 
 _WHY_CHARACTERS: Final = 600
 """What is said of an end is read at once, from a pipe."""
+_NOT_IN_TIME: Final = "timed out during startup"
 
 
 def connect(told: PumpArguments) -> float:
@@ -33,7 +35,16 @@ def connect(told: PumpArguments) -> float:
         options |= own.options(told.options, told.workers, told.store_bytes, told.temp_directory)
     else:
         options["address"] = told.address
-    ray.init(**options)
+    began_s = time.monotonic()
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray has no kind of its own for this
+        late = starts and _NOT_IN_TIME in str(error)
+        if not late or time.monotonic() >= began_s + settings.RAY_START_S / 2:
+            raise
+        # On a busy machine Ray gives up after 30 s, which cannot be set. Its files are at hand now.
+        own.end_remains(told.temp_directory)
+        ray.init(**options)
     resources: Any = ray
     return float(resources.cluster_resources().get("CPU", 0))
 
