@@ -89,7 +89,7 @@ def ray_cluster(nodes: int) -> Iterator[RayCluster]:
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(60)
+        process.wait(200)
         assert process.stdout is not None
         process.stdout.close()
         end_helpers()

@@ -75,7 +75,7 @@ def a_ray(source: str = _SOURCE) -> Iterator[tuple[str, int]]:
         assert process.stdout is not None
         yield process.stdout.readline().strip(), process.pid
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
         end_helpers()
         shutil.rmtree(directory)
 
