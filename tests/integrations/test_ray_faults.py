@@ -51,7 +51,7 @@ def test_when_the_head_of_a_cluster_dies_its_jobs_fail_and_end(tmp_path: Path) -
 def test_when_the_head_of_its_own_ray_dies_the_next_job_has_another_ray(tmp_path: Path) -> None:
     with with_a_ray_of_its_own() as collector:
         job = collector.submit(forever, os.fspath(tmp_path / "pids"))
-        pids = read_numbers(tmp_path / "pids")
+        pids = [*read_numbers(tmp_path / "pids"), pump_pid(collector)]
         (head,) = [p.pid for p in descendants() if name_of(p.pid) == "gcs_server"]
         kill(head)
         error = job.exception()

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -219,6 +219,44 @@ def test_what_is_said_of_an_end_is_understood_in_any_letters() -> None:
     os.write(writer, json.dumps([None, False, why, 2**63 - 1]).encode())
     os.close(writer)
     assert (worker.reap().why, worker.reap().begun) == (why, 2**63 - 1)
+    worker.close()
+
+
+class Sent(NamedTuple):
+    """As much of a `RunJob` as is looked at."""
+
+    ticket: int
+    log_name: str = ""
+
+
+class NoPump:
+    """As a pump whose process is there until it is said to be dead."""
+
+    def __init__(self) -> None:
+        self.is_dead = False
+        self.child = self
+
+    def dead(self) -> bool:
+        return self.is_dead
+
+    def say(self, *_said: object) -> None:
+        """Nobody hears it."""
+
+    def bury(self) -> None:
+        """Nothing is left of it."""
+
+
+def test_a_job_that_is_sent_to_a_dead_pump_has_not_begun() -> None:
+    """It goes to the next pump; one that was sent before may have begun."""
+    pump: Any = NoPump()
+    reader, writer = os.pipe()
+    worker = RayWorker(1, pump, reader)
+    sent: Any = Sent
+    worker.send(sent(7), ())
+    pump.is_dead = True
+    os.close(writer)
+    worker.send(sent(8), ())
+    assert worker.reap().begun == 7
     worker.close()
 
 

@@ -101,8 +101,8 @@ class RayWorker:
         self._pump = to_pump
         self._exit: Exit | None = None
         self._sent = 0
-        """The ticket of the job that it was sent last: without its pump nobody can tell which of
-        them have begun."""
+        """The ticket of the job that it was sent last while its pump was there: without that nobody
+        can tell which of them have begun."""
 
     @property
     def pid(self) -> int:
@@ -118,7 +118,8 @@ class RayWorker:
 
     def send(self, job: RunJob, parts: Parts) -> None:
         """Have it run a job."""
-        self._sent = job.ticket
+        if not self._pump.child.dead():
+            self._sent = job.ticket
         for part in parts:
             self._pump.keep(part)
         fields = pickle.dumps(tuple(job))
