@@ -23,7 +23,7 @@ from tests.support.jobs import METHODS
 from tests.support.leaks import Snapshot, adopt_orphans, end_processes, live_apart, settle
 from tests.support.one_server import OneServer
 from tests.support.processend import end_of_process
-from tests.support.sharedray import shared, start_if_needed
+from tests.support.sharedray import keep_together, shared, start_if_needed
 from tests.support.tiers import is_in_two_tiers, take_turns
 
 _CALL = pytest.StashKey[pytest.TestReport]()
@@ -68,6 +68,7 @@ def _ignore(_number: int, _frame: object) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the start methods take turns, before tests are selected by their marks."""
     take_turns(items)
+    keep_together(items)
 
 
 @pytest.hookimpl(tryfirst=True)

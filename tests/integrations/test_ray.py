@@ -21,7 +21,7 @@ from collector import (
     reclaim,
 )
 from tests.support.disks import small_disk
-from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
+from tests.support.engines import alone, on_ray, opened, with_a_ray_of_its_own
 from tests.support.inside import pump_pid, sink_pid
 from tests.support.leaks import descendants, is_running, wait_until
 from tests.support.raycluster import ray_cluster
@@ -91,6 +91,7 @@ def test_when_the_process_of_ray_s_dies_its_job_ends_with_all_its_processes(
         assert collector.submit(square, 5).result() == 25
 
 
+@alone
 def test_when_the_pump_dies_its_jobs_fail_and_the_next_one_runs(tmp_path: Path) -> None:
     with with_a_ray_of_its_own() as collector:
         job = collector.submit(forever, os.fspath(tmp_path / "pids"))
@@ -136,6 +137,7 @@ with Collector(2, engine="ray", progress=False) as collector:
 """
 
 
+@alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_when_the_program_dies_nothing_is_left(tmp_path: Path, number: signal.Signals) -> None:
     before = on_disk()
@@ -147,6 +149,7 @@ def test_when_the_program_dies_nothing_is_left(tmp_path: Path, number: signal.Si
     assert on_disk() <= before
 
 
+@alone
 def test_when_the_program_and_the_pump_die_at_once_a_sweep_removes_what_is_left(
     tmp_path: Path,
 ) -> None:
@@ -174,6 +177,7 @@ def on_disk() -> set[str]:
     return by_ray | {os.path.join(root, name) for root in roots() for name in os.listdir(root)}
 
 
+@alone
 def test_what_listens_is_what_the_page_says() -> None:
     with with_a_ray_of_its_own() as collector:
         assert collector.submit(square, 3).result() == 9
@@ -237,6 +241,7 @@ def test_a_log_for_which_there_is_no_room_here_fails_its_job(tmp_path: Path) -> 
         assert not list(disk.glob("run-*"))
 
 
+@alone
 def test_a_dead_node_costs_its_jobs_only(tmp_path: Path) -> None:
     with ray_cluster(2) as cluster:
         with opened("ray", address=cluster.address) as collector:

@@ -11,7 +11,7 @@ import pytest
 
 from collector import Collector, Job, WorkerCrashError, current_job
 from tests.integrations.test_ray import MIB, forever, name_of, read_numbers, square, the_sink_pid
-from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
+from tests.support.engines import alone, on_ray, opened, with_a_ray_of_its_own
 from tests.support.inside import pump_pid
 from tests.support.leaks import descendants, is_running, wait_until
 from tests.support.raycluster import ray_cluster
@@ -34,6 +34,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
 
 
+@alone
 @pytest.mark.usefixtures("soon")
 def test_when_the_head_of_a_cluster_dies_its_jobs_fail_and_end(tmp_path: Path) -> None:
     with ray_cluster(1) as cluster, opened("ray", address=cluster.address) as collector:
@@ -47,6 +48,7 @@ def test_when_the_head_of_a_cluster_dies_its_jobs_fail_and_end(tmp_path: Path) -
         assert all(map(gone, pids))
 
 
+@alone
 @pytest.mark.usefixtures("soon")
 def test_when_the_head_of_its_own_ray_dies_the_next_job_has_another_ray(tmp_path: Path) -> None:
     with with_a_ray_of_its_own() as collector:
@@ -108,6 +110,7 @@ def store_of(pid: int) -> set[str]:
     return {line.split()[4] for line in lines if "plasma" in line}
 
 
+@alone
 def test_what_a_dead_node_had_yielded_is_not_yielded_again(tmp_path: Path) -> None:
     """Ray itself would run the task again for it: the objects that nobody has got died, too."""
     with ray_cluster(2) as cluster, opened("ray", address=cluster.address) as collector:

@@ -13,7 +13,7 @@ import pytest
 from collector import Retry, WorkerCrashError, current_job, settings
 from collector.integrations.ray.orders import BEGINNING, Beginning, Job, parcel_bytes
 from collector.integrations.ray.tasks import Tasks
-from tests.support.engines import on_ray, opened, with_a_ray_of_its_own
+from tests.support.engines import alone, on_ray, opened, with_a_ray_of_its_own
 from tests.support.inside import pump_pid, sink_pid
 from tests.support.leaks import descendants
 from tests.support.sharedray import shared
@@ -141,6 +141,7 @@ class TestOnRay:
             first, *_, last = map(int, running.hear().split())
             assert last - first <= 12 * MIB  # of 32 that have travelled
 
+    @alone
     def test_a_job_that_ray_ends_for_want_of_memory_says_so_and_counts_as_that(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -5,13 +5,14 @@ from typing import Final
 
 import pytest
 
-from tests.support.engines import needs_ray
+from tests.support.engines import alone, needs_ray
 from tests.support.sharedray import shared
 from tests.test_docs import DOCS, blocks, run
 
 pytestmark = [pytest.mark.slow, needs_ray]
 
 
+@alone
 def test_the_example_prints_what_each_job_returned(tmp_path: Path) -> None:
     (example,) = blocks("python", DOCS / "how-to" / "on-ray.md")
     done = run(example, tmp_path)
@@ -36,7 +37,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.ray
-@pytest.mark.xdist_group("ray")
 def test_a_batch_goes_on_on_ray_and_back(tmp_path: Path) -> None:
     done = run(BOTH.replace("ADDRESS", repr(shared.address)), tmp_path)
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from collector.integrations.ray.agent import WrongVersionError, check
 from collector.integrations.ray.engine import RayWorker
 from collector.integrations.ray.orders import Beginning, PumpArguments
 from collector.settings import VERSION
-from tests.support.engines import needs_ray, opened
+from tests.support.engines import alone, needs_ray, opened
 from tests.support.sharedray import a_ray, have_a_token, shared
 from tests.support.tree import ROOT, script
 
@@ -191,7 +191,6 @@ sys.meta_path.insert(0, Without())
 @pytest.mark.ray
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.xdist_group("ray")
 def test_a_cluster_with_another_collector_or_none_says_so(
     source: str, said: str, tmp_path: Path
 ) -> None:
@@ -204,7 +203,6 @@ def test_a_cluster_with_another_collector_or_none_says_so(
 @pytest.mark.ray
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.xdist_group("ray")
 def test_a_runtime_env_that_cannot_be_made_says_why() -> None:
     environment = {"conda": "no-such-environment"}
     with opened("ray", ray_options={"runtime_env": environment}) as collector:
@@ -279,7 +277,6 @@ def test_initargs_that_only_a_process_here_can_inherit_are_refused() -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.xdist_group("ray")
 def test_what_only_ray_itself_can_judge_is_refused_before_there_are_jobs(
     options: Any, said: str
 ) -> None:
@@ -298,7 +295,6 @@ def test_what_only_ray_itself_can_judge_is_refused_before_there_are_jobs(
 @pytest.mark.ray
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.xdist_group("ray")
 def test_what_no_node_has_is_said(
     options: Any, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -323,7 +319,6 @@ except ConnectionError as error:
 @pytest.mark.ray
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.xdist_group("ray")
 def test_more_jobs_at_once_than_descriptors_are_refused() -> None:
     with script(FEW, shared.address) as running:
         assert re.search(
@@ -345,7 +340,7 @@ sys.stdin.read()
 
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.xdist_group("ray")
+@alone
 def test_a_cluster_with_another_python_is_refused() -> None:
     have_a_token()
     with (

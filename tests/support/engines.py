@@ -16,8 +16,9 @@ needs_ray: Final = pytest.mark.skipif(
     not HAS_RAY, reason="Ray is not installed: pip install -e '.[test,ray]'"
 )
 
-on_ray: Final = [pytest.mark.slow, needs_ray, pytest.mark.xdist_group("ray")]
-"""All in one process of pytest: they share what Ray needs seconds for, and both cores."""
+on_ray: Final = [pytest.mark.slow, needs_ray]
+alone: Final = pytest.mark.xdist_group("Rays of their own")
+"""For a test that starts a Ray: one such test at a time, beside those that join the shared one."""
 
 each_engine: Final = pytest.mark.parametrize(
     "engine", ["local", pytest.param("ray", marks=[*on_ray, pytest.mark.ray])]

@@ -103,6 +103,13 @@ class SharedRay:
 shared: Final = SharedRay()
 
 
+def keep_together(items: list[pytest.Item]) -> None:
+    """Have those that join it run in one process of pytest: to start one takes seconds."""
+    for item in items:
+        if item.get_closest_marker("ray") is not None:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def start_if_needed(item: pytest.Item) -> None:
     """Start it if the test says that it wants it."""
     if item.get_closest_marker("ray") is not None:
