@@ -357,15 +357,18 @@ class Answering:
         return found[0]
 
     def _tell_news(self, connection: _Connection, follower: Follower) -> None:
-        follower.look()
-        if follower.overrun:
-            self._drop(connection)
-            return
-        if not connection.answer:
-            self._waits(connection)
-        connection.answer += follower.news
-        follower.news.clear()
-        self._send(connection)
+        """Send what has come; more is left to the follower as long as that is not read."""
+        while connection in self._connections:
+            follower.look()
+            if not connection.answer:
+                self._waits(connection)
+                connection.answer += follower.news
+                follower.news.clear()
+            self._send(connection)
+            if connection.answer and len(follower.news) > settings.ASKING_NEWS:
+                self._drop(connection)
+            if connection.answer or not follower.news:
+                return
 
     def _send(self, connection: _Connection) -> None:
         """Send what can be sent now; drop the connection when nothing more will come."""
@@ -388,7 +391,8 @@ class Answering:
             if sent == len(line):
                 del connection.answer[0]
         follower = connection.follower
-        if not connection.answer and (follower is None or follower.over) and connection.asked:
+        over = follower is None or (follower.over and not follower.news)
+        if not connection.answer and over and connection.asked:
             self._drop(connection)
         else:
             self._wait_for(connection)

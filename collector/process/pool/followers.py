@@ -8,7 +8,8 @@ Runs in:    the parent, in the answering thread; `Followers.started` in the supe
 Owns:       descriptors of files, until they were sent.
 Invariants: I1  the file of a job that is over is opened for its followers before its future is
                 settled: right after that its owner may close the output, or save it elsewhere.
-            I2  at most `ASKING_NEWS` pieces of news wait for a follower that does not read.
+            I2  at most `ASKING_NEWS` pieces of news wait while those before them are sent to a
+                follower that does not read.
 """
 
 import os
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, final
 
-from collector import settings
 from collector.errors import CollectorError
 from collector.process.pickling import calls
 from collector.process.pool.follow import Watched
@@ -66,7 +66,6 @@ class Follower:
         only: Number of the job that is followed; None for all.
         news: What is to be sent.
         over: Whether nothing more will come.
-        overrun: Whether more came than is kept for one who does not listen (I2).
     """
 
     only: int | None
@@ -74,7 +73,6 @@ class Follower:
     wake: Callable[[], None]
     news: deque[News] = field(default_factory=deque)
     over: bool = False
-    overrun: bool = False
     _streams: dict[int, _Stream] = field(default_factory=dict)
 
     def begin(self, job: Followable) -> None:
@@ -155,7 +153,6 @@ class Follower:
 
     def _say(self, job_id: int, what: dict[str, Any], fd: int | None = None) -> None:
         self.news.append((pack_answer({"job": job_id, **what}), fd))
-        self.overrun = len(self.news) > settings.ASKING_NEWS
 
 
 @final
