@@ -1,15 +1,22 @@
 """Who follows jobs and does not keep up: what it costs, what it misses, and what it is told."""
 
+import json
 import os
+import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collector import Collector, settings
-from tests.support.asking import command, connect
+from tests.support.asking import a_batch, command, connect, program
 from tests.support.askingjobs import gated, one_by_one
 from tests.support.inside import run_directory
+from tests.support.jobs import square
 from tests.support.leaks import wait_until
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -62,3 +69,89 @@ def test_of_a_follower_that_does_not_read_few_files_are_held(
 
 def _name(thread: threading.Thread) -> str:
     return thread.name
+
+
+TOP: dict[str, Any] = {
+    "run": "run-1",
+    "pid": 1,
+    "done": 0,
+    "failed": 0,
+    "bytes": 0,
+    "memory_bytes": 0,
+    "running": [],
+}
+
+
+@contextmanager
+def heard_by_us(collector: Collector) -> Iterator[tuple[str, socket.socket]]:
+    """Take the place of a Collector that does not listen: the name of its run, and the socket."""
+    assert collector.submit(square, 3).result() == 9
+    run = run_directory(collector)
+    with socket.socket(socket.AF_UNIX) as end, chdir(run):
+        end.bind("ask")
+        os.chmod("ask", 0o600)
+        end.listen()
+        try:
+            yield run.name, end
+        finally:
+            os.unlink("ask")
+
+
+def tell(asking: socket.socket, **what: Any) -> None:
+    asking.sendall(json.dumps(what).encode() + b"\n")
+
+
+@pytest.mark.parametrize("words", [["1"], []], ids=["one", "all"])
+@pytest.mark.parametrize("ended", [False, True], ids=["begun", "over"])
+@pytest.mark.parametrize("goes_on", [False, True], ids=["gone", "there"])
+def test_a_follower_says_why_the_end_is_missing(
+    words: list[str], *, ended: bool, goes_on: bool
+) -> None:
+    told = []
+    with Collector(1, ask=False, progress=False) as collector, heard_by_us(collector) as (run, end):
+        follower = threading.Thread(target=lambda: told.append(command("follow", run, *words)))
+        follower.start()
+        with end.accept()[0] as asking:
+            asking.recv(4096)
+            tell(asking, job=1, name="n")
+            if ended:
+                tell(asking, job=1, bytes=0, ended=True, error=None)
+            if not goes_on:
+                end.close()
+        if goes_on and not (ended and words):
+            with end.accept()[0] as asking:  # whether it does so
+                asking.recv(4096)
+                tell(asking, **TOP)
+        follower.join()
+    ((status, _, complained),) = told
+    if ended and words:
+        assert (status, complained) == (0, b"")
+        return
+    why = b"the run has ended, and job n with it"
+    if goes_on:
+        why = b"the run goes on, but more came of it than was read in time: the rest is missing"
+    elif ended:
+        why = b"the run has ended without saying so: what came last may be missing"
+    assert (status, complained) == (1, b"collector: " + why + b"\n")
+
+
+@pytest.mark.slow
+def test_one_who_follows_all_waits_for_jobs_and_says_that_their_run_was_killed(
+    temp_root: Path, tmp_path: Path
+) -> None:
+    body = 'collector.submit(one_by_one, 1).result()\nprint("ran", flush=True)\nwait_for("x")'
+    with a_batch(temp_root, tmp_path / "here", body) as batch:
+        assert batch.hear() == "ran"
+        run, told = batch.run.name, []
+        threads = f"/proc/{batch.process.pid}/task"
+        silent = len(os.listdir(threads))
+        follower = threading.Thread(target=lambda: told.append(program("follow", run)))
+        follower.start()
+        assert wait_until(lambda: len(os.listdir(threads)) > silent)  # it is heard
+        assert not wait_until(lambda: told, 2 * settings.ASKING_PATIENCE_S)  # nothing runs
+        batch.process.send_signal(signal.SIGKILL)
+        follower.join()
+    assert (told[0].returncode, told[0].stderr) == (
+        1,
+        b"collector: the run has ended without saying so: what came last may be missing\n",
+    )

@@ -134,6 +134,14 @@ class Asking:
                 yield self._read(line, first=first)
                 first = False
 
+    def goes_on(self) -> bool:
+        """Whether the run answers still; a process that dies takes connections, too."""
+        try:
+            ask(self._run, Question("top"))
+        except AskError:
+            return False
+        return True
+
     def close(self) -> None:
         """Hang up."""
         self._end.close()

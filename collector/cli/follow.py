@@ -7,12 +7,12 @@ import sys
 from dataclasses import dataclass, field
 from typing import BinaryIO, final
 
-from collector.cli.asking import Answer, AskError, Asking, find_run
+from collector.cli.asking import AskError, Asking, find_run
 from collector.cli.printing import DONE, NOT_DONE, complain, printable, printing, stdout_bytes
 from collector.cli.roots import add_root_to
 from collector.progress.outlet import descriptor_of
 from collector.settings import READ_BLOCK_BYTES
-from collector.wire.questions import Question
+from collector.wire.questions import NO_JOB, Question
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -102,28 +102,49 @@ def _print(asking: Asking, *, tagged: bool) -> int:
     outputs: dict[int, _Output] = {}
     status = DONE
     to = stdout_bytes()
-    ended = False
+    whole = False
     for said in asking.lines():
-        output = outputs.setdefault(said["job"], _Output(said.get("name", ""), tagged))
+        if said["job"] == NO_JOB:
+            whole = bool(said.get("ended"))
+            continue
+        output = outputs.setdefault(said["job"], _Output(said.get("name") or "", tagged))
         if said.get("file"):
             output.fd = asking.descriptors.popleft()
-        output.print_until(said.get("bytes", 0), to)
+        output.print_until(said.get("bytes") or 0, to)
         if said.get("ended"):
-            ended = True
+            whole = not tagged
             output.close(to)
             del outputs[said["job"]]
-            status = max(status, _complain(output.name, said))
+            status = max(status, _complain(output.name, said.get("error")))
         to.flush()
     for output in outputs.values():
         output.close(to)
-        complain(f"the run has ended, and job {printable(output.name)} with it")
     to.flush()
-    return NOT_DONE if outputs or not (ended or tagged) else status
+    if whole:
+        return status
+    _tell_why([output.name for output in outputs.values()], goes_on=asking.goes_on())
+    return NOT_DONE
 
 
-def _complain(name: str, said: Answer) -> int:
+def _tell_why(names: list[str], *, goes_on: bool) -> None:
+    """Say why no more came.
+
+    Args:
+        names: Of the jobs whose ends did not come.
+        goes_on: Whether the run does.
+    """
+    if goes_on:
+        complain("the run goes on, but more came of it than was read in time: the rest is missing")
+    elif not names:
+        complain("the run has ended without saying so: what came last may be missing")
+    else:
+        for name in names:
+            complain(f"the run has ended, and job {printable(name)} with it")
+
+
+def _complain(name: str, error: str | None) -> int:
     """Say why a job has failed, if it has."""
-    if said.get("error") is None:
+    if error is None:
         return DONE
-    complain(f"job {printable(name)}: {printable(said['error'])}")
+    complain(f"job {printable(name)}: {printable(error)}")
     return NOT_DONE

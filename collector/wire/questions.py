@@ -18,6 +18,10 @@ QUESTION_BYTES: Final = 4096
 NAME_CHARS: Final = 1000
 """Most characters of a name in an answer."""
 
+NO_JOB: Final = 0
+"""In the place of a job's number, to one who follows all: the first line, for it may be long until
+a job begins, and the last one, with `"ended"`: the run has ended, and that was all."""
+
 KINDS: Final = ("top", "follow", "kill")
 
 

@@ -185,6 +185,8 @@ class Answering:
                 self._round(watch, mailbox)
             for act in mailbox.notes():
                 act()
+            for follower in self.followers:
+                follower.end()
         except Exception:  # a bug of ours: the jobs go on, and nobody gets an answer
             _logger.exception("the answering thread failed")
         finally:
@@ -319,6 +321,7 @@ class Answering:
             raise QuestionError("too many follow jobs of this Collector already")
         elif question.job is None:
             connection.follower = self._follower(None)
+            connection.follower.greet()
             for job in self._asked.known_to_run():
                 self._asked.follow(job.id)
                 connection.follower.begin(job)

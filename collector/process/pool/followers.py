@@ -23,7 +23,7 @@ from collector.process.pickling import calls
 from collector.process.pool.follow import Watched
 from collector.store.output.output import Output
 from collector.store.rundir.current_directory import CurrentDirectory
-from collector.wire.questions import pack_answer, shortened
+from collector.wire.questions import NO_JOB, pack_answer, shortened
 
 News = tuple[bytes, int | None]
 """A line, and a descriptor that goes with it."""
@@ -74,6 +74,10 @@ class Follower:
     news: deque[News] = field(default_factory=deque)
     over: bool = False
     _streams: dict[int, _Stream] = field(default_factory=dict)
+
+    def greet(self) -> None:
+        """Say to one who follows all jobs that he is heard: nothing may run for long."""
+        self._say(NO_JOB, {})
 
     def begin(self, job: Followable) -> None:
         """Follow this job from its first byte on, unless that is done already."""
@@ -130,6 +134,12 @@ class Follower:
             except OSError as none:  # the others are told all the same
                 error = error or f"its output cannot be read: {none}"
         self._end(job.id, error, more, fd)
+
+    def end(self) -> None:
+        """The run has ended: say so to one who follows all jobs."""
+        if self.only is None:
+            self._say(NO_JOB, {"ended": True})
+        self.over = True
 
     def close(self) -> None:
         """Let go of everything."""
