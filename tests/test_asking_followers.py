@@ -4,7 +4,11 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -18,6 +22,7 @@ from tests.support.askingjobs import gated, one_by_one
 from tests.support.inside import run_directory
 from tests.support.jobs import square
 from tests.support.leaks import wait_until
+from tests.support.rundirs import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -97,8 +102,31 @@ def heard_by_us(collector: Collector) -> Iterator[tuple[str, socket.socket]]:
             os.unlink("ask")
 
 
-def tell(asking: socket.socket, **what: Any) -> None:
-    asking.sendall(json.dumps(what).encode() + b"\n")
+def tell(asking: socket.socket, fd: int | None = None, **what: Any) -> None:
+    rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))]
+    asking.sendmsg([json.dumps(what).encode() + b"\n"], rights)
+
+
+def test_a_follower_hears_all_while_nobody_reads_what_it_prints() -> None:
+    with (
+        Collector(1, ask=False, progress=False) as collector,
+        heard_by_us(collector) as (run, end),
+        tempfile.TemporaryFile() as file,
+    ):
+        file.write(written := os.urandom(1 << 20))
+        file.flush()
+        line = [sys.executable, "-m", "collector", "follow", run, "1"]
+        with subprocess.Popen(line, cwd=REPOSITORY, stdout=subprocess.PIPE) as follower:
+            with end.accept()[0] as asking:
+                asking.settimeout(30.0)
+                asking.recv(4096)
+                tell(asking, job=1, name="n")
+                tell(asking, file.fileno(), job=1, file=True, bytes=0)
+                for size in range(0, len(written), 512):
+                    tell(asking, job=1, bytes=size)
+                tell(asking, job=1, bytes=len(written), ended=True, error=None)
+            assert follower.communicate()[0] == written
+            assert follower.returncode == 0
 
 
 @pytest.mark.parametrize("words", [["1"], []], ids=["one", "all"])

@@ -142,6 +142,11 @@ class Asking:
             return False
         return True
 
+    def hang_up(self) -> None:
+        """Have nothing more come; in any thread."""
+        with contextlib.suppress(OSError):  # the other end has hung up
+            self._end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Hang up."""
         self._end.close()

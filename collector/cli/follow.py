@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, final
 
 from collector.cli.asking import AskError, Asking, find_run
+from collector.cli.hearing import Hearing
 from collector.cli.printing import DONE, NOT_DONE, complain, printable, printing, stdout_bytes
 from collector.cli.roots import add_root_to
 from collector.progress.outlet import descriptor_of
@@ -38,8 +39,12 @@ def _follow(arguments: argparse.Namespace) -> int:
         run = find_run(arguments.run, arguments.root)
         question = Question("follow", arguments.job)
         to = descriptor_of(sys.stdout)
-        with contextlib.closing(Asking(run, question, to)) as asking, printing():
-            status = _print(asking, tagged=arguments.job is None)
+        with (
+            contextlib.closing(Asking(run, question, to)) as asking,
+            contextlib.closing(Hearing(asking)) as hearing,
+            printing(),
+        ):
+            status = _print(hearing, asking, tagged=arguments.job is None)
     except AskError as error:
         complain(printable(str(error)))
         return NOT_DONE
@@ -98,24 +103,24 @@ class _Output:
         return printable(self.name).encode() + b"\t"
 
 
-def _print(asking: Asking, *, tagged: bool) -> int:
+def _print(hearing: Hearing, asking: Asking, *, tagged: bool) -> int:
     outputs: dict[int, _Output] = {}
     status = DONE
     to = stdout_bytes()
     whole = False
-    for said in asking.lines():
-        if said["job"] == NO_JOB:
-            whole = bool(said.get("ended"))
+    for news in hearing.news():
+        if news.job == NO_JOB:
+            whole = news.ended
             continue
-        output = outputs.setdefault(said["job"], _Output(said.get("name") or "", tagged))
-        if said.get("file"):
-            output.fd = asking.descriptors.popleft()
-        output.print_until(said.get("bytes") or 0, to)
-        if said.get("ended"):
+        output = outputs.setdefault(news.job, _Output(news.name, tagged))
+        if news.fd is not None:
+            output.fd = news.fd
+        output.print_until(news.bytes, to)
+        if news.ended:
             whole = not tagged
             output.close(to)
-            del outputs[said["job"]]
-            status = max(status, _complain(output.name, said.get("error")))
+            del outputs[news.job]
+            status = max(status, _complain(output.name, news.error))
         to.flush()
     for output in outputs.values():
         output.close(to)
