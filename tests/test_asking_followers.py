@@ -9,18 +9,15 @@ import sys
 import tempfile
 import threading
 from array import array
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collector import Collector, settings
-from tests.support.asking import a_batch, command, connect, program
+from tests.support.asking import a_batch, command, connect, heard_by_us, program
 from tests.support.askingjobs import gated, one_by_one
 from tests.support.inside import run_directory
-from tests.support.jobs import square
 from tests.support.leaks import wait_until
 from tests.support.rundirs import REPOSITORY
 
@@ -85,21 +82,6 @@ TOP: dict[str, Any] = {
     "memory_bytes": 0,
     "running": [],
 }
-
-
-@contextmanager
-def heard_by_us(collector: Collector) -> Iterator[tuple[str, socket.socket]]:
-    """Take the place of a Collector that does not listen: the name of its run, and the socket."""
-    assert collector.submit(square, 3).result() == 9
-    run = run_directory(collector)
-    with socket.socket(socket.AF_UNIX) as end, chdir(run):
-        end.bind("ask")
-        os.chmod("ask", 0o600)
-        end.listen()
-        try:
-            yield run.name, end
-        finally:
-            os.unlink("ask")
 
 
 def tell(asking: socket.socket, fd: int | None = None, **what: Any) -> None:

@@ -35,7 +35,7 @@ class AskError(Exception):
 
 @final
 class SilentError(AskError):
-    """Nobody listens there: it has run no job yet, is about to end, or was not to be asked."""
+    """Nobody listens there: it has run no job yet, ends or has ended, or was not to be asked."""
 
 
 def ask(run: str, question: Question) -> Answer:
@@ -49,10 +49,7 @@ def ask(run: str, question: Question) -> Answer:
         AskError: There is no answer.
     """
     with contextlib.closing(Asking(run, question)) as asking:
-        answer = next(asking.lines(), None)
-        if answer is None:
-            raise AskError(f"{run} has ended without an answer")
-        return answer
+        return next(asking.lines())
 
 
 def ask_all(
@@ -113,6 +110,9 @@ class Asking:
             raise self._failed(error) from None
         try:
             self._end.sendall(packed)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close()
+            raise self._hung_up() from None
         except OSError as error:
             self.close()
             raise self._failed(error) from None
@@ -133,6 +133,8 @@ class Asking:
             for line in whole:
                 yield self._read(line, first=first)
                 first = False
+        if first:
+            raise self._hung_up()
 
     def goes_on(self) -> bool:
         """Whether the run answers still; a process that dies takes connections, too."""
@@ -163,6 +165,8 @@ class Asking:
             piece, rights, _, _ = self._end.recvmsg(
                 _PIECE_BYTES, _RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC
             )
+        except ConnectionResetError:  # it has not even read what was asked
+            return b""
         except OSError as error:
             raise self._failed(error) from None
         for level, kind, data in rights:
@@ -192,6 +196,16 @@ class Asking:
         if answer is None or lacks or answer.keys() == {"error"}:
             raise AskError(f"{self._run} answers what nobody understands; is it another version?")
         return answer
+
+    def _hung_up(self) -> AskError:
+        """Say that there was no answer: it has ended meanwhile, unless somebody listens still."""
+        try:
+            reach(self._run, settings.ASKING_PATIENCE_S).close()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return SilentError(f"{self._run} has ended without an answer")
+        except OSError:  # it is stopped, say
+            pass
+        return AskError(f"{self._run} has hung up without an answer")
 
     def _failed(self, error: Exception) -> AskError:
         if isinstance(error, TimeoutError | BlockingIOError):

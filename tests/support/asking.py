@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from collector import Collector
 from collector.cli.program import main
+from tests.support.inside import run_directory
+from tests.support.jobs import square
 from tests.support.leaks import wait_until
 from tests.support.rundirs import REPOSITORY
 
@@ -166,3 +169,18 @@ def said_to_the_end(end: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return answer
+
+
+@contextlib.contextmanager
+def heard_by_us(collector: Collector) -> Iterator[tuple[str, socket.socket]]:
+    """Take the place of a Collector that does not listen: the name of its run, and the socket."""
+    assert collector.submit(square, 3).result() == 9
+    run = run_directory(collector)
+    with socket.socket(socket.AF_UNIX) as end, contextlib.chdir(run):
+        end.bind("ask")
+        os.chmod("ask", 0o600)
+        end.listen()
+        try:
+            yield run.name, end
+        finally:
+            os.unlink("ask")
