@@ -335,6 +335,11 @@ SCRIPT_CALLS_KNOWN: Final = 1000
 """Most functions for which the parent remembers which parts of the script they need."""
 
 # -- batch directories -----------------------------------------------------------------------------
+LOOK_PATIENCE_S: Final = 1.0
+LOOK_PAUSE_S: Final = 0.002
+"""For how long, and how often, a shard is tried again that others only look at: `collector status`
+and `report` hold the lock of one whose process was killed for a few microseconds."""
+
 PACKED_BYTES: Final = 64 * KIB
 """An output, log or value of fewer bytes lies in a pack, a larger one in a file of its own."""
 

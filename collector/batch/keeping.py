@@ -19,12 +19,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
+from collector import settings
 from collector.batch.directory import SHARD_PREFIX, BatchDirectory, open_plain, refused
 from collector.batch.lines import Filed, Packed
 from collector.batch.shard import FILES_NAME, JOURNAL_NAME, PLACE, Shard, pack_name
 from collector.errors import BatchError, CollectorError, spill_error
 from collector.logger import PackageLogger
-from collector.settings import KIB, PACK_BYTES
+from collector.settings import KIB
 from collector.store.output.output import Output, publish
 from collector.store.output.spill_file import write_all
 from collector.store.rundir.locks import (
@@ -92,7 +93,13 @@ class ShardLock:
             preserve_lock_file=True,
         )
         try:
-            lock.acquire(blocking=False)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                name = os.path.join(os.path.basename(self.path), LOCK_NAME)
+                if _is_locked(open_plain(directory.fd, name)):
+                    raise
+                lock.acquire(settings.LOOK_PATIENCE_S, settings.LOOK_PAUSE_S)  # `is_held` has it
         except Timeout:
             raise BatchError(errno.EWOULDBLOCK, _held(self.path), directory.path) from None
         except OSError as error:
@@ -115,6 +122,11 @@ def is_held(shard: Shard) -> bool:
             fd = open_plain(directory_fd, LOCK_NAME)
     except OSError:
         return False
+    return _is_locked(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    """Whether a process holds the lock of this file to write; closes it."""
     try:
         if not share(fd):
             return True
@@ -357,7 +369,7 @@ class Keeper:
         self._unsynced.clear()
 
     def _open_pack(self, size: int) -> None:
-        if self._pack_fd >= 0 and self._pack_end + size <= PACK_BYTES:
+        if self._pack_fd >= 0 and self._pack_end + size <= settings.PACK_BYTES:
             return
         while True:
             if self._pack_fd >= 0:
@@ -373,7 +385,7 @@ class Keeper:
                 self._pack += 1  # something foreign has the name
                 continue
             self._pack_end = os.fstat(self._pack_fd).st_size
-            if not self._pack_end or self._pack_end + size <= PACK_BYTES:
+            if not self._pack_end or self._pack_end + size <= settings.PACK_BYTES:
                 return
 
     def _open(self, name: str) -> int:

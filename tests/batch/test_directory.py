@@ -1,5 +1,6 @@
 """The directory itself: made, continued, read, and refused where it is not what it should be."""
 
+import fcntl
 import json
 import os
 import stat
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from collector import Batch, BatchError, ClosedError
+from collector.batch import keeping
 from collector.batch.states import Resume
 from collector.batch.writer import Options
+from collector.store.rundir.locks import share
 from tests.support.batchdir import COUNT, command, ended, failed, journal, output, run, writer
 
 
@@ -119,6 +122,22 @@ def test_a_second_writer_of_one_process_is_told_what_to_close(tmp_path: Path) ->
             assert batch.status()["done"] == 0
     with writer(tmp_path / "b"):
         pass
+
+
+def test_one_who_looks_whether_a_process_writes_keeps_nobody_from_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "b", ["a"])
+    look = os.open(tmp_path / "b" / "shard-0" / "lock", os.O_RDONLY)
+
+    def shared_with_the_one_who_goes(fd: int) -> bool:
+        shared = share(fd)
+        os.close(look)
+        return shared
+
+    fcntl.flock(look, fcntl.LOCK_SH)
+    monkeypatch.setattr(keeping, "share", shared_with_the_one_who_goes)
+    assert run(tmp_path / "b", ["a", "b"]) == ["b"]
 
 
 def test_a_second_process_is_told_who_has_it(tmp_path: Path) -> None:
