@@ -362,19 +362,15 @@ print(job.result(), flush=True)
 """
     with a_batch(temp_root, tmp_path / "here", body) as batch:
         batch.runs(1)
-        ends: list[tuple[int, bytes, bytes]] = []
-
-        def follow() -> None:
-            done = program("follow", batch.run.name, "1")
-            ends.append((done.returncode, done.stdout, done.stderr))
-
-        reader = threading.Thread(target=follow)
-        reader.start()
-        assert wait_until(lambda: list(batch.run.glob("*.spill")))
-        batch.let_go("die")
-        reader.join()
-        assert ends[0][:2] == (1, b"attempt 1")
-        assert b"attempt 1 failed, and the job runs again" in ends[0][2]
+        line = [sys.executable, "-m", "collector", "follow", batch.run.name, "1"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(line, cwd=REPOSITORY, stdout=pipe, stderr=pipe) as follower:
+            assert follower.stdout is not None
+            assert follower.stdout.read(9) == b"attempt 1"  # else it could come too late for that
+            batch.let_go("die")
+            rest, why = follower.communicate()
+        assert (follower.returncode, rest) == (1, b"")
+        assert b"attempt 1 failed, and the job runs again" in why
         batch.let_go("go")
         assert batch.hear() == "2"
         assert batch.end() == 0
