@@ -32,6 +32,10 @@ _logger = PackageLogger()
 _MAX_LINKS: Final = 40
 """As many as Linux follows in one path: path_resolution(7)."""
 
+_PLACE_VARIABLES: Final = ("TMPDIR", "TEMP", "TMP")
+_SYSTEM_PLACES: Final = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - read, and judged
+"""Where `tempfile` looks for a directory that takes a file; what is full or read-only does not."""
+
 _advised: Final[set[tuple[str, int]]] = set()
 _MEMORY_TYPES: Final = frozenset({"tmpfs", "ramfs"})
 _NETWORK_TYPES: Final = re.compile(
@@ -121,7 +125,8 @@ def absolute(temp_root: PathName) -> str:
 def open_known_roots() -> Iterator[Root]:
     """Open, one after the other, every existing root that is ours, and close it afterwards.
 
-    These are `$COLLECTOR_TMPDIR`, the default root and the private ones that replaced it.
+    These are `$COLLECTOR_TMPDIR`, the default root in each directory in which it can have been
+    made, and the private ones that replaced it.
 
     Raises:
         RunDirectoryError: `$COLLECTOR_TMPDIR` names something that cannot be trusted.
@@ -130,12 +135,13 @@ def open_known_roots() -> Iterator[Root]:
     named = os.environ.get(ROOT_VARIABLE)
     if named and os.path.lexists(named):
         yield from _opened(open_root(make=False), seen)
-    for path in (_default_path(), *_private_paths()):
-        try:
-            root = _open_judged(path, make=False)
-        except RunDirectoryError:
-            continue  # missing, or not ours: nothing in it is ours to look at
-        yield from _opened(root, seen)
+    for default in _default_paths():
+        for path in (default, *_private_paths(default)):
+            try:
+                root = _open_judged(path, make=False)
+            except RunDirectoryError:
+                continue  # missing, or not ours: nothing in it is ours to look at
+            yield from _opened(root, seen)
 
 
 def filesystem_type_of(device: int) -> str:
@@ -236,7 +242,7 @@ def _open_private() -> Root:
     with loading("tempfile"):
         import tempfile  # noqa: PLC0415 - 5 ms that an explicit root never needs
 
-    for path in _private_paths():
+    for path in _private_paths(_default_path()):
         with contextlib.suppress(RunDirectoryError):
             return _open_judged(path, make=False)
     try:
@@ -254,12 +260,31 @@ def _default_path() -> str:
         directory = tempfile.gettempdir()
     except FileNotFoundError as error:
         raise _refused(error, "", "; name another one by temp_root= or COLLECTOR_TMPDIR") from error
+    return _default_path_in(directory)
+
+
+def _default_path_in(directory: str) -> str:
     return os.path.join(os.path.abspath(directory), f"collector-{os.geteuid()}")
 
 
-def _private_paths() -> list[str]:
-    """List the paths of all private replacements of the default root, whoever they belong to."""
-    directory, name = os.path.split(_default_path())
+def _default_paths() -> list[str]:
+    """List the paths of all default roots that there may be.
+
+    1. dead runs fill a disk, 2. `tempfile` passes over a disk that is full, 3. whoever looks only
+    where a run would be made now never finds what fills it.
+    """
+    paths = []
+    with contextlib.suppress(RunDirectoryError):  # all of them are full
+        paths.append(_default_path())
+    named = [os.environ[name] for name in _PLACE_VARIABLES if os.environ.get(name)]
+    with contextlib.suppress(FileNotFoundError):  # relative ones, and there is no working directory
+        paths += map(_default_path_in, named or _SYSTEM_PLACES)
+    return list(dict.fromkeys(paths))
+
+
+def _private_paths(default: str) -> list[str]:
+    """List the paths of all private replacements of a default root, whoever they belong to."""
+    directory, name = os.path.split(default)
     try:
         return sorted(
             os.path.join(directory, entry)
