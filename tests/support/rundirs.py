@@ -235,7 +235,7 @@ def mounted(place: Path, options: str) -> Iterator[Path]:
         pytest.skip("mounting needs root")
     place.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
-    with _unmounting(place):
+    with unmounting(place):
         yield place
 
 
@@ -246,12 +246,12 @@ def bound(place: Path, source: Path) -> Iterator[Path]:
         pytest.skip("mounting needs root")
     place.mkdir(exist_ok=True)
     subprocess.run(["mount", "--bind", source, place], check=True)
-    with _unmounting(place):
+    with unmounting(place):
         yield place
 
 
 @contextlib.contextmanager
-def _unmounting(place: Path) -> Iterator[None]:
+def unmounting(place: Path) -> Iterator[None]:
     """Unmount what is mounted at `place`, wherever that has been moved to by then."""
     fd = os.open(place, os.O_PATH)
     try:

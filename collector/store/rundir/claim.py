@@ -154,8 +154,10 @@ class RootEntry(Closable):
         except FileNotFoundError:
             return []
         except OSError as error:
-            error.filename, error.filename2 = self.path, None
-            return [error]
+            if error.errno != errno.EXDEV:
+                error.filename, error.filename2 = self.path, None
+                return [error]
+            trash = self._name  # overlayfs renames no directory of a lower layer; it is no mount
         self._close_lock_file()  # its new name and the lock of the directory are enough from here
         failures = remove_tree(
             trash, self._fd, dir_fd=here, last=_OWN_NAMES, removed=removed, tick=tick

@@ -4,17 +4,21 @@ Runs in:    whoever sweeps or disposes a run directory, or removes a scratch dir
 Invariants: I1  no link is followed, and nothing is removed but by name in a directory that is open.
             I2  depth costs neither stack nor descriptors: deeper directories are moved up first.
             I3  no mount is entered: renaming a mount point fails with EBUSY, moving a directory out
-                of a mount with EXDEV, also where both lie on one device.
+                of a mount with EXDEV, also where both lie on one device. What cannot be renamed at
+                all is asked for its mount.
             I4  killed at any point, the same call finishes the work later.
 """
 
+import errno
 import os
 import stat
-from typing import Final
+from collections.abc import Callable
+from typing import Final, final
 
 from collector.store.rundir import kernel
 from collector.store.rundir.contents import Contents, Tick, nothing
 from collector.store.rundir.locks import close_private, open_private
+from collector.store.rundir.root import mount_of
 
 _FAILURES_KEPT: Final = 10
 
@@ -51,7 +55,8 @@ def remove_tree(
     """Remove an open directory; never raises an `OSError`.
 
     Args:
-        name: Its name, to which it must have been renamed just before (I3).
+        name: Its name, to which it must have been renamed just before, unless the caller has seen
+            to it that it lies in the mount of its parent (I3).
         fd: Descriptor of the directory; stays open.
         dir_fd: Descriptor of its parent.
         last: Names of files in it that are removed after everything else.
@@ -115,7 +120,8 @@ class _Removal:
         moved = _fresh_name()
         removed = 0
         try:
-            kernel.rename(name, moved, src_dir_fd=self._top, dst_dir_fd=self._top)  # I3
+            if not _renamed(name, moved, self._top):  # I3
+                return _RemovalInPlace(self._top, self._remove_file, self._note).remove(name)
             fd = _open_any(moved, self._top)
             try:
                 with kernel.scandir(fd) as entries:
@@ -164,6 +170,106 @@ class _Removal:
             error.filename = name
             error.filename2 = None
             self.failures.append(error)
+
+
+@final
+class _RemovalInPlace:
+    """The removal of a directory that cannot be renamed, from the deepest ones in it up.
+
+    Two descriptors are enough for any depth: the way back up is "..", checked.
+    """
+
+    def __init__(
+        self,
+        top: int,
+        remove_file: "Callable[[os.DirEntry[str], int], int]",
+        note: Callable[[OSError, str], None],
+    ) -> None:
+        self._top = top
+        self._here = top
+        self._mount = mount_of(top)
+        self._remove_file = remove_file
+        self._note = note
+        self._trail = [("", kernel.fstat(top))]  # the directories from the top to here
+        self._waiting: list[list[str]] = [[]]  # for each of them, those in it still to enter
+        self._removed = 0
+
+    def remove(self, name: str) -> int:
+        """Remove the directory `name` of the top; how many entries went."""
+        self._waiting[0].append(name)
+        try:
+            while self._waiting[0] or len(self._trail) > 1:
+                if self._waiting[-1]:
+                    self._enter(self._waiting[-1].pop())
+                else:
+                    self._leave()
+        except OSError as error:
+            self._note(error, name)
+        finally:
+            self._go_to(self._top)
+        return self._removed
+
+    def _enter(self, name: str) -> None:
+        """Go into a directory and remove the files in it."""
+        try:
+            self._go_to(self._opened(name))
+        except OSError as error:
+            self._note(error, name)
+            return
+        self._trail.append((name, kernel.fstat(self._here)))
+        self._waiting.append([])
+        try:
+            with kernel.scandir(self._here) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        self._waiting[-1].append(entry.name)
+                    else:
+                        self._removed += self._remove_file(entry, self._here)
+        except OSError as error:
+            self._note(error, name)
+
+    def _opened(self, name: str) -> int:
+        handle = open_private(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=self._here)
+        try:
+            if not self._mount or mount_of(handle) != self._mount:
+                raise OSError(errno.EBUSY, "it is another mount, or nobody can tell")
+        finally:
+            close_private(handle, locked=False)
+        return _open_any(name, self._here)
+
+    def _leave(self) -> None:
+        """Go back up and remove the directory that is empty now."""
+        name, _ = self._trail.pop()
+        self._waiting.pop()
+        above = open_private("..", dir_fd=self._here)
+        self._go_to(above)
+        if not os.path.samestat(kernel.fstat(above), self._trail[-1][1]):
+            raise OSError(errno.EBUSY, "others move it")
+        try:
+            kernel.rmdir(name, dir_fd=self._here)
+            self._removed += 1
+        except OSError as error:
+            self._note(error, name)
+
+    def _go_to(self, fd: int) -> None:
+        left, self._here = self._here, fd
+        if left != self._top:
+            close_private(left)
+
+
+def _renamed(name: str, new_name: str, dir_fd: int) -> bool:
+    """Rename a directory; False if overlayfs cannot: one that lies in a lower layer.
+
+    Raises:
+        OSError: As `os.rename`.
+    """
+    try:
+        kernel.rename(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
 
 
 def _open_any(name: str, dir_fd: int) -> int:
