@@ -324,8 +324,13 @@ def _finisher(
 
 def _slots(stack: contextlib.ExitStack) -> str:
     """Return the path of a nameless file for the slots; "" where there is none."""
-    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-    path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    try:
+        fd = os.memfd_create("collector-slots")
+    except (AttributeError, OSError):  # neither every system nor every sandbox has them
+        with tempfile.TemporaryFile(buffering=0) as file:
+            fd = os.dup(file.fileno())
+    stack.callback(os.close, fd)
+    path = f"/proc/{os.getpid()}/fd/{fd}"
     return path if os.path.exists(path) else ""
 
 

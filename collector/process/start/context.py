@@ -14,18 +14,19 @@ import io
 import os
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Final, NoReturn
-
-import multiprocess
-from multiprocess import popen_fork, popen_spawn_posix, reduction, spawn, util
-from multiprocess.context import set_spawning_popen
 
 from collector import settings
 from collector.process.start import bootstrap
 from collector.process.start.child import settle, surroundings, take_name
 from collector.process.start.launcher import Child, Role, name_of, open_pidfd
+from collector.process.start.temp_directory import found_temp_directory, needing_none
+
+with needing_none():  # which dill wants to know while it is imported
+    import multiprocess
+    from multiprocess import popen_fork, popen_spawn_posix, reduction, spawn, util
+    from multiprocess.context import set_spawning_popen
 
 _HAS_EXIT_FUNCTIONS: Final = sys.version_info >= (3, 13)
 """Whether a child by fork runs exit functions of its own; before, `_bootstrap` does what those of
@@ -87,7 +88,7 @@ class _SpawnPopen(popen_spawn_posix.Popen):  # type: ignore[misc]
                 __name__,
                 pickle.dumps((child_r, surroundings())),
                 message.getvalue(),
-                temp_directory=tempfile.gettempdir(),
+                temp_directory=found_temp_directory(),
             )
             undo.callback(os.close, told)
             command = bootstrap.command(process_obj.name, told)
