@@ -18,7 +18,7 @@ from collector.store.rundir import kernel
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.root import filesystem_type_of
 from tests.support.faultyos import FaultyOs
-from tests.support.outputs import files, in_a_directory_of_its_own, in_memory, on_disk
+from tests.support.outputs import Maker, files, in_a_directory_of_its_own, in_memory, on_disk
 from tests.support.rundirs import place
 
 pytestmark = pytest.mark.usefixtures("process_ends")
@@ -215,6 +215,17 @@ def test_too_many_open_files_is_told_as_that(monkeypatch: pytest.MonkeyPatch) ->
             output.read()
     assert told.value.filename == os.fspath(output)
     assert output.read() == b"abc"
+
+
+def test_of_a_saved_file_that_is_gone_no_temporary_place_is_blamed(
+    make: Maker, tmp_path: Path
+) -> None:
+    output = make(b"abc")
+    output.save(tmp_path / "saved").unlink()
+    with pytest.raises(OutputLostError, match="somebody removed or moved its file") as caught:
+        output.read()
+    assert "temp_root" not in str(caught.value)
+    assert caught.value.filename == os.fspath(tmp_path / "saved")
 
 
 def test_a_file_that_was_never_there_is_an_error_when_it_is_read(tmp_path: Path) -> None:

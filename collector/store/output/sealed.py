@@ -11,7 +11,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 from collector.errors import SPARE_IT, CollectorError, spill_error
 from collector.store.output.digest import digest_of
@@ -48,6 +48,9 @@ class _OnDisk(ABC):
 
     __slots__ = ("_digest", "identity", "may_grow", "size")
 
+    _gone: ClassVar[str]
+    """What has happened where there is no file any more, and what to do."""
+
     def __init__(
         self,
         identity: Identity,
@@ -71,8 +74,7 @@ class _OnDisk(ABC):
         try:
             fd = self._open()
         except (FileNotFoundError, NotADirectoryError) as error:
-            reason = f"somebody removed its file; {SPARE_IT}"
-            raise lost_error(errno.ENOENT, reason, self.path) from error
+            raise lost_error(errno.ENOENT, self._gone, self.path) from error
         try:
             self._check(fd)
         except BaseException:
@@ -126,6 +128,8 @@ class Spilled(_OnDisk):
 
     __slots__ = ("file",)
 
+    _gone = f"somebody removed its file; {SPARE_IT}"
+
     def __init__(self, file: SpillFile, size: int, *, may_grow: bool = False) -> None:
         super().__init__(file.identity(), size, may_grow=may_grow)
         self.file = file
@@ -153,6 +157,8 @@ class Saved(_OnDisk):
     __slots__ = ("path",)
 
     path: Path
+
+    _gone = "somebody removed or moved its file, which had this name since it was saved"
 
     def __init__(self, path: str, identity: Identity, size: int, digest: bytes | None) -> None:
         super().__init__(identity, size, digest=digest)
