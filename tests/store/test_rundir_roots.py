@@ -240,3 +240,14 @@ finally:
             RunDirectory.create(new_root).dispose()
         assert len(caplog.records) == 1
         assert "collector gc" in caplog.text
+
+    def test_the_root_of_a_container_is_on_no_network(
+        self, new_root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Podman without root mounts it through FUSE, where overlayfs is not to be had."""
+        monkeypatch.setattr(root, "filesystem_type_of", lambda _: "fuse.fuse-overlayfs")
+        advise_anew()
+        RunDirectory.create(new_root).dispose()
+        with contextlib.closing(root.open_root(new_root, make=False)) as opened:
+            assert not root.on_network(opened)
+        assert caplog.records == []

@@ -39,7 +39,8 @@ _SYSTEM_PLACES: Final = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - read, a
 _advised: Final[set[tuple[str, int]]] = set()
 _MEMORY_TYPES: Final = frozenset({"tmpfs", "ramfs"})
 _NETWORK_TYPES: Final = re.compile(
-    r"(nfs|smb)\d?|cifs|smbfs|9p|afs|ceph|coda|gfs2|gpfs|lustre|ocfs2|orangefs|virtiofs|fuse(\..*)?"
+    r"(nfs|smb)\d?|cifs|smbfs|9p|afs|ceph|coda|gfs2|gpfs|lustre|ocfs2|orangefs|virtiofs"
+    r"|fuse(\.(?!fuse-overlayfs$).*)?"  # but for the root of a container of podman's
 )
 
 
