@@ -24,7 +24,7 @@ from tests.support.askingjobs import gated
 from tests.support.inside import run_directory
 from tests.support.jobs import fail, square
 from tests.support.leaks import descendants, wait_until
-from tests.support.rundirs import REPOSITORY
+from tests.support.rundirs import REPOSITORY, make_orphan, names
 from tests.support.tiers import each_method, everyday_are
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -242,6 +242,19 @@ def test_an_entry_is_swept_once_nobody_holds_it(temp_root: Path, tmp_path: Path)
                 os.kill(pid, signal.SIGKILL)
         assert wait_until(lambda: reclaim([default, temp_root]).live == 0)
     assert [*temp_root.iterdir(), *default.iterdir()] == []
+    default.rmdir()
+
+
+def test_whoever_makes_an_entry_sweeps_the_entries_of_the_dead(temp_root: Path) -> None:
+    """A program with a `temp_root` leaves one each time it is killed with all its processes."""
+    default = Path(os.environ["TMPDIR"]) / f"collector-{os.geteuid()}"
+    for _ in range(2):
+        make_orphan(default)
+    with Collector(1, temp_root=temp_root) as collector:
+        assert collector.submit(square, 3).result() == 9
+        assert wait_until(lambda: len(names(default)) == 1)
+        assert [run.state for run in list_runs([default])] == ["live"]
+    assert names(default) == []
     default.rmdir()
 
 

@@ -19,6 +19,7 @@ from collector.store.rundir.ask_socket import AskSocket
 from collector.store.rundir.current_directory import CurrentDirectory
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.elsewhere import write_elsewhere
+from collector.store.rundir.reclaim import start_sweep
 from collector.store.rundir.root import open_default_root, open_root
 
 _logger: Final = PackageLogger()
@@ -90,6 +91,7 @@ def _entry_for(directory: RunDirectory) -> RunDirectory | None:
     except OSError:
         entry.release()
         raise
+    start_sweep(entry.path.parent)  # this process may never make another directory there
     return entry
 
 
