@@ -98,6 +98,37 @@ assert bootstrap._flags() == subprocess._args_from_interpreter_flags()
 print(bootstrap._has_options())
 """
 
+HOOKS = """
+import os, threading
+from collector.store.rundir.locks import loading
+forking, importing, said = threading.Event(), threading.Event(), []
+os.register_at_fork(before=forking.set)
+def load():
+    with loading("os"):
+        importing.set()
+        forking.wait()
+        os.register_at_fork(
+            before=lambda: said.append("shut"), after_in_parent=lambda: said.append("open")
+        )
+        os.register_at_fork(after_in_parent=lambda: said.append("again"))
+def fork():
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    print(*said)
+    said.clear()
+thread = threading.Thread(target=load)
+thread.start()
+importing.wait()
+fork()
+thread.join()
+for _ in range(2):
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+"""
+
 
 def said(source: str, *options: str) -> list[str]:
     """Run a program; return the lines that it prints."""
@@ -188,3 +219,9 @@ def test_garbage_is_looked_for_again_after_a_late_import(
 def test_what_a_thread_chooses_during_a_late_import_stays() -> None:
     """Whether garbage is looked for, and how often, is the program's."""
     assert said(GARBAGE) == ["False", "True", "321"]
+
+
+def test_hooks_that_come_while_a_fork_waits_for_their_import_undo_nothing_after_it() -> None:
+    """filelock has such hooks: each of them complained, and so did ours."""
+    lines = said(HOOKS, "-W", "ignore::DeprecationWarning")
+    assert lines == ["again", "shut open again", "shut open again"]

@@ -27,6 +27,7 @@ from collector import interpreter
 from collector.store.rundir import kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 LOCK_NAME: Final = "lock"
@@ -146,14 +147,63 @@ def _gates_before_theirs() -> Iterator[None]:
     register = os.register_at_fork
 
     def register_both(**hooks_of_theirs: Any) -> None:
-        register(**hooks_of_theirs)
-        register(before=_close_gates, after_in_parent=_open_gates, after_in_child=_open_gates)
+        hooks = _HooksBehindGates(**hooks_of_theirs)
+        register(
+            before=hooks.before,
+            after_in_parent=hooks.after_in_parent,
+            after_in_child=hooks.after_in_child,
+        )
 
     os.register_at_fork = register_both
     try:
         yield
     finally:
         os.register_at_fork = register
+
+
+@final
+class _HooksBehindGates:
+    """The fork hooks of a module that is being imported, run while our gates are closed.
+
+    A fork that waits for the import at a gate has chosen the hooks that it runs before by then, but
+    not yet those that it runs afterwards: there is nothing that these could undo.
+    """
+
+    def __init__(
+        self,
+        before: "Callable[[], object] | None" = None,
+        after_in_parent: "Callable[[], object] | None" = None,
+        after_in_child: "Callable[[], object] | None" = None,
+    ) -> None:
+        self._before = before
+        self._after_in_parent = after_in_parent
+        self._after_in_child = after_in_child
+        self._begun_by = 0
+
+    def before(self) -> None:
+        _close_gates()
+        self._begun_by = threading.get_ident()
+        if self._before is not None:
+            self._before()
+
+    def after_in_parent(self) -> None:
+        undone = self._before is not None and not self._is_begun()
+        self._after(None if undone else self._after_in_parent)
+
+    def after_in_child(self) -> None:
+        self._after(self._after_in_child)  # it cleans up what the parent goes on with
+
+    def _is_begun(self) -> bool:
+        return self._begun_by == threading.get_ident()
+
+    def _after(self, hook: "Callable[[], object] | None") -> None:
+        try:
+            if hook is not None:
+                hook()
+        finally:
+            if self._is_begun():
+                self._begun_by = 0
+                _open_gates()
 
 
 @final
