@@ -86,8 +86,8 @@ SPARE_OTHERS_S: Final = 0.5
 one."""
 
 GATES_UNTRIED: Final = 64
-"""Most gates that are kept of resources whose pause is over and of which no job has come since.
-Each look for a job that may run goes through all gates: with 5,000 it took milliseconds."""
+"""Most gates that are kept of resources whose pause is over and of which no job has come since: a
+crawler has one for each host, and of most of them no job will come again."""
 
 PROGRESS_INTERVAL_S: Final = 0.1
 """Shortest time between two progress reports of a job; design 3.3."""

@@ -126,7 +126,13 @@ def set_pace(collector: Collector, job_s: float) -> None:
 
 def resources_with_gates(scheduler: Scheduler) -> list[str]:
     """Of which resources it keeps a gate, or a line of jobs that are to run alone."""
-    return sorted({*scheduler._waiting._gates, *filter(None, scheduler._waiting._alone)})
+    return sorted({*scheduler._waiting.gates.names(), *filter(None, scheduler._waiting._alone)})
+
+
+def kept_for_gates(scheduler: Scheduler) -> int:
+    """How much is remembered of turns and pauses of gates, also what is out of date."""
+    gates = scheduler._waiting.gates
+    return len(gates._turns) + len(gates._pauses)
 
 
 def set_pace_of(scheduler: Scheduler, job_s: float) -> None:

@@ -293,7 +293,7 @@ class Scheduler:
         """Put off a job that asks for it, and its resource's others, behind which it goes again."""
         resource, until_s = later.resource or entry.resource, self._clock() + later.after_s
         if resource:
-            self._waiting.close(resource, until_s)
+            self._waiting.gates.close(resource, until_s)
         if not wanted:
             return settle(entry, end.called(Outcome.CANCELLED))
         used = (entry.used or {}).get(Cause.LATER, 0)

@@ -9,6 +9,9 @@ from typing import final
 
 from collector.process.scheduler.decisions import Entry
 
+Turn = tuple[bool, int]
+"""What orders the first jobs of several lines: whether it is a new one, and its number."""
+
 
 @final
 class Line(OrderedDict[int, Entry]):
@@ -34,8 +37,8 @@ class Line(OrderedDict[int, Entry]):
                 return entry
         return self.popitem(last=False)[1] if self else None
 
-    def turn(self) -> tuple[bool, int]:
-        """Return what orders the first jobs of several lines by their turn; it must have one."""
+    def turn(self) -> Turn:
+        """Return the turn of the first job; there must be one."""
         while self._back and self._back[0] not in self:
             heapq.heappop(self._back)
         return (False, self._back[0]) if self._back else (True, next(iter(self)))

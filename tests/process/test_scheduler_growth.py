@@ -1,0 +1,123 @@
+"""What one job costs the scheduler does not grow with how many others wait, and for what."""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from collector.process.scheduler.decisions import Entry
+from collector.process.scheduler.retries import Retry
+from collector.settings import GATES_UNTRIED
+from tests.process.test_gates import MEMORY, RAISED, Desk, desk
+from tests.support.inside import kept_for_gates
+
+MANY = 400
+
+
+def steps_of(act: Callable[[], object]) -> int:
+    """Count the calls of functions, of Python's and of C's, that something makes."""
+    count = 0
+
+    def called(_frame: FrameType, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(called)
+    try:
+        act()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def run_one(here: Desk) -> None:
+    """End a job and let the next one begin, as a round of the supervisor does."""
+    here.end(here.running[0])
+    here.do(here.schedule.ticked(here.clock.now_s))
+    here.schedule.next_deadline_s()
+
+
+def waiting_for_each_its_own(many: int) -> Desk:
+    """Jobs that wait for workers, each of a resource of its own."""
+    here = desk(2)
+    here.submit(*(Entry(number, resource=f"host {number}") for number in range(1, many + 1)))
+    return here
+
+
+def waiting_at_closed_gates(many: int) -> Desk:
+    """Jobs that wait at as many closed gates, and some that do not."""
+    here = desk(2)
+    for number in range(1, many + 1):
+        here.submit(Entry(number, resource=f"host {number}"))
+        here.refuse(here.running[0], 100 + number)
+    here.submit(*(Entry(number) for number in range(1001, 1009)))
+    return here
+
+
+def behind_closed_gates(many: int) -> Desk:
+    """Jobs of no resource, after a batch of which as many others have closed theirs."""
+    here = desk(2)
+    for number in range(1, many + 1):
+        here.submit(Entry(number, resource=f"host {number}", retry=Retry(later=0)))
+        here.refuse(here.running[0], 100 + number)
+    here.submit(*(Entry(number) for number in range(1001, 1009)))
+    return here
+
+
+class Compared(int):
+    """A number whose comparisons count as steps."""
+
+    def __lt__(self, other: int) -> bool:
+        return int(self) < int(other)
+
+
+def each_alone(many: int) -> Desk:
+    """Jobs that had no memory, each of which is to run alone."""
+    here = desk(2)
+    for number in range(1, many + 1):
+        here.submit(Entry(Compared(number), retry=Retry(oom=1, delay=0.0)))
+        here.end(here.running[0], RAISED, MEMORY)
+    here.wait(1)
+    return here
+
+
+@pytest.mark.parametrize(
+    "waiting", [waiting_for_each_its_own, waiting_at_closed_gates, behind_closed_gates, each_alone]
+)
+def test_the_end_of_a_job_takes_as_many_steps_however_many_others_wait(
+    waiting: Callable[[int], Desk],
+) -> None:
+    few, many = waiting(MANY // 10), waiting(MANY)
+    for here in (few, many):
+        run_one(here)
+    assert steps_of(lambda: run_one(many)) < 2 * steps_of(lambda: run_one(few))
+
+
+@pytest.mark.parametrize("waiting", [waiting_for_each_its_own, waiting_at_closed_gates])
+def test_a_job_is_cancelled_in_as_many_steps_however_many_resources_others_wait_for(
+    waiting: Callable[[int], Desk],
+) -> None:
+    few, many = waiting(MANY // 10), waiting(MANY)
+
+    def cancel(here: Desk, number: int) -> None:
+        here.do(here.schedule.withdrawn(number))
+
+    of_few = steps_of(lambda: cancel(few, MANY // 10))
+    assert steps_of(lambda: cancel(many, MANY)) < 2 * of_few
+
+
+def test_a_resource_that_asks_for_a_pause_again_and_again_leaves_nothing_behind() -> None:
+    here = desk(2)
+    here.submit(Entry(1, resource="model"), Entry(2, resource="model"), Entry(3, resource="other"))
+    most = 0
+    for number in range(10 * GATES_UNTRIED):
+        here.refuse(here.running[0], 10)
+        here.wait(10 + number % 2)
+        most = max(most, kept_for_gates(here.schedule))
+    assert most <= 3 * GATES_UNTRIED
+    while here.running:
+        here.end(here.running[0])
+    assert sorted(number for number, _ in here.settled) == [1, 2, 3]
