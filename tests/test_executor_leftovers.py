@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-from collector import Collector, current_job
+from collector import Collector, JobError, current_job
 from collector.store.rundir.directory import RunDirectory
 from tests.support.jobs import KIB, MIB, square
 from tests.support.outputs import files
@@ -84,6 +84,33 @@ def fork_and_return() -> str:
     os.waitpid(pid, 0)
     current_job().write("after the child")
     return (scratch / "file").read_text()
+
+
+def leave_scratch_and_exit() -> None:
+    (current_job().scratch_dir / "file").write_text("mine")
+    os._exit(3)
+
+
+def test_the_end_of_a_worker_does_not_look_through_the_files_of_all_outputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 100,000 outputs that are kept, and as many workers that end, that took hours."""
+    looked_through: list[object] = []
+    listdir = os.listdir
+
+    def listed(path: object = ".") -> list[str]:
+        looked_through.append(path)
+        return listdir(path)  # type: ignore[call-overload, no-any-return]
+
+    root = Path(os.environ["COLLECTOR_TMPDIR"])
+    with Collector(1, max_tasks_per_child=1) as collector:
+        assert collector.submit(square, 2).result() == 4
+        monkeypatch.setattr(os, "listdir", listed)
+        for _ in range(2):
+            assert isinstance(collector.submit(leave_scratch_and_exit).exception(), JobError)
+            assert list(root.glob("run-*/lock"))
+            assert not list(root.glob("run-*/scratch-*"))
+    assert not [place for place in looked_through if place != "/proc"]
 
 
 @each_method

@@ -30,6 +30,7 @@ from collector.store.output.output import Output
 from collector.store.output.spill_file import names_held
 from collector.store.rundir.current_directory import CurrentDirectory
 from collector.store.rundir.directory import FILE_SUFFIX, RunDirectory
+from collector.store.rundir.scratch import scratch_name
 from collector.wire.capture import Capture
 from collector.wire.messages import JobEnded, JobProgressed, RunJob
 from collector.wire.outcome import Outcome
@@ -364,17 +365,29 @@ class JobTable:
 
         self.later(remove)
 
-    def remove_scratch(self, prefix: str) -> None:
-        """Remove the scratch directories of a dead worker."""
+    def remove_scratch(self, prefix: str, begun: int | None) -> None:
+        """Remove what a dead worker has left of its scratch directories.
+
+        It is that of the attempt that the worker began last. Where that is not known, the run
+        directory is looked through, with the files of all outputs.
+
+        Args:
+            prefix: How the names begin of those of this worker.
+            begun: Ticket of that attempt; 0 for none, None if it is not known.
+        """
 
         def remove() -> None:
             for directory in self._directory.every():
+                if begun is not None:
+                    directory.remove_scratch(scratch_name(prefix, begun))
+                    continue
                 with contextlib.suppress(OSError):  # it was unlinked, with what was in it
                     for name in os.listdir(directory.fd):
                         if name.startswith(prefix):
                             directory.remove_scratch(name)
 
-        self.later(remove)
+        if begun != 0:
+            self.later(remove)
 
     def moved(self, earlier: RunDirectory) -> None:
         """The run directory is another one: keep the earlier one until its jobs are over."""

@@ -340,8 +340,8 @@ class Supervisor:
         if worker.handle.room_fd is not None:
             self._watch.forget(worker.handle.room_fd)
         worker.handle.close()
-        self.jobs.remove_scratch(worker.handle.scratch_prefix)
         code, how, begun = worker.exit.code, worker.exit.how, worker.exit.begun
+        self.jobs.remove_scratch(worker.handle.scratch_prefix, begun)
         self.jobs.tell("worker %d (pid %d) %s", worker.number, worker.handle.pid, how)
         if worker.refusal and not self.broken:
             self._give_up(f"the initializer failed:\n{worker.refusal}")

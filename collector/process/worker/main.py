@@ -42,6 +42,7 @@ from collector.process.worker.current_job import CurrentJob
 from collector.process.worker.inbox import Inbox
 from collector.process.worker.run_directory import WorkerDirectory
 from collector.process.worker.running import running
+from collector.store.rundir.scratch import scratch_name
 from collector.wire import remarks
 from collector.wire.capture import Capture
 from collector.wire.frames import START, Kind
@@ -110,10 +111,10 @@ def _work(inbox: Inbox, script: Arrivals, writer: QueueWriter, told: WorkerArgum
     while job is not None:
         if inbox.has_parts:
             script.take(inbox.parts_before(job.ticket))
-        scratch_name = f"{told.scratch_prefix}{job.ticket & 0xFFFFFFFF:08x}"
+        scratch = scratch_name(told.scratch_prefix, job.ticket)
         if _is_one_closed():
             hold_standard_descriptors()
-        outcome, value = _run(job, script, writer, directory, scratch_name)
+        outcome, value = _run(job, script, writer, directory, scratch)
         job = inbox.take()
         # With another job at hand its START follows at once: both are said together.
         writer.end(outcome, value, hold=job is not None)
@@ -206,10 +207,10 @@ def _run(
     script: Arrivals,
     writer: QueueWriter,
     directory: WorkerDirectory,
-    scratch_name: str,
+    scratch: str,
 ) -> tuple[Outcome, bytes]:
     stream = writer.start(job.ticket, START.pack(job.memory_threshold), job.name)
-    current = CurrentJob(job, stream, writer, directory, scratch_name)
+    current = CurrentJob(job, stream, writer, directory, scratch)
     running.job = current
     try:
         if job.capture in (Capture.PRINTS, Capture.STDERR):

@@ -19,6 +19,16 @@ from collector.store.rundir.root import PathName
 SCRATCH_NAME: Final = re.compile(r"scratch-[0-9a-f]{16}", re.ASCII)
 
 
+def scratch_name(prefix: str, ticket: int) -> str:
+    """Return the name of the scratch directory of an attempt.
+
+    Args:
+        prefix: `scratch-` and the eight hexadecimal digits of its worker.
+        ticket: Number of the attempt.
+    """
+    return f"{prefix}{ticket & 0xFFFFFFFF:08x}"
+
+
 def make_scratch_in(run_fd: int, name: str) -> None:
     """Make the scratch directory `name`, mode 0700, in the run directory behind `run_fd`.
 
