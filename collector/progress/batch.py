@@ -3,7 +3,7 @@
 Runs in:    the parent; its methods may be called from any thread and never wait.
 Owns:       the numbers of the batch, and the jobs of it that run.
 Invariants: I1  no code of the user's runs while something is counted: events go to the reporter.
-            I2  a job is held from its start to its end, not longer.
+            I2  a job is held while it runs, not longer, nor between two attempts.
             I3  what is counted is counted in order, under no lock that a signal handler could keep
                 from the thread that ends jobs (`InOrder`).
 """
@@ -147,7 +147,7 @@ class Batch:
     def rests(self, job: Observed) -> None:
         """See `Observer.rests`."""
         now_s = time.monotonic()
-        self._happened.do(lambda: self._tally.rests(job.id, now_s))
+        self._happened.do(lambda: self._count_rests(job, now_s))
 
     def ended(self, job: Observed) -> None:
         """See `Observer.ended`."""
@@ -203,6 +203,10 @@ class Batch:
         self._running[job.id] = job
         self._tally.started(job.id, job.name, attempt, now_s)
         self._tell(Happening.STARTED, job)
+
+    def _count_rests(self, job: Observed, now_s: float) -> None:
+        self._running.pop(job.id, None)
+        self._tally.rests(job.id, now_s)
 
     def _count_ended(self, job: Observed, ended: Ended | None, progress: Progress) -> None:
         self._running.pop(job.id, None)

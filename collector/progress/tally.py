@@ -6,7 +6,10 @@ States:     of a job: AWAY -> RUNS (`started`) -> AWAY (`ended`); RUNS -> RESTS 
             (`started`) or AWAY (`ended`). An end may come without a start: jobs that are over at
             once are told of by their end alone.
 Invariants: I1  a job that is not over is in no count but `retried`.
-            I2  it holds as many running jobs as there are, and of the others a bounded number.
+            I2  it holds as many running and resting jobs as there are, and of the others a bounded
+                number.
+            I3  a look at what runs takes as many steps as there are running jobs: of those that
+                rest there may be very many.
 """
 
 import enum
@@ -121,6 +124,7 @@ class Tally:
         self._slow_s: Final = slow_s
         self._quiet_s: Final = quiet_s
         self._running: dict[int, _Running] = {}
+        self._resting: dict[int, _Running] = {}
         self.kept: Final = {name: Kept() for name in ("failed", "flaky", "slow", "passed")}
         self.interrupted = self.resumed = self.retried = self.bytes_total = 0
         self.meters: Final = Counter[str]()
@@ -142,7 +146,7 @@ class Tally:
 
     def started(self, job: int, name: str, attempt: int, now_s: float) -> None:
         """An attempt begins."""
-        self._running.pop(job, None)  # what began last stands last
+        self.gone(job)  # what began last stands last
         self._running[job] = _Running(
             name, attempt, now_s, now_s, now_s + self._slow_s, now_s + self._quiet_s
         )
@@ -150,20 +154,22 @@ class Tally:
     def wrote(self, job: int, size_bytes: int, now_s: float, mode: Mode | None = None) -> None:
         """A running attempt has written so much by now."""
         running = self._running.get(job)
-        if running is not None and running.rests_s is None:
+        if running is not None:
             if running.size_bytes != size_bytes:
                 running.byte_s, running.quiet_s = now_s, now_s + self._quiet_s
             running.size_bytes, running.mode = size_bytes, mode
 
     def rests(self, job: int, now_s: float) -> None:
         """An attempt is over, and another one will follow: now, or when it may."""
-        running = self._running.get(job)
-        if running is not None and running.rests_s is None:
+        running = self._running.pop(job, None)
+        if running is not None:
             running.rests_s = now_s
+            self._resting[job] = running
 
     def gone(self, job: int) -> None:
         """It runs no more; what has come of it is told by `ended`."""
         self._running.pop(job, None)
+        self._resting.pop(job, None)
 
     def ended(self, ended: Ended) -> None:
         """An attempt is over."""
@@ -188,12 +194,12 @@ class Tally:
 
     def attempt(self, job: int) -> int:
         """Return which attempt of a job runs; 1 if none is known of."""
-        running = self._running.get(job)
+        running = self._not_over(job)
         return 1 if running is None else running.attempt
 
     def so_far(self, job: int, now_s: float) -> tuple[float, int]:
         """Return for how many seconds a job has run and what it wrote; 0 if it is not known to."""
-        running = self._running.get(job)
+        running = self._not_over(job)
         if running is None:
             return 0.0, 0
         until_s = now_s if running.rests_s is None else running.rests_s
@@ -220,8 +226,10 @@ class Tally:
         return tuple(self._told(batch, job, running, now_s) for job, running in self._now())
 
     def _now(self) -> list[tuple[int, _Running]]:
-        found = list(self._running.items())  # one step: others may count meanwhile
-        return [(job, running) for job, running in found if running.rests_s is None]
+        return list(self._running.items())  # one step: others may count meanwhile
+
+    def _not_over(self, job: int) -> _Running | None:
+        return self._running.get(job) or self._resting.get(job)
 
     def totals(self, running: tuple[ShownJob, ...]) -> Totals:
         """Return what a `View` says of it in numbers."""

@@ -1,9 +1,6 @@
 """What one job costs the scheduler does not grow with how many others wait, and for what."""
 
-import sys
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -12,25 +9,9 @@ from collector.process.scheduler.retries import Retry
 from collector.settings import GATES_UNTRIED
 from tests.process.test_gates import MEMORY, RAISED, Desk, desk
 from tests.support.inside import kept_for_gates
+from tests.support.steps import steps_of
 
 MANY = 400
-
-
-def steps_of(act: Callable[[], object]) -> int:
-    """Count the calls of functions, of Python's and of C's, that something makes."""
-    count = 0
-
-    def called(_frame: FrameType, event: str, _argument: Any) -> None:
-        nonlocal count
-        count += event in {"call", "c_call"}
-
-    before = sys.getprofile()
-    sys.setprofile(called)
-    try:
-        act()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 def run_one(here: Desk) -> None:
