@@ -192,6 +192,8 @@ DIGEST_JOBS: Final = 10
 ENDS_WAITING: Final = 100
 """So many lines about ends wait for the next picture of a batch; of further ones the number."""
 
+RESOURCES_NAMED: Final = 3
+"""Of so many resources that jobs wait for the name is shown; of further ones the number."""
 DIGEST_LINES: Final = 5
 """So many last lines of its stderr are shown of each job that failed."""
 

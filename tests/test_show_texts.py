@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.process.scheduler.gates import Waits
 from collector.progress.closing import Style, closing_texts
 from collector.progress.ends import Ended, How, Level, level_of, why
 from collector.progress.line_texts import (
@@ -18,6 +19,8 @@ from collector.progress.line_texts import (
 from collector.progress.tally import Late, Tally
 from collector.progress.text import columns_of, job_line, waiting_line
 from collector.progress.view import ShownJob, View
+from collector.progress.waits import waits_text
+from collector.settings import RESOURCES_NAMED
 
 ENDS = st.builds(
     Ended,
@@ -227,3 +230,22 @@ class UnspeakableError(Exception):
 
 def test_why_a_job_failed_is_said_also_if_its_error_has_no_text() -> None:
     assert why(UnspeakableError()) == "UnspeakableError"
+
+
+def test_of_very_many_resources_that_jobs_wait_for_the_first_are_named() -> None:
+    waits = [Waits(f"host {n}", "closed", 2, 9.0) for n in range(1000)]
+    again = Waits("", "again", 1, 4.0)
+    full = Waits("busy", "full", 5, float("inf"))
+    whole = waits_text([full, *waits[:RESOURCES_NAMED], again], 0.0)
+    assert [text for text in whole.split("; ") if "host" in text] == [
+        f"2 jobs wait for host {n}, which has asked for a pause of 9 s more"
+        for n in range(RESOURCES_NAMED)
+    ]
+    assert whole.endswith("; 1 job waits to be run again, the first in 4 s")
+    many = 1000 - RESOURCES_NAMED
+    shown, last = whole.rsplit("; ", 1)
+    told = f"{shown}; {2 * many} jobs wait for {many} other resources; {last}"
+    assert waits_text([full, *waits, again], 0.0) == told
+    one_more = f"{shown}; 2 jobs wait for 1 other resource; {last}"
+    assert waits_text([*waits[: RESOURCES_NAMED + 1], full, again], 0.0) == one_more
+    assert not waits_text([full], 0.0)

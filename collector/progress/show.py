@@ -42,7 +42,7 @@ from collector.progress.line_texts import (
 from collector.progress.outlet import Outlet, reader_folds
 from collector.progress.tally import Late, Said, Tally
 from collector.progress.view import ShownJob, View
-from collector.progress.waits import waits_text
+from collector.progress.waits import is_told_of, waits_text
 
 if TYPE_CHECKING:
     from collector.process.scheduler.gates import Waits
@@ -304,7 +304,7 @@ class Show:
 
     def _look_at_waits(self, now_s: float) -> None:
         """Write what jobs wait for, if that is for something else than when it was last seen."""
-        waits = [one for one in self.ask_waits() if waits_text([one], now_s)]
+        waits = list(filter(is_told_of, self.ask_waits()))
         known = [(one.resource, one.why) for one in waits]
         if known != self._known_waits:
             self._known_waits = known
