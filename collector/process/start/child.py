@@ -1,7 +1,7 @@
 """The first lines of every child, and what it takes over from the parent.
 
-Runs in:    `take_name`, `stand_apart` and `settle` in each child, `hold_standard_descriptors` in the
-            parent and in a worker, the others in the parent.
+Runs in:    `take_name`, `stand_apart` and `settle` in each child, `hold_standard_descriptors` in
+            the parent and in a worker, the others in the parent.
 Owns:       nothing.
 """
 
