@@ -201,7 +201,7 @@ class GeminiRequests:
 
     def redact(self, text: str) -> str:
         """Take every secret of the client out of a text (I1): the service may quote the key."""
-        for secret in _longest_first([*self._secrets, _token_of(self.client)]):
+        for secret in _longest_first([*self._secrets, _bearer_of(self.client)]):
             text = text.replace(secret, "[API key]")
         return text
 
@@ -381,8 +381,8 @@ def _secrets_of(client: "genai.Client") -> list[str]:
     return _longest_first(found)
 
 
-def _token_of(client: "genai.Client") -> str | None:
-    """The token for Vertex AI, which is another one each hour."""
+def _bearer_of(client: "genai.Client") -> str | None:
+    """What asks Vertex AI in the place of a key; another one each hour."""
     inner = getattr(client, "_api_client", None)
     token = getattr(getattr(inner, "_credentials", None), "token", None)
     return token if isinstance(token, str) else None
