@@ -28,11 +28,12 @@ def held_bytes(make: Callable[[int], Entry]) -> tuple[Desk, int]:
 
 
 @pytest.mark.slow
-def test_waiting_at_a_gate_takes_no_more_memory_than_waiting_in_line() -> None:
+def test_waiting_at_a_gate_takes_hardly_more_memory_than_waiting_in_line() -> None:
+    """An entry of a dict, so that a job is cancelled without a look at each gate."""
     here, at_gate = held_bytes(model)
     _, in_line = held_bytes(Entry)
     assert [waits.jobs for waits in here.schedule.waits()] == [MANY - 1]
-    assert at_gate < in_line * 1.05
+    assert at_gate < in_line + 50 * MANY
 
 
 def test_time_that_passes_at_a_closed_gate_looks_at_no_job() -> None:
