@@ -24,7 +24,12 @@ from collector.errors import BatchError, CollectorError
 from collector.settings import READ_BLOCK_BYTES, VERSION
 from collector.store.absolute import absolute_path, working_directory
 from collector.store.output.publish import Publication
-from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
+from collector.store.rundir.locks import (
+    DIRECTORY_FLAGS,
+    close_at_home,
+    close_private,
+    open_private,
+)
 
 FACTS_NAME: Final = "batch.json"
 SHARD_PREFIX: Final = "shard-"
@@ -73,7 +78,7 @@ class BatchDirectory(Closable):
         self.path = path
         self.fd = fd
         self.base = base
-        self._close = weakref.finalize(self, close_private, fd, locked=False)
+        self._close = weakref.finalize(self, close_at_home, os.getpid(), fd)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, make: bool = False, base: str = "") -> Self:

@@ -24,7 +24,12 @@ from collector.errors import BatchError, ClosedError, OutputLostError
 from collector.settings import READ_BLOCK_BYTES
 from collector.store.absolute import absolute_path
 from collector.store.output.output import Output, saved_output
-from collector.store.rundir.locks import DIRECTORY_FLAGS, close_private, open_private
+from collector.store.rundir.locks import (
+    DIRECTORY_FLAGS,
+    close_at_home,
+    close_private,
+    open_private,
+)
 
 JOURNAL_NAME: Final = "journal.jsonl"
 FILES_NAME: Final = "files"
@@ -65,7 +70,8 @@ class Shard:
         self._no_links: set[str] = set()
         self._fds: dict[str, int] = {}
         self._opening = threading.Lock()
-        self._close = weakref.finalize(self, _close_all, self._fds)
+        self._pid = os.getpid()
+        self._close = weakref.finalize(self, _close_all, self._pid, self._fds)
         if keeps:
             self.keep()
         else:
@@ -275,6 +281,8 @@ class Shard:
         """Return the descriptor of its directory, or -1 if it keeps none."""
         if self._is_closed:
             raise ClosedError("this batch is closed; read its records before close()")
+        if os.getpid() != self._pid:
+            raise ClosedError("this batch was opened before a fork: open it in this process")
         return self.fd
 
     def _open_directory(self) -> int:
@@ -324,6 +332,6 @@ class Shard:
         return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
-def _close_all(fds: dict[str, int]) -> None:
+def _close_all(pid: int, fds: dict[str, int]) -> None:
     while fds:
-        close_private(fds.popitem()[1], locked=False)
+        close_at_home(pid, fds.popitem()[1])

@@ -308,6 +308,15 @@ def close_private(fd: int, *, locked: bool = True) -> None:
             kernel.close(fd)
 
 
+def close_at_home(pid: int, fd: int) -> None:
+    """Close a descriptor that a process has opened, there.
+
+    In a child that it forked all of them were closed, and the number may be another file's.
+    """
+    if os.getpid() == pid:
+        close_private(fd, locked=False)
+
+
 def share(fd: int) -> bool:
     """Take the shared lock of a user of the directory, without waiting.
 
