@@ -81,7 +81,7 @@ class Handle(Protocol):
         """Close the parent's ends, after `reap`."""
 
     def descriptors(self) -> list[int]:
-        """Return the parent's ends: a forked child closes them."""
+        """Give up the parent's ends and return them: a forked child closes them, once."""
 
 
 class WorkerHandle(Handle, Protocol):

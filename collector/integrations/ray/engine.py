@@ -275,8 +275,8 @@ class _Pump:
             own.end_remains(self._ray.path)
 
     def descriptors(self) -> list[int]:
-        """Return the parent's ends."""
-        return [self.control.fileno(), self.child.death_fd, *self.reader]
+        """Give up the parent's ends and return them."""
+        return [self.control.detach(), self.child.death_fd, *self.reader]
 
 
 def _nothing() -> None:

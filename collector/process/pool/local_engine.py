@@ -82,8 +82,8 @@ class _Process:
         self.child.close()
 
     def descriptors(self) -> list[int]:
-        """Return the parent's ends."""
-        room = [] if self.channel.closed else [self.channel.fd]
+        """Give up the parent's ends and return them."""
+        room = [] if self.channel.closed else [self.channel.detach()]
         return [*room, self.death_fd]
 
 
@@ -150,7 +150,7 @@ class LocalWorker(_Process):
             os.close(self._slots_fd)
 
     def descriptors(self) -> list[int]:
-        """Return the parent's ends."""
+        """Give up the parent's ends and return them."""
         slots = [] if self._slots_fd is None else [self._slots_fd]
         return [*super().descriptors(), *slots, self._recall_fd]
 

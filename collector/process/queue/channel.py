@@ -132,6 +132,11 @@ class Channel:
         """
         return self._arrived.popleft()
 
+    def detach(self) -> int:
+        """Give up the descriptor and return it."""
+        self.closed = True
+        return self.fd if self._socket is None else self._socket.detach()
+
     def close(self) -> None:
         """Close the descriptor, once: its number may soon be another's; what waits is dropped."""
         if self.closed:
