@@ -41,8 +41,10 @@ def test_logs_that_were_carried_take_no_memory(tmp_path: Path) -> None:
         name = f"log-{number:040}"
         for data in (b"", b"one ", b"two"):
             carrier.log(name, memoryview(data))
-        assert (tmp_path / name).read_bytes() == b"one two"
-        (tmp_path / name).unlink()
+        path = os.path.join(tmp_path, name)  # pathlib of 3.12 keeps each name
+        with open(path, "rb") as file:
+            assert file.read() == b"one two"
+        os.unlink(path)
 
     carries(1000)
     tracemalloc.start()
