@@ -20,6 +20,7 @@ from collector.batch.scan import Findings, Scan, missing_of
 from collector.batch.shard import JOURNAL_NAME, Shard
 from collector.batch.states import State
 from collector.batch.table import Line, Table
+from collector.errors import BatchError
 
 _KEPT: Final = 50
 """Of so many shards descriptors are held: each has one of its directory, its journal, its packs."""
@@ -40,6 +41,7 @@ class History:
         self.table = Table()
         self.findings = Findings()
         self.shards: list[Shard] = []
+        self._directory = directory
         self._base: BatchDirectory | None = None
         """The directory once more, if not all shards hold descriptors."""
         self.ends: dict[str, int] = {}
@@ -55,15 +57,18 @@ class History:
         """How far each journal was looked through for them."""
         self._spent: Mapping[str, Mapping[str, float]] | None = None
         try:
-            names = directory.shards()
-            if len(names) > _KEPT:  # some are opened when the writer has closed its descriptor
-                self._base = directory.again()
-            for number, name in enumerate(names):
-                self._read(Shard(self._base or directory, name, keeps=number < _KEPT))
+            for name in directory.shards():
+                self._read(self._open(name))
             self._lose_what_was_replaced()
         except BaseException:
             self.close()
             raise
+
+    def _open(self, name: str) -> Shard:
+        keeps = len(self.shards) < _KEPT
+        if not keeps and self._base is None:  # it is needed when the writer has closed its own
+            self._base = self._directory.again()
+        return Shard(self._base or self._directory, name, keeps=keeps)
 
     def _read(self, shard: Shard) -> None:
         self.shards.append(shard)
@@ -171,27 +176,40 @@ class History:
             if event is not None:
                 yield event
 
-    def saved_as(self, path: str) -> Ended | None:
-        """Return an attempt whose output has that name of the user's, as the journals have it.
+    def saved_as(self, path: str) -> Ended | lines.Saving | None:
+        """Return an attempt whose output has that name of the user's, as the journals have it now.
 
-        Many are asked for where a directory has all names: each journal is read once for all.
+        Many are asked for where a directory has all names: each journal is read once for all. One
+        that is about to have that name, or was when its process ended, counts, too.
         """
+        self._know_shards()
         for number, shard in enumerate(self.shards):
             at = self._savers_end.setdefault(shard.name, 0)
             for line in shard.lines(at):
                 if not line.endswith(b"\n"):
                     break
                 with contextlib.suppress(ValueError):
-                    event = lines.decode(line) if b'"saved"' in line else None
-                    if isinstance(event, Ended) and isinstance(event.out, Saved):
-                        self._savers[hash(event.out.path)] = Line(number, at)
+                    event = lines.decode(line) if b'"sav' in line else None
+                    name = None if event is None else name_of(event)
+                    if name is not None:
+                        self._savers[hash(name)] = Line(number, at)
                 at += len(line)
             self._savers_end[shard.name] = at
         where = self._savers.get(hash(path))
-        found = None if where is None else self._at(where, None)
-        if found is None or not isinstance(found[1].out, Saved) or found[1].out.path != path:
+        found = None if where is None else self._event(where)
+        if found is None or name_of(found) != path:
             return None
-        return found[1]
+        assert isinstance(found, Ended | lines.Saving)
+        return found
+
+    def _know_shards(self) -> None:
+        """Know of shards that others have begun since, of which nothing was read."""
+        known = {shard.name for shard in self.shards}
+        with contextlib.suppress(BatchError):
+            for name in self._directory.shards():
+                if name not in known:
+                    self.ends[name] = 0
+                    self.shards.append(self._open(name))
 
     def spent(self, key: str) -> Mapping[str, float]:
         """Return what attempts of a job have counted whose end no line tells, in earlier runs."""
@@ -228,15 +246,17 @@ class History:
         return found if found is not None and found[1].attempt > attempt else None
 
     def _at(self, where: Line, key: str | None) -> tuple[Shard, Ended] | None:
-        shard = self.shards[where.shard]
-        line = shard.line(where.at)
-        try:
-            event = lines.decode(line)
-        except ValueError:
-            return None
+        event = self._event(where)
         if not isinstance(event, Ended) or key not in {None, event.key}:
             return None
-        return shard, event
+        return self.shards[where.shard], event
+
+    def _event(self, where: Line) -> lines.Event | None:
+        line = self.shards[where.shard].line(where.at)
+        try:
+            return lines.decode(line)
+        except ValueError:
+            return None
 
     def _line_of(self, before: lines.Where | None) -> Line | None:
         if before is not None:
@@ -244,3 +264,11 @@ class History:
                 if shard.name == before.shard:
                     return Line(number, before.at)
         return None
+
+
+def name_of(event: lines.Event) -> str | None:
+    """Return the name of the user's that an output has, or is about to have."""
+    if isinstance(event, lines.Saving):
+        return event.path
+    out = event.out if isinstance(event, Ended) else None
+    return out.path if isinstance(out, Saved) else None

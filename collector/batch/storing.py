@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import final
 
 from collector.batch import lines
-from collector.batch.history import History
+from collector.batch.history import History, name_of
 from collector.batch.keeping import Keeper
 from collector.batch.lines import Ended, Error, Filed, Packed, Place, Saved, Where
 from collector.batch.shard import Shard
@@ -162,7 +162,9 @@ class Storing:
         if task.row in self._waiting or self._waiting_bytes > STORED_BYTES:
             self.count()  # the number of the attempt follows from it, or memory is bounded by it
         number = self._history.table.attempts(task.row) + 1
-        out = self._save(task, number, attempt) if attempt.save else None
+        out: Place | None = None
+        if attempt.save:
+            number, out = self._save(task, number, attempt)
         places, small = self._place(task.key, number, attempt, saved=out)
         ended = Ended(
             task.key,
@@ -335,10 +337,34 @@ class Storing:
         line = self._history.table.line(row)
         return None if line is None else Where(self._history.shards[line.shard].name, line.at)
 
-    def _save(self, task: Task, number: int, attempt: Attempt) -> Saved:
-        """Give the output the name that the user wants, after having told of the file."""
+    def _save(self, task: Task, number: int, attempt: Attempt) -> tuple[int, Saved]:
+        """Give the output the name that the user wants; returns the number of the attempt, too.
+
+        Shards of another split may have run the job since the journals were read: what they have
+        saved is replaced, by an attempt that follows theirs.
+        """
+        try:
+            ours = self._is_ours(task, attempt.save)
+            return number, self._publish(task, number, attempt, overwrite=ours)
+        except FileExistsError as error:
+            other = self._history.saved_as(attempt.save)
+            if other is not None and other.key == task.key and self._has_name(other):
+                number = max(number, other.attempt + 1)
+                return number, self._publish(task, number, attempt, overwrite=True)
+            message = f"{self._said(other)} has that name: move it away"
+            raise FileExistsError(errno.EEXIST, message, attempt.save) from error
+
+    def _said(self, event: Ended | lines.Saving | None) -> str:
+        """Say whose output has a name."""
+        if isinstance(event, Ended):
+            return f"the output of {event.input!r}"
+        if event is not None and self._has_name(event):
+            return f"the output of the job with the key {event.key}"
+        return "a file of yours"
+
+    def _publish(self, task: Task, number: int, attempt: Attempt, *, overwrite: bool) -> Saved:
+        """Give the output that name, after having told of the file."""
         output = attempt.output or Output.in_memory(b"", chunks=0)
-        ours = self._is_ours(task, attempt.save)
         path = absolute_path(self._shard.saved_path(attempt.save))
         saving = lines.Saving(task.key, number, attempt.save, output.size)
 
@@ -347,34 +373,32 @@ class Storing:
             saving = saving._replace(mark=mark)
             self.tell(saving, sync=self._durable)
 
-        try:
-            refuse_taken(path, overwrite=ours)
-            publish(output, path, overwrite=ours, sync=self._durable, ready=tell)
-        except FileExistsError as error:
-            message = f"{self._saved_by(attempt.save)} has that name: move it away"
-            raise FileExistsError(errno.EEXIST, message, attempt.save) from error
+        refuse_taken(path, overwrite=overwrite)
+        publish(output, path, overwrite=overwrite, sync=self._durable, ready=tell)
         if self._durable:
             self.keeper.sync_later(path)
         self._history.findings.saving[task.key] = saving
         return Saved(attempt.save, output.size)
 
-    def _saved_by(self, path: str) -> str:
-        """Say whose output has a name."""
-        other = self._history.saved_as(path)
-        return "a file of yours" if other is None else f"the output of {other.input!r}"
+    def _has_name(self, event: Ended | lines.Saving) -> bool:
+        """Tell whether what an attempt has saved, or was about to, is what has its name."""
+        if isinstance(event, Ended):
+            return isinstance(event.out, Saved) and not self._shard.missing(event.out)
+        known = Saved(event.path, event.size)
+        if event.mark is not None and not has_mark(self._shard.saved_path(known.path), event.mark):
+            return False
+        return not self._shard.missing(known)
 
     def _is_ours(self, task: Task, path: str) -> bool:
         """Tell whether a file of that name is one that an earlier attempt of the job has saved."""
         begun = self._history.begun(task.key, self._history.table.attempts(task.row))
-        known = [
-            ended.out
-            for _, ended in self._history.attempts(task.row)
-            if isinstance(ended.out, Saved)
-        ]
-        where = self._shard.saved_path(path)
-        if begun is not None and (begun.mark is None or has_mark(where, begun.mark)):
-            known.append(Saved(begun.path, begun.size))
-        return any(place.path == path and not self._shard.missing(place) for place in known)
+        known = [ended for _, ended in self._history.attempts(task.row)]
+        return any(
+            isinstance(event, lines.Saving | Ended)
+            and name_of(event) == path
+            and self._has_name(event)
+            for event in [begun, *known]
+        )
 
     def _remove(self, places: Iterable[Place | None]) -> None:
         if self.keeper.is_uncut:

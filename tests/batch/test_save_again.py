@@ -252,6 +252,72 @@ def test_another_shard_may_finish_what_a_kill_has_left(
     assert run(path, b"two", name) is None
 
 
+@pytest.mark.parametrize("shards", [("0", "1of1"), ("1of1", "0")])
+@pytest.mark.parametrize("joins_later", [False, True])
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("data", [b"two", b"second"])
+def test_what_a_shard_of_another_split_has_saved_meanwhile_is_replaced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: tuple[str, str],
+    joins_later: bool,
+    ends: bool,
+    data: bytes,
+) -> None:
+    path, name = tmp_path / "b", tmp_path / "a.txt"
+    other, own = (Options(shard=shard) for shard in shards)
+    if not joins_later:
+        writer(path, options=other).close()
+    with writer(path, options=own) as writing:
+        task = writing.task("a", name="job-a")
+        if ends:
+            assert run(path, b"one", name, other)
+        else:  # no line tells of more than that the file is about to have its name
+            killed_at(monkeypatch, lambda: run(path, b"one", name, other), after=True)
+        assert save(writing, task, data, name)
+    assert name.read_bytes() == data
+    with Batch.open(path) as batch:
+        assert batch.verify() == []
+        (record,) = batch
+        assert (record.status, record.output().read()) == ("done", data)
+    assert run(path, b"third", name, other) is None
+
+
+@pytest.mark.parametrize("joins_later", [False, True])
+def test_what_a_shard_has_saved_meanwhile_of_another_job_is_told_and_stays(
+    tmp_path: Path, joins_later: bool
+) -> None:
+    path, name, other = tmp_path / "b", tmp_path / "a.txt", Options(shard="1of1")
+    if not joins_later:
+        writer(path, options=other).close()
+    with writer(path) as writing:
+        attempt = ended(b"two")
+        attempt.save = os.fspath(name)
+        assert run(path, b"one", name, other)
+        with pytest.raises(FileExistsError, match="the output of 'a' has that name"):
+            writing.store(writing.task("b"), attempt)
+        name.write_bytes(b"the user's")
+        with pytest.raises(FileExistsError, match="the output of 'a' has that name"):
+            writing.store(writing.task("a"), attempt)
+    assert name.read_bytes() == b"the user's"
+
+
+@pytest.mark.parametrize("by_the_user", [False, True])
+def test_what_a_shard_is_just_saving_of_another_job_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_the_user: bool
+) -> None:
+    path, name, other = tmp_path / "b", tmp_path / "a.txt", Options(shard="1of1")
+    with writer(path) as writing:
+        attempt = ended(b"two")
+        attempt.save = os.fspath(name)
+        killed_at(monkeypatch, lambda: run(path, b"one", name, other), after=not by_the_user)
+        if by_the_user:
+            name.write_bytes(b"own")
+        whose = "a file of yours" if by_the_user else "the output of the job with the key [0-9a-f]+"
+        with pytest.raises(FileExistsError, match=f"{whose} has that name"):
+            writing.store(writing.task("b"), attempt)
+
+
 def later(path: Path, inputs: Any, save: Any) -> list[tuple[Any, bool]]:
     with Collector(1, progress=False) as collector:
         jobs = collector.collect(many_bytes, inputs, batch=path, save=save, ordered=True)
