@@ -263,8 +263,9 @@ RAY_RECALL_AFTER_S: Final = 0.05
 back; at once when the running one takes longer than the second: no message reaches a task."""
 
 RAY_RESULT_DEADLINE_S: Final = 0.02
-"""The end of a job waits so long for those of the next ones, to be one parcel with them: one takes
-Ray as long as twenty jobs that do nothing. After the last job of a task it does not wait."""
+"""The start of a job waits so long for its end, and that for those of the next ones, to be one
+parcel with them: one takes Ray as long as twenty jobs that do nothing. After the last job of a task
+it does not wait."""
 
 RAY_LOOK_S: Final = 0.1
 """Longest wait of a task on a cluster for its worker, before it looks whether it was cancelled."""

@@ -141,6 +141,15 @@ def test_an_end_does_not_wait_for_that_of_the_next_job(monkeypatch: pytest.Monke
     parcels.close()  # type: ignore[attr-defined]  # a generator
 
 
+def test_a_start_does_not_wait_for_what_the_job_says_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "RAY_RESULT_DEADLINE_S", 0)
+    start, end = one(1)
+    assert [told(parcel) for parcel in run(Worker([start], [end]), 1)] == [
+        [(Kind.START, 1)],
+        [(Kind.END, 1)],
+    ]
+
+
 def test_a_parcel_is_no_larger_than_it_may_be() -> None:
     chunk = b"c" * (LIMIT * 5 // 2)
     reads: list[list[Said]] = [

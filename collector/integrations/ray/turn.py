@@ -3,7 +3,8 @@
 Runs in:    the agent.
 Owns:       until its end, the jobs that it was given; what its worker has said and nobody has got.
 Invariants: I1  a parcel is yielded when it is full, when its first piece is `RAY_PARCEL_DEADLINE_S`
-                old or its first end of a job `RAY_RESULT_DEADLINE_S`, and when no job is left.
+                old or its first start or end of a job `RAY_RESULT_DEADLINE_S`, and when no job is
+                left.
             I2  a job runs here or is given back, never both: its worker decides that.
             I3  no job waits here behind one that takes longer than `RAY_RECALL_AFTER_S`.
 """
@@ -195,6 +196,7 @@ class Turn:
                 self.until_s = self.until_s or now_s + settings.RAY_TURN_S
                 self._recall_at_s = min(self.until_s, now_s + settings.RAY_RECALL_AFTER_S)
                 yield from self._say(Kind.START, ticket, payload)
+                self._due_by(settings.RAY_RESULT_DEADLINE_S)
             case Kind.END if ticket in self.left:
                 yield from self._log(self.left[ticket])
                 del self.left[ticket]
