@@ -26,6 +26,17 @@ def test_the_address_of_a_ray_client_is_refused_with_what_to_do() -> None:
         Collector(1, engine="ray", address="ray://head:10001")
 
 
+@pytest.mark.parametrize("told", ["ray://head:10001", "http://head:8265"])
+def test_so_is_that_which_the_environment_has(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", told)
+    with pytest.raises(ValueError, match=f"RAY_ADDRESS in the environment says, '{told}'"):
+        installed.check_address("auto")
+    installed.check_address("head:6379")
+    installed.check_address(None)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    installed.check_address("auto")
+
+
 @pytest.mark.parametrize("address", ["", "head", "head:", "http://head:1", "head:123456"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match='"host:port", "auto" or None'):
@@ -48,6 +59,12 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
         ),
         ({"resources": {"CPU": 1}}, ValueError, "has 'CPU': give num_cpus instead"),
         ({"accelerator_type": 5}, TypeError, "accelerator_type of ray_options must be a str"),
+        (
+            {"num_gpus": 1.5},
+            ValueError,
+            "num_gpus of ray_options must be whole where it is above 1",
+        ),
+        ({"scheduling_strategy": "X"}, ValueError, "must be 'DEFAULT' or 'SPREAD', or an object"),
         ({"runtime_env": "."}, TypeError, "runtime_env of ray_options must be a dict"),
         (["num_cpus"], TypeError, "ray_options must be a dict"),
     ],
@@ -290,6 +307,7 @@ def test_what_only_ray_itself_can_judge_is_refused_before_there_are_jobs(
         ({"resources": {"unheard-of": 1}}, "unheard-of: 1"),
         ({"accelerator_type": "A1"}, "accelerator_type:A1"),
         ({"memory": 1e15}, "memory: 1000000000000000"),
+        ({"label_selector": {"zone": "north"}}, "zone: north"),
     ],
 )
 @pytest.mark.ray
@@ -301,6 +319,21 @@ def test_what_no_node_has_is_said(
     with opened("ray", ray_options=options):
         assert "no node of the Ray cluster has what each job asks for" in caplog.text
         assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels"),
+    [
+        ("a", ["a"]),
+        ("!a", ["b", "c", None]),
+        ("in(a,b)", ["a", "b"]),
+        ("in(a, b)", ["a"]),
+        ("!in(a,b)", ["c", None]),
+    ],
+)
+def test_a_label_is_selected_as_ray_does(selector: str, labels: list[str | None]) -> None:
+    known = ["a", "b", "c", None]
+    assert [label for label in known if cluster.is_selected(label, selector)] == labels
 
 
 FEW: Final = """

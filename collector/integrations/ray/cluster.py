@@ -75,12 +75,24 @@ def missing(options: Mapping[str, Any]) -> str:
     asked |= {"memory": options.get("memory", 0)} | dict(options.get("resources", {}))
     if "accelerator_type" in options:
         asked |= {f"accelerator_type:{options['accelerator_type']}": 0.001}  # as Ray asks for one
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for node in nodes:
-        if all(node.get(name, 0) >= amount for name, amount in asked.items()):
+    labels = dict(options.get("label_selector", {}))
+    for node in ray.nodes():
+        if (
+            node["Alive"]
+            and all(node["Resources"].get(name, 0) >= amount for name, amount in asked.items())
+            and all(is_selected(node["Labels"].get(name), text) for name, text in labels.items())
+        ):
             return ""
-    wanted = ", ".join(f"{name}: {amount}" for name, amount in asked.items() if amount)
+    told = {name: amount for name, amount in asked.items() if amount} | labels
+    wanted = ", ".join(f"{name}: {amount}" for name, amount in told.items())
     return f"no node of the Ray cluster has what each job asks for ({wanted}): jobs wait for one"
+
+
+def is_selected(label: str | None, selector: str) -> bool:
+    """Tell whether a node with that label, or none, is meant: "a", "!a", "in(a,b)", "!in(a,b)"."""
+    wanted = selector.removeprefix("!")
+    names = wanted[len("in(") : -1].split(",") if wanted.startswith("in(") else [wanted]
+    return (label in names) != selector.startswith("!")
 
 
 def explained(error: Exception) -> End:

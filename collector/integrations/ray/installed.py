@@ -29,6 +29,8 @@ OPTIONS: Final = (
 )
 
 
+_STRATEGIES: Final = ("DEFAULT", "SPREAD")
+
 _ITS_OWN: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """What Ray counts itself, and which option asks for it."""
 
@@ -71,6 +73,13 @@ def check_address(address: str | None) -> None:
             f"address {address!r} is that of a Ray client, which cannot stream what jobs write: "
             'run this program inside the cluster (ray job submit) with address="auto"'
         )
+    told = os.environ.get("RAY_ADDRESS", "")
+    if address == "auto" and "://" in told:
+        raise ValueError(
+            f'address "auto" is what RAY_ADDRESS in the environment says, {told!r}, from where '
+            "nobody can stream what jobs write: run this program inside the cluster "
+            "(ray job submit), and unset RAY_ADDRESS if it is there"
+        )
     if address != "auto" and not re.fullmatch(r"\[?[^\s/\]]+\]?:[0-9]{1,5}", address):
         raise ValueError(f'address must be "host:port", "auto" or None, not {address!r}')
 
@@ -93,8 +102,22 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} of ray_options must be a dict, not {value!r}")
         if name == "accelerator_type":
             text("accelerator_type of ray_options", value)
+    _check_what_ray_checks_late(options)
     for name, value in options.get("resources", {}).items():
         _check_resource(name, value)
+
+
+def _check_what_ray_checks_late(options: Mapping[str, Any]) -> None:
+    """See to what Ray refuses only of each task."""
+    gpus, strategy = options.get("num_gpus", 0), options.get("scheduling_strategy")
+    if gpus > 1 and gpus % 1:
+        raise ValueError(f"num_gpus of ray_options must be whole where it is above 1, not {gpus}")
+    if isinstance(strategy, str) and strategy not in _STRATEGIES:
+        known = " or ".join(map(repr, _STRATEGIES))
+        raise ValueError(
+            f"scheduling_strategy of ray_options must be {known}, or an object of Ray's, not "
+            f"{strategy!r}"
+        )
 
 
 def _check_resource(name: object, amount: object) -> None:
