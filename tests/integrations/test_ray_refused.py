@@ -4,21 +4,24 @@ import importlib.metadata
 import json
 import os
 import re
+import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 
-from collector import Collector, settings
-from collector.integrations.ray import cluster, installed, own
+from collector import Collector, reclaim, settings
+from collector.integrations.ray import cluster, installed, own, pump
 from collector.integrations.ray.agent import WrongVersionError, check
 from collector.integrations.ray.engine import RayWorker
 from collector.integrations.ray.orders import Beginning, PumpArguments
 from collector.settings import VERSION
 from tests.support.engines import alone, needs_ray, opened
+from tests.support.leaks import wait_until
 from tests.support.sharedray import a_ray, have_a_token, shared
-from tests.support.tree import ROOT, script
+from tests.support.tree import ROOT, kill, script
 
 
 def test_the_address_of_a_ray_client_is_refused_with_what_to_do() -> None:
@@ -390,3 +393,47 @@ def test_where_no_ray_answers_that_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "2")
     with pytest.raises(ConnectionError, match=r"cannot connect with 127\.0\.0\.1:9"):
         Collector(1, engine="ray", address="127.0.0.1:9")
+
+
+@pytest.mark.parametrize("whose", ["parent", "control", "nobody's"])
+def test_who_waits_for_ray_leaves_when_nobody_waits_for_it(whose: str) -> None:
+    child = os.fork()
+    if not child:
+        parent, parent_w = os.pipe()
+        ours, control = socket.socketpair()
+        with pump.leaving_with(control, parent):
+            if whose == "parent":
+                os.close(parent_w)
+            if whose == "control":
+                ours.close()
+            threading.Event().wait(60 if whose != "nobody's" else 0)
+        ours.close()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == (0 if whose == "nobody's" else 1)
+
+
+NOBODY: Final = """
+from collector import Collector
+print("begins", flush=True)
+Collector(1, engine="ray", address="127.0.0.1:9")
+"""
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_program_that_dies_while_it_waits_for_ray_leaves_nothing() -> None:
+    with script(NOBODY) as running:
+        running.hear()
+        assert wait_until(lambda: any(map(_is_pump, running.tree())), 60)
+        kill(running.process.pid)
+        running.process.wait()
+        assert running.gone()
+    reclaim([os.environ["COLLECTOR_TMPDIR"]])
+
+
+def _is_pump(pid: int) -> bool:
+    try:
+        return b"collector-ray" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

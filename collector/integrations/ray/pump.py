@@ -14,7 +14,8 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Final, final
 
 from collector import settings
@@ -60,7 +61,8 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
     try:
         if told.temp_directory:
             guardian = own.Guardian(told.temp_directory)
-        pump, hello = _begin(told, control, parent, queue)
+        with leaving_with(control, parent):
+            pump, hello = _begin(told, control, parent, queue)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it to its user
         _send(control, Hello(0, f"{type(error).__name__}: {error}"))
         _leave(told, place, guardian, parent)
@@ -71,6 +73,31 @@ def main(descriptors: Sequence[int], arguments: bytes) -> None:
         asyncio.run(pump.serve())
     finally:
         _leave(told, place, guardian, parent)
+
+
+@contextlib.contextmanager
+def leaving_with(control: socket.socket, parent: int) -> Iterator[None]:
+    """End this process if the parent does, or gives up, while this thread waits for Ray.
+
+    Where nobody answers, Ray tries for minutes. What it has started the guardian ends.
+    """
+    over, over_w = os.pipe()
+    poller = select.poll()
+    for fd in (control.fileno(), parent, over):
+        poller.register(fd, select.POLLIN)
+
+    def watch() -> None:
+        if over not in {fd for fd, _ in poller.poll()}:
+            os._exit(1)
+
+    watching = threading.Thread(target=watch, name="collector-ray-begin", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        os.close(over_w)
+        watching.join()
+        os.close(over)
 
 
 def _begin(
