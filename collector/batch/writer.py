@@ -8,7 +8,7 @@ Runs in:    the process that runs the batch; `task` in one thread, the rest in a
 Owns:       the lock of one shard, and all that is written there.
 Invariants: I1  each key is a task once in a run: what comes again has a key of its own.
             I2  nothing of an earlier process is left that no line speaks of, once a writer has
-                opened its shard.
+                opened its shard; and no run directory of a dead one, once one has opened any.
             I3  `task` waits for the disk only when 64 KiB of lines wait.
 """
 
@@ -26,7 +26,7 @@ from collector.batch.directory import SHARD_NAME, BatchDirectory, BatchFacts, Wh
 from collector.batch.history import History
 from collector.batch.keeping import WRITER_NAME, Keeper, ShardLock
 from collector.batch.keys import Keys, input_text, key_text
-from collector.batch.leftovers import remove_leftovers
+from collector.batch.leftovers import remove_leftovers, remove_runs
 from collector.batch.remarks import compare, refuse_others, say_what_is_there
 from collector.batch.shard import RUN_NAME, Shard
 from collector.batch.states import Resume, State, runs
@@ -294,6 +294,7 @@ class BatchWriter:
             )
             if self._number not in findings.left:
                 keeper.leaves = not remove_leftovers(history, self._shard)
+            self._remove_runs_of_others()
             with contextlib.suppress(OSError):
                 os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
             write_owner(self._shard.fd, WRITER_NAME)
@@ -306,6 +307,12 @@ class BatchWriter:
             raise
         self._storing = storing
         say_what_is_there(history, what, path)
+
+    def _remove_runs_of_others(self) -> None:
+        """Remove what dead processes have left: a shard of an earlier split is written no more."""
+        for number, shard in enumerate(self.history.shards):
+            if number not in self.history.findings.left and shard is not self._shard:
+                remove_runs(shard)
 
     def _told(self, event: lines.Position) -> None:
         keeper = self._writing.keeper

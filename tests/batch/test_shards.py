@@ -17,7 +17,9 @@ from collector.batch.keys import Keys, key_text, part_of
 from collector.batch.report.source import Source
 from collector.batch.writer import Options
 from collector.cli.program import main
+from collector.store.rundir.directory import RunDirectory
 from tests.support.batchdir import ended, failed, journal, writer
+from tests.support.killpoints import in_child
 from tests.support.leaks import wait_until
 from tests.support.tree import Script, kill_at_once, script
 
@@ -187,6 +189,26 @@ def test_a_report_tells_of_runs_in_the_order_in_which_they_began(tmp_path: Path)
         times = [session.time for session in source.batch.sessions]
     assert len(times) == 4
     assert times == sorted(times)
+
+
+def test_what_a_killed_process_had_in_the_works_goes_with_the_next_run_of_any_shard(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "b"
+
+    def is_killed() -> None:
+        writing = writer(path, options=Options(shard="1of2"))
+        run = RunDirectory.create(writing.run_root)
+        (run.path / "output.spill").write_bytes(bytes(1000))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(is_killed)[0] == signal.SIGKILL
+    with writer(path, options=Options(shard="2of2")) as other:
+        live = RunDirectory.create(other.run_root)
+        assert len(os.listdir(path / "shard-1of2" / "run")) == 0
+        writer(path, options=Options(shard="0")).close()
+        assert os.listdir(path / "shard-2of2" / "run") == [live.path.name]
+        live.dispose()
 
 
 def test_a_shard_whose_journal_is_gone_takes_nothing_from_the_others(tmp_path: Path) -> None:
