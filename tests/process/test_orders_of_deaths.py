@@ -233,8 +233,7 @@ def test_a_loop_that_fails_leaves_no_process_and_no_job_without_an_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     desk, running, waiting = with_a_running_and_a_waiting_job()
-    monkeypatch.setattr(desk.engine.workers[1], "flush", 1)
-    monkeypatch.setattr(desk.engine.workers[1], "backlog_bytes", 1)
+    monkeypatch.setattr(desk.schedule, "ticked", 1)
     desk.supervisor.note(lambda: None)
     with pytest.raises(TypeError, match="not callable"):
         desk.supervisor.run()

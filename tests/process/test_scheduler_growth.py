@@ -1,15 +1,20 @@
-"""What one job costs the scheduler does not grow with how many others wait, and for what."""
+"""What one job costs the scheduler does not grow with how many others wait, and for what.
+
+Nor with how many workers there are.
+"""
 
 from collections.abc import Callable
 
 import pytest
 
+from collector import settings
 from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.retries import Retry
 from collector.settings import GATES_UNTRIED
 from tests.process.test_gates import MEMORY, RAISED, Desk, desk
-from tests.support.inside import kept_for_gates
+from tests.support.inside import kept_for_gates, kept_in_order, one_round
 from tests.support.steps import steps_of
+from tests.support.supervised import Desk as Supervised
 
 MANY = 400
 
@@ -102,3 +107,52 @@ def test_a_resource_that_asks_for_a_pause_again_and_again_leaves_nothing_behind(
     while here.running:
         here.end(here.running[0])
     assert sorted(number for number, _ in here.settled) == [1, 2, 3]
+
+
+def running_at(workers: int, jobs: int, *, ahead: bool = False) -> Supervised:
+    """So many workers, each of which runs a job, and more jobs that wait."""
+    here = Supervised(workers, ahead=ahead)
+    for _ in range(jobs):
+        here.submit()
+    while not any(worker.running for worker in here.engine.living()):
+        here.go_on()
+    return here
+
+
+def end_one(here: Supervised) -> int:
+    """Let a job end, and have the supervisor hear of it; returns the steps that this takes."""
+    worker = next(worker for worker in here.engine.living() if worker.running)
+    worker.end(1)
+    here.sink.arrive()
+    return steps_of(lambda: one_round(here.supervisor))
+
+
+@pytest.mark.parametrize(("jobs_each", "ahead"), [(0.75, False), (2, False), (20, True)])
+def test_the_end_of_a_job_takes_about_as_many_steps_however_many_workers_there_are(
+    jobs_each: float, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "JOBS_AHEAD", 8)
+    steps = []
+    for workers in (4, 64):
+        here = running_at(workers, int(workers * jobs_each), ahead=ahead)
+        end_one(here)  # the first one may see much for the first time
+        steps.append(end_one(here))
+        here.finish()
+    few, many = steps
+    assert many < 1.5 * few
+
+
+def test_what_is_known_of_the_order_of_workers_does_not_grow_with_the_jobs_that_they_have_run() -> (
+    None
+):
+    here = desk(4)
+    most = 0
+    for number in range(1, 2001):
+        here.submit(Entry(number, timeout=3600.0))
+        job = here.running[0]
+        here.clock.now_s += 0.1
+        here.do(here.schedule.started(job.worker or 0, job.ticket, here.clock.now_s))
+        here.schedule.next_deadline_s()
+        here.end(job)
+        most = max(most, kept_in_order(here.schedule))
+    assert most < 200

@@ -129,6 +129,12 @@ def resources_with_gates(scheduler: Scheduler) -> list[str]:
     return sorted({*scheduler._waiting.gates.names(), *filter(None, scheduler._waiting._alone)})
 
 
+def kept_in_order(scheduler: Scheduler) -> int:
+    """How much a scheduler keeps to know which worker comes first."""
+    seats = scheduler._seats
+    return len(seats._dues._heap) + len(seats._loads._heap)
+
+
 def kept_for_gates(scheduler: Scheduler) -> int:
     """How much is remembered of turns and pauses of gates, also what is out of date."""
     gates = scheduler._waiting.gates

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import assert_never, final
 
 from collector import settings
-from collector.process.engine import Engine
+from collector.process.engine import Engine, WorkerHandle
 from collector.process.pool.answering import Answering
 from collector.process.pool.job_table import JobTable, Work
 from collector.process.pool.mailbox import Mailbox
@@ -65,8 +65,9 @@ class Supervisor:
         self._stopping = False
         self._awake_s = time.monotonic()
         self._start_again_s = math.inf
-        self._kill_by_s = math.inf
-        """When the first process is killed that does not go by itself, as of this round's begin."""
+        self._leaving: set[SupervisedWorker | SupervisedSink] = set()
+        """Those that are killed if they do not go by themselves."""
+        self._unsent: set[WorkerHandle] = set()
         self._mailbox: Mailbox[Note] = Mailbox()
         try:
             self._watch = Poller()
@@ -124,6 +125,7 @@ class Supervisor:
                 self._do(self._scheduler.withdrawn(job_id))
         if kill and self._sink is not None:  # if it does not say in time that all have ended
             self._sink.kill_by_s = time.monotonic() + settings.STOP_DEADLINE_S
+            self._leaving.add(self._sink)
         return [*(self._scheduler.kill_all() if kill else ()), *self._scheduler.stop(cancel=cancel)]
 
     def end_workers(self, *, kill: bool) -> Iterable[decisions.Action]:
@@ -183,7 +185,7 @@ class Supervisor:
         overslept_s, self._awake_s = now_s - self._awake_s - (pause_s or 0.0), now_s
         if pause_s is not None and overslept_s > settings.SUSPENDED_S:
             self._do(self._scheduler.delayed(overslept_s))
-            for process in self._processes():
+            for process in self._leaving:
                 process.kill_by_s += overslept_s
         for handle in ready:
             handle()
@@ -195,16 +197,14 @@ class Supervisor:
         if self._start_again_s <= now_s:
             self._start_again_s = math.inf
             self._do(self._scheduler.unhindered())
-        for process in self._processes() if self._kill_by_s <= now_s else ():
+        for process in self._leaving:
             process.kill_if_late(now_s)
         self._flush()
 
     def _pause_s(self) -> float | None:
-        kills_s = [worker.kill_by_s for worker in self._workers.values()]
-        self._kill_by_s = min(kills_s, default=math.inf)
-        if self._sink is not None:
-            self._kill_by_s = min(self._kill_by_s, self._sink.kill_by_s)
-        soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, self._kill_by_s)
+        self._leaving = {process for process in self._leaving if process.kill_by_s < math.inf}
+        kills_s = [process.kill_by_s for process in self._leaving]
+        soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, *kills_s)
         left_s = max(0.0, soonest - time.monotonic())
         # Within a longer wait nobody would notice that this process was stopped for a while.
         return None if soonest == math.inf else min(left_s, 1.0)
@@ -217,11 +217,11 @@ class Supervisor:
             self._settle_if_gone(worker)
         if self._workers:
             return False
-        sink = self._sink
-        if sink is not None and sink.state is State.LIVING:
-            sink.stop()
+        if self._sink is not None and self._sink.state is State.LIVING:
+            self._sink.stop()
+            self._leaving.add(self._sink)
             self._flush()
-        return sink is None
+        return self._sink is None
 
     def _processes(self) -> Iterator[SupervisedWorker | SupervisedSink]:
         yield from self._workers.values()
@@ -265,6 +265,7 @@ class Supervisor:
             return self._scheduler.unclaimed(entry.ticket)
         handle = self._workers[number].handle
         handle.send(*claimed)
+        self._unsent.add(handle)
         if handle.backlog_bytes >= settings.PORTION_BYTES:
             handle.flush()
         return ()
@@ -278,16 +279,15 @@ class Supervisor:
     def _flush(self) -> None:
         """Send what this round has queued; where a pipe is full, wait until it can be written."""
         self.jobs.flush()
-        for worker in self._workers.values():
-            handle = worker.handle
-            if handle.backlog_bytes:
-                room_fd, sent = handle.room_fd, handle.flush()
-                if room_fd is not None:
-                    self._watch.expect_room(room_fd, wanted=not sent)
+        for handle in [*self._unsent]:
+            room_fd, sent = handle.room_fd, handle.flush()
+            if room_fd is not None:
+                self._watch.expect_room(room_fd, wanted=not sent)
+            if sent:
+                self._unsent.discard(handle)
         sink = self._sink
         if sink is not None and (sink.handle.backlog_bytes or self._sink_is_full):
-            sent = sink.handle.flush()  # `post_with` may have written what waited
-            self._sink_is_full = not sent
+            self._sink_is_full = not (sent := sink.handle.flush())  # `post_with` may have written
             fd = sink.handle.control_fd
             self._watch.expect(fd, lambda: self._hear_sink(sink), writing=not sent)
 
@@ -318,9 +318,9 @@ class Supervisor:
     def _stop_worker(self, number: int) -> None:
         worker = self._workers.get(number)
         if worker is not None and worker.state is State.LIVING:
-            if worker.handle.room_fd is not None:
-                self._watch.forget(worker.handle.room_fd)
+            self._watch.forget(worker.handle.room_fd)
             worker.stop()
+            self._leaving.add(worker)
 
     def _worker_died(self, worker: SupervisedWorker) -> None:
         self._watch.forget(worker.handle.death_fd)
@@ -337,8 +337,7 @@ class Supervisor:
         """Settle what a worker leaves behind, once it is dead and its queue is read out (I4)."""
         if worker.state is not State.GONE or self._workers.pop(worker.number, None) is None:
             return
-        if worker.handle.room_fd is not None:
-            self._watch.forget(worker.handle.room_fd)
+        self._watch.forget(worker.handle.room_fd)
         worker.handle.close()
         code, how, begun = worker.exit.code, worker.exit.how, worker.exit.begun
         self.jobs.remove_scratch(worker.handle.scratch_prefix, begun)
@@ -454,6 +453,8 @@ class Supervisor:
         asking = self._workers.get(worker) if worker else self._sink
         if asking is not None:
             asking.handle.tell(whereabouts(self._directory, question))
+        if isinstance(asking, SupervisedWorker):
+            self._unsent.add(asking.handle)
 
     def _moved(self, earlier: RunDirectory) -> None:
         """Others have taken the run directory away, and there is another one."""

@@ -43,9 +43,9 @@ class Poller:
         """Wake up when something can be written, once; or not any more."""
         self.expect(fd, lambda: self.forget(fd), reading=False, writing=wanted)
 
-    def forget(self, fd: int) -> None:
+    def forget(self, fd: int | None) -> None:
         """Wait for nothing of this descriptor, if anybody did: before it is closed."""
-        if self._keys.pop(fd, None) is not None:
+        if fd is not None and self._keys.pop(fd, None) is not None:
             self._selector.unregister(fd)
 
     def ready(self, pause_s: float | None) -> Iterator[Handler]:

@@ -7,12 +7,12 @@ long one.
 Pure: as the scheduler, which has one.
 """
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import final
 
 from collector import settings
 from collector.process.scheduler.decisions import Entry
+from collector.process.scheduler.seats import Seats
 from collector.process.scheduler.worker_state import Seat
 
 
@@ -31,9 +31,15 @@ class Prefetch:
         self._distance = distance
         self._refill_at = 0
 
-    def took(self, job_s: float) -> None:
-        """A job has taken so long."""
+    def took(self, job_s: float) -> bool:
+        """A job has taken so long; returns whether they are short no more, as they were before."""
+        short = not self._long
         self._job_s += (job_s - self._job_s) * settings.PACE_WEIGHT
+        return short and self._long
+
+    @property
+    def _long(self) -> bool:
+        return self._job_s > settings.BRISK_S * self._distance
 
     @property
     def brisk(self) -> bool:
@@ -45,7 +51,7 @@ class Prefetch:
         return len(seat.entries) <= self._refill_at or seat.retired
 
     def share_out(
-        self, take: Callable[[], Entry | None], seats: Iterable[Seat], now_s: float
+        self, take: Callable[[], Entry | None], seats: Seats, now_s: float
     ) -> Iterator[tuple[Seat, Entry]]:
         """Yield jobs, as long as there are any, each with a worker that has the fewest of them.
 
@@ -55,16 +61,13 @@ class Prefetch:
             now_s: The time.
         """
         ahead = self._ahead()
-        by_number = {seat.worker: seat for seat in seats if self._has_room(seat, ahead, now_s)}
-        fit = [(len(seat.entries), worker) for worker, seat in by_number.items()]
-        heapq.heapify(fit)
-        while fit and (entry := take()) is not None:
-            count, worker = fit[0]
-            yield by_number[worker], entry
-            if count + 1 < ahead and not by_number[worker].used_up:
-                heapq.heapreplace(fit, (count + 1, worker))
+        while (seat := seats.least()) is not None and len(seat.entries) < ahead:
+            if seat.entries and now_s - seat.since_s > self._recall_after_s:
+                seats.leave_out(seat)  # none waits behind a long one
+            elif (entry := take()) is not None:
+                yield seat, entry
             else:
-                heapq.heappop(fit)
+                break
 
     def _ahead(self) -> int:
         """Return how many jobs may be at one worker now, with the running one."""
@@ -72,12 +75,6 @@ class Prefetch:
         ahead = round(min(settings.JOBS_AHEAD, ahead_s / max(self._job_s, 1e-9)))
         self._refill_at = ahead - ahead // settings.PORTIONS
         return ahead
-
-    def _has_room(self, seat: Seat, ahead: int, now_s: float) -> bool:
-        """Whether it may get one more job, up to `ahead` of them; none waits behind a long one."""
-        if len(seat.entries) >= ahead or not seat.takes_more:
-            return False
-        return now_s - seat.since_s <= self._recall_after_s
 
     @property
     def _recall_after_s(self) -> float:
@@ -90,5 +87,5 @@ class Prefetch:
         wait, they would come and go.
         """
         ahead_s = (len(seat.entries) - 1) * self._job_s
-        long = self._job_s > settings.BRISK_S * self._distance and ahead_s > self._recall_after_s
-        return seat.since_s + (0.0 if long else self._recall_after_s)
+        at_once = self._long and ahead_s > self._recall_after_s
+        return seat.since_s + (0.0 if at_once else self._recall_after_s)

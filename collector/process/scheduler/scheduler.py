@@ -37,6 +37,7 @@ from collector.process.scheduler.gates import Waits
 from collector.process.scheduler.lines import Lines
 from collector.process.scheduler.prefetch import Prefetch
 from collector.process.scheduler.retries import Cause, Later, Remark, Retry, cause_of, is_retried
+from collector.process.scheduler.seats import Seats
 from collector.process.scheduler.setbacks import Setbacks
 from collector.process.scheduler.worker_state import Event, Seat, State
 from collector.wire.outcome import BY_ITS_FUNCTION, Outcome
@@ -77,7 +78,7 @@ class Scheduler:
         self._chance = chance
         self._dispatched: dict[int, Entry] = {}
         self._unwanted: set[int] = set()
-        self._seats: dict[int, Seat] = {}
+        self._seats = Seats(self._due_s)
         self._tickets = itertools.count(1)
         self._numbers = itertools.count(1)
         self.setbacks = Setbacks()
@@ -99,10 +100,11 @@ class Scheduler:
 
     def next_deadline_s(self) -> float:
         """When something is due though nothing happens: a time-out, a recall, a kill, a gate."""
-        soonest_s = self._waiting.next_s()
-        for seat in self._seats.values():  # a plain loop: it runs twice in each round
-            soonest_s = min(soonest_s, seat.deadline_s, self._recall_at_s(seat))
-        return soonest_s
+        return min(self._waiting.next_s(), self._seats.next_s())
+
+    def _due_s(self, seat: Seat) -> float | None:
+        soonest_s = min(seat.deadline_s, self._recall_at_s(seat))
+        return None if soonest_s == math.inf else soonest_s
 
     def waits(self) -> list[Waits]:
         """Return what jobs wait for, beside workers; may be called in any thread."""
@@ -190,30 +192,31 @@ class Scheduler:
 
     def delayed(self, pause_s: float) -> Iterator[Action]:
         """This process was stopped for so long, which does not count for jobs whose time ran."""
-        for entry in self._first():
-            if entry.loaded:
-                entry.started_s += pause_s
-            elif entry.deadline_s < math.inf:
-                yield LookIfLoaded(entry, pause_s)
+        for seat in self._seats.values():
+            for entry in itertools.islice(seat.entries, 1):  # no other one can be running
+                if entry.loaded:
+                    entry.started_s += pause_s
+                elif entry.deadline_s < math.inf:
+                    yield LookIfLoaded(entry, pause_s)
 
     def ticked(self, now_s: float) -> Iterator[Action]:
         """All news of a round has been told: do what is due, and send what makes no portion too."""
-        yield from self._due(now_s) if self.next_deadline_s() <= now_s else ()
+        for seat in self._seats.due(now_s):
+            yield from self._due(seat, now_s)
         yield from self._assign() if self._waiting.tick(now_s) or self._full else ()
 
-    def _due(self, now_s: float) -> Iterator[Action]:
-        for entry in self._first():
+    def _due(self, seat: Seat, now_s: float) -> Iterator[Action]:
+        for entry in itertools.islice(seat.entries, 1):
             if entry.deadline_s <= now_s and not entry.loaded:
                 yield LookIfLoaded(entry)  # if it is late all the same, the next round ends it
             elif entry.deadline_s <= now_s:
                 entry.sentence = Outcome.TIMED_OUT
-                yield self._end(self._seats[entry.worker or 0])
-        for seat in self._seats.values():
-            if seat.spare_until_s is not None and seat.spare_until_s <= now_s:
-                yield self._kill(seat)
-            elif self._recall_at_s(seat) <= now_s:
-                seat.recalled = True
-                yield Recall(seat.worker)
+                yield self._end(seat)
+        if seat.spare_until_s is not None and seat.spare_until_s <= now_s:
+            yield self._kill(seat)
+        elif self._recall_at_s(seat) <= now_s:
+            seat.recalled = True
+            yield Recall(seat.worker)
 
     def remarked(self, ticket: int, remark: Remark) -> None:
         """A worker has said something of the attempt that it runs."""
@@ -228,10 +231,6 @@ class Scheduler:
             return ()
         return self._assign()
 
-    def _first(self) -> list[Entry]:
-        """Return the first job of each worker: no other one can be running."""
-        return [seat.entries[0] for seat in self._seats.values() if seat.entries]
-
     def _recall_at_s(self, seat: Seat) -> float:
         """When jobs behind a running one are recalled that others might run, or nobody wants."""
         recalls = seat.blocked and (self.max_workers > 1 or self._unwanted)
@@ -245,7 +244,8 @@ class Scheduler:
         hindered, decided = self.setbacks.hindered, list[Action]()
         seat = self._seats[entry.worker or 0]
         seat.entries.remove(entry)
-        self._prefetch.took(seat.advance(self._clock()))
+        if self._prefetch.took(seat.advance(self._clock())):
+            self._seats.look_at_all()  # jobs may be recalled earlier than it was said
         if by_itself:
             self.setbacks.sink_deaths = 0
             self.setbacks.hindered = False
@@ -255,6 +255,8 @@ class Scheduler:
         elif end.outcome is Outcome.SPILL_FAILED and not seat.retired:
             decided.append(self._end(seat))  # its function runs on
         decided.append(self._judge(entry, end))
+        if seat.used_up and seat.idle:
+            decided.append(self._let_go(seat))
         if hindered or not self._full or self._prefetch.wants_more(seat):
             decided += self._assign()
         decided += self._leave_if_done()
@@ -458,35 +460,37 @@ class Scheduler:
 
     def _assign(self) -> list[Action]:
         """Give jobs to idle workers; start workers while more jobs wait than workers are coming."""
-        idle = [seat for seat in self._seats.values() if seat.idle]
-        if decided := [self._let_go(seat) for seat in idle if seat.used_up]:
-            idle = [seat for seat in idle if seat.idle]
-        while idle and (entry := self._waiting.take_first(len(self._dispatched))) is not None:
-            decided.append(self._dispatch(idle.pop(), entry))
+        decided = list[Action]()
+        while (seat := self._seats.least()) is not None and not seat.entries:
+            if (entry := self._waiting.take_first(len(self._dispatched))) is None:
+                break
+            decided.append(self._dispatch(seat.worker, entry))
         ready = self._waiting.ready
         if ready and self._prefetch.brisk:
             self._send_ahead(decided)
             ready = self._waiting.ready
         free = 0 if self.setbacks.hindered else self.max_workers - len(self._seats)
-        if free > 0:
-            wanted = ready - len(idle) - sum(s.coming for s in self._seats.values())
+        idle = seat is not None and not seat.entries  # one that is to run alone waits for others
+        if free > 0 and ready and not idle:
+            wanted = ready - sum(seat.coming for seat in self._seats.values())
             for worker in itertools.islice(self._numbers, max(0, min(wanted, free))):
-                self._seats[worker] = Seat(worker, self._max_tasks)
+                self._seats.add(Seat(worker, self._max_tasks))
                 decided.append(StartWorker(worker))
-        self._full = bool(ready and (free <= 0 or idle))  # idle: for one that is to run alone
+        self._full = bool(ready and (free <= 0 or idle))
         return decided
 
     def _send_ahead(self, decided: list[Action]) -> None:
         """While jobs are very short, let some wait at the workers, the same number at each."""
-        take, seats = self._waiting.ahead().take_first, self._seats.values()
-        for seat, entry in self._prefetch.share_out(take, seats, self._clock()):
-            decided.append(self._dispatch(seat, entry))
+        take = self._waiting.ahead().take_first
+        for seat, entry in self._prefetch.share_out(take, self._seats, self._clock()):
+            decided.append(self._dispatch(seat.worker, entry))
 
-    def _dispatch(self, seat: Seat, entry: Entry) -> Dispatch:
+    def _dispatch(self, worker: int, entry: Entry) -> Dispatch:
+        seat = self._seats[worker]
         if not seat.entries:
             seat.since_s = self._clock()
-        entry.go_to(seat.worker, next(self._tickets))
+        entry.go_to(worker, next(self._tickets))
         self._dispatched[entry.ticket] = entry
         seat.entries.append(entry)
         seat.tasks += 1
-        return Dispatch(seat.worker, entry)
+        return Dispatch(worker, entry)
