@@ -235,6 +235,11 @@ GEMINI_RETRY_S: Final = 1.0
 GEMINI_RETRY_LONGEST_S: Final = 60.0
 """Wait before a request is sent again: doubled each time, as the SDK does, up to the longest."""
 
+GEMINI_REFUSALS: Final = 10
+"""So many refusals in a row that name no time are taken for a service that is busy, with pauses
+of about five minutes together. A further one is a failed attempt: an empty account may be refused
+so."""
+
 GEMINI_PAUSE_LONGEST_S: Final = 3600.0
 """Longest pause that the service may ask for: a gate is closed for no longer, and a task that waits
 by itself fails at once where it is to wait longer. No limit of a minute or a day needs more."""

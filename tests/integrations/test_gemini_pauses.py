@@ -16,6 +16,7 @@ from collector.integrations.gemini.answer import Answer, Question, ask
 from collector.integrations.gemini.requests import GeminiRequests
 from collector.integrations.gemini.service import GeminiService
 from collector.integrations.gemini.status import StatusReporter
+from collector.settings import GEMINI_REFUSALS
 from tests.integrations.fake_gemini import FakeGemini
 from tests.integrations.gemini_calls import answer_of, run, says
 from tests.integrations.gemini_script import Finish, Refuse, Say, expected_transcript
@@ -204,6 +205,30 @@ def test_a_gate_is_closed_for_longer_with_each_refusal_in_a_row(requests: Gemini
     assert put_off(requests, "0") <= 60
     requests.answered()
     assert put_off(requests, "0") < 2
+
+
+def test_a_gate_is_closed_for_longer_with_each_refusal_that_names_no_time(
+    requests: GeminiRequests,
+) -> None:
+    """So does Vertex AI refuse that is busy."""
+    first, second = put_off(requests, ""), put_off(requests, "")
+    assert 1 <= first < 2 <= second
+    requests.answered()
+    assert put_off(requests, "") < 2
+
+
+def test_a_service_that_names_no_time_is_asked_so_often_and_no_more(
+    requests: GeminiRequests,
+) -> None:
+    """An account that is empty may be refused like this, and its jobs are to fail in the end."""
+    for _ in range(GEMINI_REFUSALS):
+        assert put_off(requests, "") <= 60
+    with pytest.raises(GeminiRequestError, match="Too many") as caught:
+        requests.pause_or_raise("the request", refusal(""), 1)
+    assert caught.value.code == 429
+    assert put_off(requests, "7") == 7
+    requests.answered()
+    assert put_off(requests, "") < 2
 
 
 def test_no_gate_is_closed_for_a_quota_of_nothing(requests: GeminiRequests) -> None:

@@ -149,6 +149,23 @@ def test_a_job_whose_service_wants_a_pause_counts_its_tokens_once(
         assert job.output().text() == "a few words"
 
 
+@pytest.mark.parametrize("inline_limit", [0, 10_000])
+def test_a_job_whose_service_names_no_time_is_put_off_too(
+    gemini: FakeGemini, video: Path, inline_limit: int
+) -> None:
+    """One that has uploaded its file waits by itself."""
+    gemini.faults["generate"].append(Refuse(429, "RESOURCE_EXHAUSTED", "Too many.", None))
+    says(gemini, Say("a few words"), Finish())
+    with workers_with_the_sdk() as collector:
+        job = collector.with_options(resource=MODEL).submit(
+            run_gemini_media_task, video, prompt="What?", attempts=1, inline_limit=inline_limit
+        )
+        assert job.exception() is None
+        assert job.output().text() == "a few words"
+        assert job.attempt == 1
+    assert gemini.calls.count("generate") == 2
+
+
 def priced(path: Path) -> GeminiResult:
     with pytest.raises(RetryLater) as raised:
         run_gemini_media_task(path, prompt="What?", attempts=1)

@@ -31,6 +31,7 @@ from collector.integrations.gemini.errors import (
 )
 from collector.settings import (
     GEMINI_PAUSE_LONGEST_S,
+    GEMINI_REFUSALS,
     GEMINI_RETRY_LONGEST_S,
     GEMINI_RETRY_S,
     GEMINI_SILENCE_S,
@@ -91,7 +92,7 @@ class GeminiRequests:
         self.attempts = attempts
         self.resource = ""
         self.patient = patient
-        self._refused = 0  # how often in a row while it was patient
+        self._refused = 0  # how often in a row, without a resource
         self._on_retry = on_retry
         self._owned = client is None
         self.client = client if client is not None else _open_client(file_path)
@@ -148,12 +149,13 @@ class GeminiRequests:
             RetryLater: It wants a pause, from all.
         """
         wished = wished_pause_s(failure)
-        is_limit = getattr(failure, "code", None) == TOO_MANY and is_transient(failure)
-        wants_pause = is_limit and wished is not None
+        wants_pause = getattr(failure, "code", None) == TOO_MANY and is_transient(failure)
+        refused = self._count_refusal() if wants_pause else 0
+        if wished is None and refused > GEMINI_REFUSALS:
+            wants_pause = False  # an account that is empty may be refused like this
         if self.resource and wants_pause:
             text = self.describe(failure)
-            _refusals[self.resource] += 1
-            after = min(wished or _own_pause_s(_refusals[self.resource]), GEMINI_PAUSE_LONGEST_S)
+            after = min(wished or _own_pause_s(refused), GEMINI_PAUSE_LONGEST_S)
             self._on_retry(f"{what} is put off for {after:g} s ({text})")
             raise RetryLater(after, self.resource, text)
         is_free = self.patient and wants_pause
@@ -166,8 +168,7 @@ class GeminiRequests:
             raise self.explained(what, failure, attempt, more)
         why = f"{what} failed ({self.describe(failure)})"
         if is_free:
-            self._refused += 1
-            self._wait(f"{why}; again", wished or _own_pause_s(self._refused))
+            self._wait(f"{why}; again", wished or _own_pause_s(refused))
             return 0
         self.pause(why, attempt, wished)
         return 1
@@ -176,6 +177,14 @@ class GeminiRequests:
         """Note that the service has answered: a refusal after this is the first in a row."""
         _refusals.pop(self.resource, None)
         self._refused = 0
+
+    def _count_refusal(self) -> int:
+        """Count one more refusal in a row, and return how many there are."""
+        if not self.resource:
+            self._refused += 1
+            return self._refused
+        _refusals[self.resource] += 1
+        return _refusals[self.resource]
 
     def pause(self, why: str, attempt: int, wished: float | None = None) -> None:
         """Wait before the next attempt: as long as the service wishes, else twice as long each."""

@@ -116,14 +116,14 @@ def run_gemini_media_task(  # noqa: PLR0913 - one keyword for each thing that a 
         delete_remote: False leaves the uploaded file to the service, which keeps it for 48 hours.
         attempts: How often each request is sent at most: again if the service is busy (408, 429,
             5xx), or if the connection is lost before the first byte of the answer. A service that
-            is silent for ten minutes is asked again only with streaming. In a job a 429 with
-            Retry-After uses up no attempt.
+            is silent for ten minutes is asked again only with streaming. In a job a 429 uses up
+            no attempt, but for the eleventh in a row that names no time to wait.
         config: Further settings of the request, as google-genai has them.
 
     Raises:
         GeminiError: One subclass for each cause. What had come is in its `output`, in `manager`, or
             in the output of the job.
-        RetryLater: In a job: the service wants a pause (429 with Retry-After). The job runs later,
+        RetryLater: In a job: the service wants a pause (429). The job runs later,
             and so are all `with_options(resource=model)`; none of its retries is used up. A task
             that has a manager, or has uploaded its file, or whose job has paid for an answer
             before, waits by itself instead.
