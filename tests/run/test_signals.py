@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,6 +184,26 @@ def test_a_function_of_python_ends_before_the_grace_is_over(
         finally:
             process.kill()
     wait_until(lambda: not is_running(running))
+
+
+def test_the_time_for_which_the_run_is_stopped_is_no_part_of_the_grace(tmp_path: Path) -> None:
+    """After Ctrl-C and Ctrl-Z, `fg` would kill what was about to end."""
+    script = "trap 'echo asked >> pids' TERM; echo $$ >> pids; while [ ! -e go ]; do "
+    script += "echo tick >> ticks; sleep 0.05; done; echo well >> pids; : {}"
+    words = [*RUN, *QUIET, "--grace", "8", "-j1", script, ":::", "1"]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.DEVNULL) as run:
+        pids(tmp_path, 1)
+        run.send_signal(signal.SIGINT)
+        assert wait_until(lambda: "asked" in (tmp_path / "pids").read_text())
+        run.send_signal(signal.SIGSTOP)
+        time.sleep(9)
+        run.send_signal(signal.SIGCONT)
+        ticks = tmp_path / "ticks"
+        before = len(ticks.read_text())
+        wait_until(lambda: len(ticks.read_text()) > before + 50 or run.poll() is not None)
+        (tmp_path / "go").touch()
+        assert run.wait(timeout=60) == 130
+    assert (tmp_path / "pids").read_text().endswith("well\n")
 
 
 def test_after_the_grace_what_is_left_is_killed(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from collector.executor.inner import Inner
 from collector.executor.job import Job
 from collector.progress.ends import Ended, How
 from collector.progress.show import Show
+from collector.settings import SUSPENDED_S
 
 if TYPE_CHECKING:
     from collector.batch.command.results import Results
@@ -281,11 +282,16 @@ class Runner:
         if self._kill_at_s is not None:
             self._ask_to_end()
             look_s = max(0.0, min(_ASK_AGAIN_S, self._kill_at_s - time.monotonic()))
-        pauses_s = [one for one in (look_s, pause_s, told_s) if one is not None]
+        longest_s = min(one for one in (look_s, pause_s, told_s) if one is not None)
+        since_s = time.monotonic()
         try:
-            return self._events.get(timeout=min(pauses_s))
+            return self._events.get(timeout=longest_s)
         except queue.Empty:
             return None
+        finally:
+            overslept_s = time.monotonic() - since_s - longest_s
+            if self._kill_at_s is not None and overslept_s > SUSPENDED_S:
+                self._kill_at_s += overslept_s  # we were stopped, which does not count
 
     def _hear(self, event: Heard) -> None:
         if isinstance(event, Job):
