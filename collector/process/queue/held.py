@@ -10,7 +10,6 @@ Source:     one `fstat` is 1.1 us on the machine of docs/benchmarks.md, less tha
             or of a slot; the size of the pipe is had in 0.3 us, and tells a pipe from a file only.
 """
 
-import contextlib
 import fcntl
 import os
 from typing import Final, final
@@ -25,12 +24,17 @@ _ROOM: Final = 32
 
 @final
 class Held:
-    """One descriptor, which the job may have closed or replaced whenever it is used."""
+    """One descriptor, which the job may have closed or replaced whenever it is used.
+
+    Args:
+        fd: The descriptor.
+        copy: Hold a copy of it.
+    """
 
     __slots__ = ("_device", "_inode", "fd")
 
-    def __init__(self, fd: int) -> None:
-        self.fd: Final = out_of_the_way(fd)
+    def __init__(self, fd: int, *, copy: bool = False) -> None:
+        self.fd: Final = out_of_the_way(fd, copy=copy)
         status = os.fstat(self.fd)
         self._inode, self._device = status.st_ino, status.st_dev
 
@@ -60,11 +64,13 @@ class Held:
             os.close(self.fd)
 
 
-def out_of_the_way(fd: int) -> int:
-    """Give it a number that no new file gets; where none is to be had it keeps its own."""
+def out_of_the_way(fd: int, *, copy: bool = False) -> int:
+    """Give it, or a copy, a number that no new file gets, if one is to be had."""
     highest = min(os.sysconf("SC_OPEN_MAX"), _HIGHEST)
-    with contextlib.suppress(OSError):
+    try:
         moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(highest - _ROOM, fd + 1))
+    except OSError:
+        return os.dup(fd) if copy else fd
+    if not copy:
         os.close(fd)
-        return moved
-    return fd
+    return moved

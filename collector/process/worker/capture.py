@@ -239,7 +239,7 @@ def _led_to(log: _Log, stdout: int) -> contextlib.ExitStack:
     refused = _flush()
     with contextlib.ExitStack() as undo:
         for fd in (_STDOUT, _STDERR):
-            kept = Held(os.dup(fd))
+            kept = Held(fd, copy=True)
             undo.callback(_restore, kept, fd)
         if refused is not None:
             _drain()
@@ -269,7 +269,7 @@ def _drain() -> None:
 
 def _restore(kept: Held, fd: int) -> None:
     os.dup2(kept.check(), fd)
-    kept.close()
+    os.close(kept.fd)  # it was ours a moment ago
 
 
 def _buffer_lines(undo: contextlib.ExitStack) -> None:
