@@ -209,6 +209,9 @@ REPORT_PATIENCE_S: Final = 5.0
 REPORT_BACKLOG: Final = 10_000
 """Most calls that are kept for a callback that does not return; about 20 MiB."""
 
+REPORT_AHEAD: Final = 1000
+"""`collect` takes no further input while so many calls wait for a slow callback: each has a job."""
+
 # -- integrations --------------------------------------------------------------------------------
 PUBLISH_WAIT_S: Final = 5.0
 """Longest wait for others that publish into a directory: that takes them some milliseconds. Who

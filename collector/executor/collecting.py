@@ -253,7 +253,7 @@ def collected(  # noqa: PLR0913 - the parts of a `collect`
         return
     finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     open_jobs: deque[Job[Any]] = deque()
-    coming = _submitted(submits, items, None if ordered else finished.put)
+    coming = _submitted(submits, items, batch, None if ordered else finished.put)
     failure: Exception | None = None
     try:
         while True:
@@ -295,7 +295,7 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
     try:
         stopping.begin(pool, submits.spent())
         at_end = (lambda _job: finished.put(None)) if ordered else finished.put
-        coming = _submitted(submits, items, at_end)
+        coming = _submitted(submits, items, batch, at_end)
         while not stopping.stops():
             while len(open_jobs) < ahead and not (over or stopping.stops()):
                 count = len(open_jobs)
@@ -370,11 +370,15 @@ def _begun(begin: Submitting[T], batch: "OpenBatch") -> Submits[T]:
 
 
 def _submitted(
-    submits: Submits[T], items: Iterator[T], at_end: "Callable[[Future[Any]], object] | None"
+    submits: Submits[T],
+    items: Iterator[T],
+    batch: "OpenBatch",
+    at_end: "Callable[[Future[Any]], object] | None",
 ) -> "Iterator[Job[Any]]":
     """Return the jobs of the items; a generator would end with the first error."""
 
     def submitted(item: T) -> "Job[Any] | None":
+        batch.wait_for_room()
         try:
             job = submits.submit(item)
         except StopIteration as error:  # `map` would take it for the end of the items

@@ -29,10 +29,17 @@ class OpenBatch:
     Args:
         batch: None if nobody looks at it.
         stop_drawing: Draws its last line.
+        wait_for_room: Waits while very much waits to be told to the user's code.
     """
 
-    def __init__(self, batch: "Batch | None", stop_drawing: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        batch: "Batch | None",
+        stop_drawing: Callable[[], None],
+        wait_for_room: Callable[[], None],
+    ) -> None:
         self._batch = batch
+        self.wait_for_room: Final = wait_for_room
         self._stop_drawing = stop_drawing
         self._left = False
 
@@ -89,7 +96,7 @@ class Board:
         """Open a batch for a `collect`."""
         unseen = self._sink is None and self._drawing is False
         if unseen or self._over:  # no job will come, and at the end nothing can be loaded
-            return OpenBatch(None, _nothing)
+            return OpenBatch(None, _nothing, self._reporter.wait_for_room)
         return self._begin(self._batch(desc, total))
 
     def standing(self) -> "Batch | None":
@@ -148,7 +155,7 @@ class Board:
     def _begin(self, batch: "Batch") -> OpenBatch:
         batch.ask_waiting = self.ask_waiting
         batch.open()
-        found = OpenBatch(batch, self._draw(batch))
+        found = OpenBatch(batch, self._draw(batch), self._reporter.wait_for_room)
         self._open.add(found)
         return found
 

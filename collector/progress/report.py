@@ -9,6 +9,8 @@ Invariants: I1  handing over a call never blocks and never raises, whatever the 
                 `PROGRESS_INTERVAL_S`; what must be said is said, in order, after what came before.
             I3  code of the user's that does not return costs its own news alone: what is kept for
                 it is bounded, and nobody waits for it longer than `REPORT_PATIENCE_S`.
+            I4  what waits behind slow code of the user's is bounded where a `collect` can take its
+                inputs later, and dropped nowhere.
 """
 
 import contextlib
@@ -74,6 +76,7 @@ class Reporter:
         self._dropped = 0
         self._finishing = self._over = self._joining = False
         self._gates: list[threading.Lock] = []
+        self._wanting: list[threading.Lock] = []
         self.left_behind = False
         """Whether a call did not return, and nobody waits for it any more."""
         self._owner_pid: Final = os.getpid()
@@ -98,6 +101,21 @@ class Reporter:
             return
         self._asked.put(_Must(call, last))
         self._begin()
+
+    def wait_for_room(self) -> None:
+        """Wait while very many calls are to be made, unless one of them does not return."""
+        while self._is_full():
+            gate = threading.Lock()
+            gate.acquire()
+            self._wanting.append(gate)
+            if self._is_full():
+                gate.acquire(timeout=max(0.001, -self._stuck_s()))
+
+    def _is_full(self) -> bool:
+        if self._asked.qsize() < settings.REPORT_AHEAD or self._thread is None:
+            return False
+        in_a_call = self._thread is threading.current_thread()
+        return self._open() and not in_a_call and self._stuck_s() <= 0
 
     def finish(self) -> None:
         """Take no more calls; the thread ends when those that it has are made."""
@@ -202,6 +220,8 @@ class Reporter:
         if asked.last:
             self._next_s.pop(asked.call.key, None)
         self._make(asked.call)
+        while self._wanting and self._asked.qsize() < settings.REPORT_AHEAD:
+            self._wanting.pop().release()
 
     def _next(self) -> _Must | str:
         try:
