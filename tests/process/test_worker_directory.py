@@ -1,11 +1,14 @@
 """A worker finds its run directory, also while it is just looking for it."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from collector import Collector, current_job
 from collector.process.pool.whereabouts import place_of
 from collector.process.queue.held import Held
 from collector.process.start.lineage import Lineage
@@ -15,6 +18,9 @@ from collector.process.worker.run_directory import WorkerDirectory
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.locks import open_private
 from collector.wire.messages import RunDirectoryAt, encode
+from tests.support.inside import lock_of_directory
+from tests.support.leaks import wait_until
+from tests.support.tiers import each_method
 
 
 @pytest.fixture
@@ -54,3 +60,39 @@ def test_the_answer_to_a_later_question_answers_an_earlier_one() -> None:
     assert inbox.answer(second) == answers[1]
     assert inbox.answer(first) == answers[1]
     held.close()
+
+
+def fork_while_it_is_looked_for() -> int:
+    """Fork while another thread has the lock; returns how the child ends that needs it."""
+    job, held, over = current_job(), threading.Event(), threading.Event()
+
+    def look() -> None:
+        with lock_of_directory(job):
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        os._exit(not job.scratch_dir.is_dir())
+    ended = list[int]()
+
+    def has_ended() -> bool:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        ended.extend([status] if pid else [])
+        return bool(pid)
+
+    if not wait_until(has_ended, 20):
+        os.kill(child, signal.SIGKILL)
+        ended.append(os.waitpid(child, 0)[1])
+    over.set()
+    thread.join()
+    return ended[0]
+
+
+@each_method
+def test_a_forked_child_does_not_wait_for_a_thread_that_is_looking_for_it(method: str) -> None:
+    with Collector(1, method) as collector:
+        assert collector.submit(fork_while_it_is_looked_for).result() == 0

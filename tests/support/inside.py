@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from selectors import EVENT_WRITE
 from typing import Any
@@ -16,6 +16,7 @@ from collector.process.queue.file_end import FileEnd
 from collector.process.scheduler.prefetch import Prefetch
 from collector.process.scheduler.scheduler import Scheduler
 from collector.process.start.launcher import Launcher
+from collector.process.worker.current_job import CurrentJob
 
 # -- in the process of a Collector -----------------------------------------------------------------
 
@@ -201,6 +202,11 @@ def supervisor_held_up(collector: Collector) -> Iterator[None]:
 
 
 # -- in a worker, in a job -------------------------------------------------------------------------
+
+
+def lock_of_directory(job: CurrentJob) -> AbstractContextManager[object]:
+    """What a thread of this worker holds while it looks for the run directory."""
+    return job._directory._lock
 
 
 def writer_of_this_worker() -> QueueWriter:

@@ -228,6 +228,7 @@ class CurrentJob(BinaryFile):
 
     def disown(self) -> None:
         """In a process that the job forked: keep the descriptor, and close what is behind it."""
+        self._directory.disown()
         if self._pipe is not None:
             self._pipe.disown()
 

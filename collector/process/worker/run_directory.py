@@ -37,6 +37,10 @@ class WorkerDirectory:
         self._lock = threading.RLock()  # a signal handler may come while its own thread holds it
         self._errno: int = errno.ENOENT
 
+    def disown(self) -> None:
+        """In a process that a job forked: another thread may have held the lock at the fork."""
+        self._lock = threading.RLock()
+
     @contextlib.contextmanager
     def current(self) -> Iterator[tuple[str, int]]:
         """Open the one to make files in; gives its path and a descriptor for the block.
