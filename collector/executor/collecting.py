@@ -195,8 +195,10 @@ class Stopping:
         if job.resumed or job.cancelled():
             return  # of an earlier run, or nothing has run
         error = job.exception()
+        # First: it runs code of the user's, and the supervising thread may want the lock meanwhile.
+        text = None if error is None else failure_text(error, _names_of(job))
         with self._lock:
-            self._halting.ended(None if error is None else failure_text(error, _names_of(job)))
+            self._halting.ended(text)
 
     def all_taken(self, count: int) -> None:
         """There are so many inputs: the last one was taken."""

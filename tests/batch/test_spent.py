@@ -185,3 +185,27 @@ def test_a_count_that_is_told_while_its_job_is_submitted_counts_once() -> None:
     assert not stopping.stops()
     job.counted({"usd": 3})
     assert stopping.stops()
+
+
+def test_what_others_count_is_heard_while_the_text_of_an_error_is_asked_for() -> None:
+    """The supervising thread tells of it, and all jobs would wait for code of the user's."""
+    stopping = Stopping(None, {"usd": 7}, None)
+    stopping.begin(cast("Any", None), {})
+    other = cast("Any", TellsLate(stopping))
+    stopping.watch(other)
+    counting = threading.Thread(target=lambda: other.counted({"usd": 7}))
+    heard = list[bool]()
+
+    class SlowError(Exception):
+        def __str__(self) -> str:
+            counting.start()
+            counting.join(20)
+            heard.append(not counting.is_alive())
+            return "slow"
+
+    failed = Job[Any](cast("Any", None), 1, (), {}, "failed", ())
+    failed.set_exception(SlowError())
+    stopping.ended(failed)
+    counting.join()
+    assert heard == [True]
+    assert stopping.stops()
