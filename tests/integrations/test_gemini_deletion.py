@@ -1,6 +1,7 @@
 """Whatever happens to the deletion of an uploaded file, the answer is there, and the file goes."""
 
 import os
+import subprocess
 import sys
 import threading
 from multiprocessing import spawn
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from collector.integrations.gemini import GeminiStatus
+from collector.integrations.gemini import GeminiStatus, deletion
 from tests.integrations.fake_gemini import FakeGemini
 from tests.integrations.gemini_calls import answer_of, run
 from tests.integrations.gemini_script import Drop, Refuse, Stall, expected_transcript
@@ -107,3 +108,15 @@ def test_the_python_that_was_named_watches_over_a_file(
     gemini.faults["delete"].append(Refuse(503))
     assert answer_of(run(video, inline_limit=0)) == expected_transcript(video.read_bytes())
     assert wait_until(lambda: not gemini.files)
+
+
+def test_what_watches_over_a_file_loads_nothing_until_it_has_to_delete_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", deletion.__file__],
+        input=b"{}\na file\ndone\n",
+        capture_output=True,
+        check=True,
+    )
+    loaded = {line.rpartition(b"|")[2].strip() for line in done.stderr.splitlines()}
+    assert b"os" in loaded
+    assert not loaded & {b"collector", b"json", b"re", b"socket", b"subprocess", b"typing"}
