@@ -260,6 +260,17 @@ class TestTheProgram:
         assert capsys.readouterr().out == f"collector {metadata.version('collector')}\n"
         assert collector.__version__ == metadata.version("collector")
 
+    def test_the_version_is_told_without_loading_a_command(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "collector", "--version"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert "collector.cli.program" in loaded
+        assert not loaded & {"collector.cli.run", "collector.cli.demo", "collector.batch.batch"}
+
     def test_python_m_collector_is_the_same_program(self, temp_root: Path) -> None:
         make_orphan(temp_root)
         assert json.loads(_run("gc", "--json", "--root", temp_root).stdout)["live"] == 0

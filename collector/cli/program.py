@@ -50,9 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _do(words: list[str], *, alone: bool) -> int:
     """Do what these words ask for; returns the exit status."""
-    asked = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
     try:
-        arguments = make_parser(asked).parse_args(words)
+        arguments = make_parser(_needed(words)).parse_args(words)
     except SystemExit:
         with printing():  # the help, say: whose reader may have gone
             pass
@@ -63,6 +62,13 @@ def _do(words: list[str], *, alone: bool) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")  # a terminal may lack letters
     return command(arguments)
+
+
+def _needed(words: list[str]) -> Iterable[str]:
+    """Return the commands whose modules these words need."""
+    if words == ["--version"]:
+        return ()
+    return words[:1] if words and words[0] in _COMMANDS else _COMMANDS
 
 
 def _loaded(arguments: argparse.Namespace, *, alone: bool) -> Callable[[argparse.Namespace], int]:
