@@ -64,6 +64,17 @@ def _ignore(_number: int, _frame: object) -> None:
     """Do with a signal what was asked for, without passing that on."""
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage meanwhile: of what tests are made of, all stays. Half of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the start methods take turns, before tests are selected by their marks."""

@@ -121,7 +121,7 @@ def server() -> Iterator[tuple[int, list[tuple[dict[str, str], bytes]]]]:
             """Say nothing."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield listening.server_port, taken

@@ -138,7 +138,7 @@ def test_the_line_for_curl_waits_where_the_service_asks_for_it(tmp_path: Path) -
     ]
     Refusing.asked = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
         try:
             address = f"http://127.0.0.1:{server.server_port}"
             pages = ["/200-a", "/429-b", "/500-c"]
