@@ -16,6 +16,8 @@ from tests.support.jobs import KIB, MIB, square
 from tests.support.outputs import files
 from tests.support.tiers import each_method
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 def leave_a_thread(begun: str, until: str) -> None:
     """Leave a thread that writes to the job when it is over and another one runs."""

@@ -12,6 +12,8 @@ from tests.support.follow import FIRST, LAST, collecting, in_two_parts, open_fil
 from tests.support.inside import followers
 from tests.support.jobs import MIB, numbered
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 
 @pytest.mark.parametrize("when", ["running", "over"])
 def test_a_reader_that_leaves_early_leaves_no_descriptor(when: str, tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from collector import Collector
 from tests.contract.kinds import Kind, is_gone
 from tests.support.inside import sink_pid, worker_pids
 from tests.support.jobs import square
 from tests.support.leaks import is_running, wait_until
 from tests.support.tiers import each_method
+
+pytestmark = pytest.mark.usefixtures("one_server")
 
 
 def test_an_executor_can_be_dropped_while_its_values_are_read(kind: Kind) -> None:

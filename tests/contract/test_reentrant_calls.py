@@ -16,6 +16,8 @@ from tests.support.jobs import METHODS, begun_then_wait, square
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method, each_method_in_one_tier, everyday_are
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 PATIENCE: Final = 60
 
 

@@ -12,6 +12,8 @@ from collector import Collector, Output, current_job
 from collector.process.pool.followers import Follower, Followers
 from tests.support.jobs import HasNoTextError
 
+pytestmark = pytest.mark.usefixtures("one_server")
+
 JOB: Any = SimpleNamespace(id=1, name="job", attempt=1, reruns=0)
 
 
