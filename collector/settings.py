@@ -366,3 +366,6 @@ without `durable` jobs of 1 KB are kept at twice the rate (docs/decisions/0020).
 
 STORED_BYTES: Final = MIB
 """Small outputs, logs and values that are held until they are stored together."""
+
+SYNCED_TOGETHER: Final = 64
+"""Descriptors of large ones that wait, with `durable`, to be synced together; a job has up to 6."""

@@ -27,6 +27,7 @@ from collector.errors import BatchError, CollectorError, spill_error
 from collector.logger import PackageLogger
 from collector.settings import KIB
 from collector.store.output.output import Output, publish
+from collector.store.output.publish import NO_SYNC
 from collector.store.output.spill_file import write_all
 from collector.store.rundir.locks import (
     close_private,
@@ -308,7 +309,11 @@ class Keeper:
         self._make_place(os.path.dirname(path))
         publish(output, path, overwrite=True, mode=0o600)
         if self._durable:
-            self.sync_later(path)
+            try:
+                self.sync_later(path)
+            except BaseException:
+                self.remove(name)
+                raise
 
     def _refuse_moved(self) -> None:
         """Write no file where none is looked for: lines and packs go with the directory."""
@@ -331,9 +336,21 @@ class Keeper:
             self.leaves = True
 
     def sync_later(self, path: str) -> None:
-        """Have a file, and its directory, on the disk at the next `sync`."""
-        for flags, name in ((os.O_RDONLY, path), (os.O_DIRECTORY, os.path.dirname(path))):
-            self._unsynced.add(open_private(name, flags | os.O_NOFOLLOW))
+        """Have a file, and its directory, on the disk at the next `sync`.
+
+        Raises:
+            SpillError: They cannot be opened.
+        """
+        try:
+            for flags, name in ((os.O_RDONLY, path), (os.O_DIRECTORY, os.path.dirname(path))):
+                self._unsynced.add(open_private(name, flags | os.O_NOFOLLOW))
+        except OSError as error:
+            raise spill_error(error, path) from error
+
+    @property
+    def unsynced(self) -> int:
+        """How many descriptors wait for the next `sync`."""
+        return len(self._unsynced)
 
     def sync(self) -> None:
         """Have the bytes that were stored on the disk (I4); the journal is still to be written.
@@ -356,9 +373,10 @@ class Keeper:
     def _sync(self, fd: int) -> None:
         try:
             os.fsync(fd)
-        except OSError:
-            self.has_refused_sync = True
-            raise
+        except OSError as error:
+            if error.errno not in NO_SYNC:
+                self.has_refused_sync = True
+                raise
 
     def close(self) -> None:
         """Let go of all descriptors; any number of times."""

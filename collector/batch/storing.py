@@ -29,7 +29,7 @@ from collector.batch.shard import Shard
 from collector.batch.states import State
 from collector.batch.table import Line
 from collector.errors import SpillError
-from collector.settings import PACKED_BYTES, STORED_BYTES
+from collector.settings import PACKED_BYTES, STORED_BYTES, SYNCED_TOGETHER
 from collector.store.absolute import absolute_path
 from collector.store.output.digest import has_mark
 from collector.store.output.output import Output, publish
@@ -159,8 +159,12 @@ class Storing:
             OutputLostError: They cannot be read.
             OSError: The name that the user wants the output to have cannot be had.
         """
-        if task.row in self._waiting or self._waiting_bytes > STORED_BYTES:
-            self.count()  # the number of the attempt follows from it, or memory is bounded by it
+        if (
+            task.row in self._waiting  # the number of the attempt follows from it
+            or self._waiting_bytes > STORED_BYTES
+            or self.keeper.unsynced > SYNCED_TOGETHER
+        ):
+            self.count()
         number = self._history.table.attempts(task.row) + 1
         out: Place | None = None
         if attempt.save:
@@ -188,6 +192,11 @@ class Storing:
         self._waiting_bytes += sum(map(len, small.values()))
         return put
 
+    @property
+    def waits(self) -> bool:
+        """Whether something was put that does not count yet: files of it are left then."""
+        return bool(self._waiting)
+
     def count(self) -> list[Put]:
         """Make what was put count; with `durable`, once it is on the disk.
 
@@ -196,6 +205,7 @@ class Storing:
         """
         group, self._waiting = [*self._waiting.values()], {}
         self._waiting_bytes = 0
+        self.keeper.has_refused_sync = False  # only what was put before the refusal may be lost
         if group:
             self._count(group)
         return group
@@ -245,6 +255,8 @@ class Storing:
 
     def _fail(self, group: Sequence[Put], error: BaseException) -> None:
         for put in group:
+            if put.counts:  # its line is written: what is told of is not to go
+                continue
             put.failure = error
             self._remove((put.ended.out, put.ended.log, put.ended.value))
             if put.ended.meters:  # what was spent is told all the same
@@ -261,6 +273,8 @@ class Storing:
             if packed is not None and not self.keeper.is_uncut:
                 self.keeper.cut(packed)
             raise
+        for put in group:
+            put.counts = True
         for put, at in zip(group, places, strict=True):
             self._take_in(put, at)
 
@@ -299,7 +313,6 @@ class Storing:
 
     def _take_in(self, put: Put, at: int) -> None:
         """Believe what was told, and remove what it puts in its place."""
-        put.counts = True
         event = put.ended
         outdone = [] if event.attempt == 1 or event.keeps else self._outdone(put.row, event)
         with self._table_lock:

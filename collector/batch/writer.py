@@ -246,7 +246,7 @@ class BatchWriter:
                 keeper = storing.keeper
                 with contextlib.suppress(SpillError):
                     keeper.append_later()
-                    if not keeper.leaves:
+                    if not (keeper.leaves or storing.waits):
                         storing.tell(lines.Left(time.time(), how))
                 with contextlib.suppress(OSError):
                     os.unlink(WRITER_NAME, dir_fd=self._shard.fd)

@@ -11,6 +11,7 @@ import pytest
 from collector import Batch, SpillError
 from collector.batch import keeping
 from collector.batch.lines import Ended, decode
+from collector.batch.table import Table
 from collector.batch.writer import Options
 from collector.store.output import spill_file
 from tests.support.batchdir import ended, failed, journal, output, run, writer
@@ -183,3 +184,30 @@ def test_who_reads_inputs_does_not_wait_for_the_disk(
         storing.join()
         reading.join()
         assert arrived
+
+
+def test_an_error_of_ours_behind_the_lines_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files went of which the journal tells."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / "b"
+    with writer(path) as writing:
+        puts = [writing.put(writing.task(text), ended(output(text, 70_000))) for text in "ab"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Table, "ended", fail)
+            with pytest.raises(MemoryError):
+                writing.flush()
+        assert [(put.counts, put.failure) for put in puts] == [(True, None)] * 2
+    assert contents(path) == {text: output(text, 70_000) for text in "ab"}
+
+
+def test_what_was_put_and_never_counted_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    with writer(path) as writing:
+        writing.put(writing.task("a"), ended(output("a", 70_000)))
+    with writer(path):
+        assert not [*path.glob("shard-0/files/*/*")]

@@ -32,7 +32,7 @@ from collector.store.output.target import Target, discard, naming
 if TYPE_CHECKING:
     import hashlib
 
-_NO_SYNC: Final = frozenset(
+NO_SYNC: Final = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
 )
 """What fsync(2) says where there is nothing that it could do."""
@@ -113,7 +113,7 @@ class Publication:
         try:
             os.fsync(self._fd)
         except OSError as error:
-            if error.errno not in _NO_SYNC:
+            if error.errno not in NO_SYNC:
                 raise spill_error(error, self.path) from error
 
     def publish(self, *, overwrite: bool) -> Identity:
