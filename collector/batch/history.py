@@ -59,6 +59,7 @@ class History:
         try:
             for name in directory.shards():
                 self._read(self._open(name))
+            self._fail_what_was_run_again()
             self._lose_what_was_replaced()
         except BaseException:
             self.close()
@@ -83,6 +84,23 @@ class History:
                 end = scan.read(len(self.shards) - 1, shard.name, journal, shard)
             self.ends[shard.name] = end
 
+    def _fail_what_was_run_again(self) -> None:
+        """Take a job for failed whose success in another shard a later attempt was to replace."""
+        for row, line in self.table.doubts():
+            chain = self._chain(line)
+            if self.table.line(row) in [self._line_of(ended.before) for _, ended in chain]:
+                shard, ended = chain[0]
+                self.table.ended(
+                    row,
+                    line,
+                    ended.attempt,
+                    succeeded=False,
+                    size=ended.out.size if ended.out else 0,
+                    lost=bool(missing_of(ended, shard)),
+                    run=0,
+                    is_last=True,
+                )
+
     def _lose_what_was_replaced(self) -> None:
         """Take a result for none whose file another process was replacing when it ended."""
         for key in self.findings.saving:
@@ -105,8 +123,11 @@ class History:
 
     def attempts(self, row: int) -> list[tuple[Shard, Ended]]:
         """Return all attempts of a job that have ended, the last one first."""
+        return self._chain(self.table.line(row))
+
+    def _chain(self, where: Line | None) -> list[tuple[Shard, Ended]]:
+        """Return an attempt and those before it."""
         found: list[tuple[Shard, Ended]] = []
-        where = self.table.line(row)
         while where is not None:
             later = found[-1][1] if found else None
             one = self._at(where, later.key if later else None)

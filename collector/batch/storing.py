@@ -324,6 +324,7 @@ class Storing:
                 size=event.out.size if event.out else 0,
                 lost=False,
                 run=len(self._history.findings.runs) + 1,
+                is_last=True,
             )
         self._history.findings.ended(event.key, event.attempt)
         for name in outdone:

@@ -4,7 +4,8 @@ Runs in:    any process; pure.
 Owns:       numbers only; everything else of a job is read from its line when it is asked for.
 Invariants: I1  at most 200 bytes a job (`python -m bench --case batch-continue`).
             I2  a row is never removed: its number is good for as long as the table lives.
-            I3  of results in several shards one that succeeded counts, whichever is read last.
+            I3  of results in several shards one that succeeded counts, whichever is read last, but
+                for a failure of a later attempt that was made in the knowledge of it.
             I4  of positions in several shards that of the run counts which began last, likewise.
 Source:     columns of numbers in place of objects: an `array` takes 8 bytes where an object of
             Python takes 100.
@@ -57,6 +58,8 @@ class Table:
         """Run and attempt in one."""
         self._placed = array("Q")
         self._flags = bytearray()
+        self._doubts: dict[int, tuple[int, Line]] = {}
+        """By row: a failure of a later attempt than the success that counts, in another shard."""
 
     def __len__(self) -> int:
         return len(self._flags)
@@ -187,6 +190,7 @@ class Table:
         size: int,
         lost: bool,
         run: int,
+        is_last: bool = False,
     ) -> None:
         """An attempt has ended.
 
@@ -198,8 +202,9 @@ class Table:
             size: Bytes of its output.
             lost: Whether not all of its bytes are there.
             run: Number of the run.
+            is_last: Whether it was made in the knowledge of all others that the table has.
         """
-        if self._is_outdone(row, line, attempt, succeeded=succeeded, lost=lost):
+        if not is_last and self._is_outdone(row, line, attempt, succeeded=succeeded, lost=lost):
             return
         self._lines[row] = (line.shard << _SHARD_BITS) | line.at
         self._sizes[row] = size
@@ -266,8 +271,21 @@ class Table:
         if lost:
             return True
         if succeeded != (self.state(row) is State.DONE):
+            self._doubt(row, (self.attempts(row), known) if succeeded else (attempt, line))
             return not succeeded
         return attempt < self.attempts(row)
+
+    def _doubt(self, row: int, failure: tuple[int, Line]) -> None:
+        if row not in self._doubts or failure > self._doubts[row]:
+            self._doubts[row] = failure
+
+    def doubts(self) -> list[tuple[int, Line]]:
+        """Return jobs that count as done though a later attempt has failed, with its line."""
+        return [
+            (row, line)
+            for row, (attempt, line) in self._doubts.items()
+            if self.state(row) is State.DONE and attempt > self.attempts(row)
+        ]
 
     def _move(self, row: int, event: Event) -> None:
         flags = self._flags[row]

@@ -15,6 +15,7 @@ from collector import Batch, BatchHaltedError, ClosedError, Collector, Job
 from collector.batch import history
 from collector.batch.keys import Keys, key_text, part_of
 from collector.batch.report.source import Source
+from collector.batch.states import Resume
 from collector.batch.writer import Options
 from collector.cli.program import main
 from collector.store.rundir.directory import RunDirectory
@@ -251,3 +252,41 @@ def test_of_many_shards_few_hold_descriptors(
     assert found[0].read(found[1].out) == f"{count - 1}".encode()
     writing.history.close()
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest.mark.parametrize("shards", [("0", "1of2"), ("1of2", "0")])
+def test_a_later_attempt_that_fails_counts_where_it_was_to_replace_a_success(
+    tmp_path: Path, shards: tuple[str, str]
+) -> None:
+    """The old result counted on and ran no more; its two attempts had one number and one file."""
+    path, (first, second) = tmp_path / "b", shards
+    runs_shard(path, first, "ab", total=2)
+    with writer(path, options=Options(shard=second, resume=Resume.ALL)) as writing:
+        task = writing.task("a")
+        for size in (70_000, 80_000):
+            writing.store(task, failed(bytes(size)))
+        assert writing.attempts(task) == 3
+    with Batch.open(path) as batch:
+        assert batch.verify() == []
+        assert [record.status for record in batch] == ["failed", "done"]
+        attempts = next(iter(batch)).attempts
+        assert [one.number for one in attempts] == [1, 2, 3]
+        assert [one.output().size for one in attempts] == [1, 70_000, 80_000]
+    runs_shard(path, "1of3", "ab", total=2)
+    with Batch.open(path) as batch:
+        assert [len(record.attempts) for record in batch] == [4, 1]
+        assert batch.status()["done"] == 2
+
+
+@pytest.mark.parametrize("shards", [("0", "1of2"), ("1of2", "0")])
+def test_a_failure_that_knew_of_no_success_takes_nothing_from_it(
+    tmp_path: Path, shards: tuple[str, str]
+) -> None:
+    path, (first, second) = tmp_path / "b", shards
+    with writer(path, options=Options(shard=second)) as writing:
+        task = writing.task("a")
+        runs_shard(path, first, "a", total=1)
+        for _ in range(2):
+            writing.store(task, failed(b"no"))
+    with Batch.open(path) as batch:
+        assert [(one.status, one.output().read()) for one in batch] == [("done", b"a")]
