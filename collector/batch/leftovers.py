@@ -1,6 +1,6 @@
 """Remove what a process that was killed has left in its shard, and no line speaks of.
 
-Runs in:    the process that holds the shard's lock.
+Runs in:    the process that holds the shard's lock; `remove_runs` in one that holds another's.
 Invariants: I1  only what has a name of ours is removed: a foreign file stays.
             I2  what a line speaks of stays, unless a later attempt has put another in its place.
 """
@@ -36,16 +36,20 @@ def remove_leftovers(history: History, shard: Shard) -> bool:
         if _PART.fullmatch(name) or _is_left(history, shard, place, name)
     ]
     stay = [name for name in left if not removed(name, shard)]
-    remove_runs(shard)
     return not stay
 
 
-def remove_runs(shard: Shard) -> None:
-    """Remove the run directories of dead processes from the shard's temp root."""
-    root = os.path.join(shard.path, RUN_NAME)
-    if os.path.isdir(root):
-        with contextlib.suppress(CollectorError):  # not to be trusted: nothing in it is ours
-            reclaim([root])
+def remove_runs(history: History) -> None:
+    """Remove the run directories of dead processes from the shards that some have not left.
+
+    That needs no lock of theirs: each run directory has its own. Of another split of the inputs
+    nobody may ever open the shards again.
+    """
+    for number, shard in enumerate(history.shards):
+        root = os.path.join(shard.path, RUN_NAME)
+        if number not in history.findings.left and os.path.isdir(root):
+            with contextlib.suppress(CollectorError):  # not to be trusted: nothing in it is ours
+                reclaim([root])
 
 
 def _files(shard: Shard) -> Iterator[tuple[str, list[str]]]:

@@ -294,7 +294,7 @@ class BatchWriter:
             )
             if self._number not in findings.left:
                 keeper.leaves = not remove_leftovers(history, self._shard)
-            self._remove_runs_of_others()
+            remove_runs(history)
             with contextlib.suppress(OSError):
                 os.unlink(WRITER_NAME, dir_fd=self._shard.fd)
             write_owner(self._shard.fd, WRITER_NAME)
@@ -307,12 +307,6 @@ class BatchWriter:
             raise
         self._storing = storing
         say_what_is_there(history, what, path)
-
-    def _remove_runs_of_others(self) -> None:
-        """Remove what dead processes have left: a shard of an earlier split is written no more."""
-        for number, shard in enumerate(self.history.shards):
-            if number not in self.history.findings.left and shard is not self._shard:
-                remove_runs(shard)
 
     def _told(self, event: lines.Position) -> None:
         keeper = self._writing.keeper

@@ -83,3 +83,35 @@ def test_what_is_said_of_a_batch_steers_no_terminal(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert b"counts as not done" in again.stderr
     assert again.stderr.replace(b"\n", b"").decode().isprintable()
+
+
+FEW = ["1", "2", "3"]
+"""The last one fails, and stops the batch."""
+
+
+@pytest.mark.parametrize("unread", [[], ["4", "5"]])
+def test_the_line_that_is_printed_runs_what_is_missing(tmp_path: Path, unread: list[str]) -> None:
+    """That was said of `--retry` also where it knew nothing of the inputs behind a halt."""
+    line = ["-j1", "-o", "B", "--halt", "now,fail=1", "test {} -ne 3", ":::", *FEW, *unread]
+    ended = run(*line, where=tmp_path, quiet=False)
+    told = ended.stderr.decode().splitlines()[-1]
+    assert ended.returncode == 1
+    retry = "collector run --retry B"
+    again = f"the same line again ({retry} knows only the inputs that were read)"
+    assert told == f"To run what is missing: {again if unread else retry}"
+
+
+def test_retry_says_how_many_inputs_no_run_has_read(tmp_path: Path) -> None:
+    """It ended with status 0, and with a summary of all jobs that it knew."""
+    command, inputs = ["echo {}"], [str(number) for number in range(9)]
+    part = run("-o", "B", "--shard", "1/2", *command, ":::", *inputs, where=tmp_path)
+    unread = len(inputs) - len(part.stdout.splitlines())
+    assert 0 < unread < len(inputs)
+    told = f"{unread} of its inputs are not known to B: no run has read them; give them again"
+    ended = run("--retry", "B", where=tmp_path)
+    assert (ended.returncode, told in ended.stderr.decode()) == (255, True)
+    of_a_shard = run("--retry", "B", "--shard", "1/2", where=tmp_path)
+    assert (of_a_shard.returncode, told in of_a_shard.stderr.decode()) == (0, True)
+    assert run("-o", "B", *command, ":::", *inputs, where=tmp_path).returncode == 0
+    whole = run("--retry", "B", where=tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, b"")

@@ -219,8 +219,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
             events=events,
             running=running,
         )
-        inner = _inner(stack, runner, request, command, jobs, root)
-        stopped.inner = inner
+        inner = stopped.inner = _inner(stack, runner, request, command, jobs, root)
         _answer(request, show, inner)
         finisher.on_trouble = runner.stop
         try:
@@ -231,6 +230,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
         finisher.close()
         if results is not None:
             results.complete = _is_complete(halting, runner, finisher)
+        _say_unread(request, inputs, show, finisher)
         _finish(request, show, halting, runner)
         return _status(request, halting, runner, finisher)
 
@@ -454,6 +454,15 @@ class _Stopped:
             self.inner.signal(number, workers=True)
 
 
+def _say_unread(request: Request, inputs: Given, show: Show, finisher: Finisher) -> None:
+    """Say how many inputs a directory does not know that is run as it was."""
+    unread = (inputs.whole or 0) - len(inputs.known)
+    if request.retry is not None and unread > 0:
+        message = f"{unread} of its inputs are not known to {request.retry}: no run has read them"
+        show.say(f"collector: {message}; give them again, with -o")
+        finisher.left_out |= request.shard is None
+
+
 def _finish(request: Request, show: Show, halting: Halting, runner: Runner) -> None:
     if halting.reason and request.final_show != Level.NONE:
         show.say(f"collector: the batch stops: {halting.reason}")
@@ -468,6 +477,8 @@ def _missing(request: Request, halting: Halting, runner: Runner) -> str | None:
     if request.output is None or not (halting.failed or runner.interrupted or runner.signal):
         return None
     line = f"collector run --retry {shlex.quote(request.output)}"
+    if runner.has_unread and request.retry is None:
+        return f"the same line again ({line} knows only the inputs that were read)"
     return line + (" --shard {}/{}".format(*request.shard) if request.shard else "")
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, final
 
-from collector.batch.command.sources import Row
+from collector.batch.command.sources import Row, SourceError
 
 _AHEAD: Final = 64
 
@@ -40,6 +40,13 @@ class Feeder:
     def over(self) -> bool:
         """Whether there will be no further row, and no failure to raise."""
         return self._ended and not self._read and self._failure is None
+
+    def has_more(self) -> bool:
+        """Whether some may be left, when no more are taken; waits for none."""
+        try:
+            return not self.over and (self._waits or self.take() is not None)
+        except SourceError:
+            return True
 
     def take(self) -> Row | None:
         """Return the next row if it is here.

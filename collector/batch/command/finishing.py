@@ -104,7 +104,7 @@ class Finisher:
         self.broken = ""
         """Why nothing more can be printed, if that is so."""
         self.left_out = False
-        """Whether something was to be printed, or to get a name, and could not be."""
+        """Whether something was to be run or printed, or to get a name, and could not be."""
         self.waits = False
         """Whether the main thread waits for somebody who reads what is written."""
         self.on_trouble: Callable[[], object] = _nothing

@@ -154,6 +154,8 @@ class Runner:
         """How the job has ended, if it failed, at which the batch stops."""
         self.failure = ""
         """What has ended it otherwise, in a sentence."""
+        self.has_unread = False
+        """Whether it has ended before all inputs were read."""
 
     def wake(self) -> None:
         """Have the main thread look for inputs, in any thread."""
@@ -171,6 +173,7 @@ class Runner:
             pause_s = self._fill(feeder)
             self._finisher.flush()
             if not self._open and self._nothing_follows(feeder):
+                self.has_unread = bool(self.failure) or feeder.has_more()
                 return
             self._hear(self._wait(pause_s))
             while not self._events.empty():
