@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar, final
 from collector.batch.functions import what_of
 from collector.batch.jobs import Earlier, KeptJob, ResumedJob
 from collector.batch.keys import input_text, key_text, part_of
+from collector.batch.lines import LEFT_EARLY
 from collector.batch.names import Template, names_a_file
 from collector.batch.parts import shard_name
 from collector.batch.recorder import Recorder, wait_for_left
@@ -67,10 +68,16 @@ def submitting(
 
     def begin(batch: OpenBatch) -> "_Kept[T]":
         wait_for_left(path, shard)
-        writer = BatchWriter.open(path, what, writing, inputs=total)
-        return _Kept(
-            core, options, fn, keeping, numbers=numbers, names=names, writer=writer, batch=batch
-        )
+        writer = None
+        try:
+            writer = BatchWriter.open(path, what, writing, inputs=total)
+            return _Kept(
+                core, options, fn, keeping, numbers=numbers, names=names, writer=writer, batch=batch
+            )
+        except BaseException:
+            if writer is not None:
+                writer.close(LEFT_EARLY)
+            raise
 
     return begin
 
@@ -104,6 +111,7 @@ class _Kept(Generic[T]):
         self._source = writer.history, writer.directory.is_ours_alone()
         self._recorder = Recorder(writer, core.pool.drop)
         core.recorders.add(self._recorder)
+        self._recorder.start()
 
     def submit(self, item: T, /) -> Job[Any] | None:
         """See `Submits.submit`."""

@@ -97,8 +97,15 @@ class Recorder:
         self._idle = threading.Event()
         self._idle.set()
         self._thread = threading.Thread(target=self._record, name="collector-record", daemon=True)
-        self._thread.start()
         _at_work.add(self)
+
+    def start(self) -> None:
+        """Begin to store; last of all, for then there is a thread that is to be ended."""
+        try:
+            self._thread.start()
+        except BaseException:  # a Ctrl-C while it waits for the thread
+            self._coming.put(None)
+            raise
 
     @property
     def place(self) -> tuple[str, str]:
@@ -106,11 +113,11 @@ class Recorder:
         return os.path.realpath(self._writer.directory.path), self._writer.options.shard
 
     def expect(self, job: KeptJob) -> None:
-        """A job was submitted: it is waited for."""
+        """A job is about to be submitted: it is waited for."""
+        job.add_done_callback(self._over)  # first: a Ctrl-C may come behind it
         with self._lock:
             self._open.add(job.id)
             self._idle.clear()
-        job.add_done_callback(self._over)
 
     def began(self, job: KeptJob) -> None:
         """See `Keeps.began`."""

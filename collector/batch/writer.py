@@ -108,7 +108,8 @@ class BatchWriter:
         """
         if not SHARD_NAME.fullmatch(options.shard):
             raise ValueError(f"a shard cannot be called {options.shard!r}")
-        with contextlib.ExitStack() as undo:
+        undo = contextlib.ExitStack()
+        try:
             opened = BatchDirectory.open(path, make=True, base=options.base)
             directory = undo.enter_context(opened)
             refuse_others(directory)
@@ -118,9 +119,12 @@ class BatchWriter:
             undo.callback(lock.drop)
             writer = cls(directory, facts, lock, options)
             undo.callback(writer.history.close)
+            undo.callback(writer.close, lines.LEFT_EARLY)
             writer._begin(what, inputs)
-            undo.pop_all()
-        return writer
+            return writer  # noqa: TRY300 - a Ctrl-C may come here, too
+        except BaseException:
+            undo.close()
+            raise
 
     @property
     def run_root(self) -> str:

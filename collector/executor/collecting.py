@@ -249,12 +249,35 @@ def collected(  # noqa: PLR0913 - the parts of a `collect`
 ) -> "Generator[Job[Any], None, None]":
     """Run a job for each item and yield them as they finish, or in the order of the items."""
     batch = open_batch()
-    submits = _begun(begin, batch)
-    if stopping is not None:
-        yield from _stopped(pool, submits, items, ahead, batch, ordered=ordered, stopping=stopping)
-        return
+    open_jobs: deque[Job[Any]] = deque() if stopping is None else stopping.open_jobs
+    submits: Submits[T] | None = None
+    try:
+        submits = begin(batch)
+        if stopping is None:
+            yield from _to_the_end(submits, items, ahead, batch, open_jobs, ordered=ordered)
+        else:
+            yield from _stopped(
+                pool, submits, items, ahead, batch, ordered=ordered, stopping=stopping
+            )
+    finally:
+        try:
+            pool.cancel(open_jobs)
+        finally:
+            if submits is not None:
+                submits.leave()
+            batch.leave()
+
+
+def _to_the_end(
+    submits: Submits[T],
+    items: Iterator[T],
+    ahead: int,
+    batch: "OpenBatch",
+    open_jobs: "deque[Job[Any]]",
+    *,
+    ordered: bool,
+) -> "Iterator[Job[Any]]":
     finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-    open_jobs: deque[Job[Any]] = deque()
     coming = _submitted(submits, items, batch, None if ordered else finished.put)
     failure: Exception | None = None
     try:
@@ -274,9 +297,6 @@ def collected(  # noqa: PLR0913 - the parts of a `collect`
                 raise failure
     finally:
         del failure  # its traceback holds this frame
-        pool.cancel(open_jobs)
-        submits.leave()
-        batch.leave()
 
 
 def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a reason to stop
@@ -322,9 +342,6 @@ def _stopped(  # noqa: C901, PLR0912, PLR0913, PLR0915 - as `collected`, with a 
         raise stopping.error(submits)
     finally:
         del failure
-        pool.cancel(open_jobs)
-        submits.leave()
-        batch.leave()
 
 
 def _next_is_first(
@@ -361,14 +378,6 @@ def _names_of(job: "Job[Any]") -> list[str]:
 
 def _was_dropped(job: "Job[Any]", dropped: set[int]) -> bool:
     return job.id in dropped and isinstance(job.exception(), JobKilledError)
-
-
-def _begun(begin: Submitting[T], batch: "OpenBatch") -> Submits[T]:
-    try:
-        return begin(batch)
-    except BaseException:
-        batch.leave()
-        raise
 
 
 def _submitted(
