@@ -1,14 +1,17 @@
 """A batch that is continued: what stops it, and what `--retry` knows of it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from collector import Batch
 from tests.support.batchdir import journal
-from tests.support.running import PATIENCE_S, QUIET, run
+from tests.support.leaks import wait_until
+from tests.support.running import PATIENCE_S, QUIET, RUN, run
 
 INTERRUPTED = """
 import signal, sys
@@ -40,6 +43,32 @@ def test_a_signal_ends_it_while_it_prints_what_was_done(tmp_path: Path) -> None:
     lines = map(json.loads, journal(tmp_path / "B").read_text().splitlines())
     early = "left before its end"
     assert [one["how"] for one in lines if one["event"] == "left"] == ["complete", early, early]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", ["signal", "halt"])
+def test_what_is_ended_with_the_batch_has_no_result_and_takes_none_away(
+    stop: str, tmp_path: Path
+) -> None:
+    script = "[ -e go ] || exit 0; [ {} = quick ] || exec sleep 1000"
+    script += "; while [ ! -e stop ]; do sleep 0.1; done; exit 3"
+    words = ["-j2", "-o", "B", script, ":::"]
+    assert run(*words, "slow", where=tmp_path).returncode == 0
+    (tmp_path / "go").touch()
+    again = [*RUN, *QUIET, "--halt", "now,fail=1", "--resume", "all", *words, "quick", "slow"]
+    with subprocess.Popen(again, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:
+        lines = journal(tmp_path / "B")
+        wait_until(lambda: lines.read_text().count('"started"') == 2)
+        if stop == "signal":
+            process.send_signal(signal.SIGINT)
+        else:
+            (tmp_path / "stop").touch()
+        assert process.wait(PATIENCE_S) == (130 if stop == "signal" else 3)
+    with Batch.open(tmp_path / "B") as batch:
+        states = {record.input: record.status for record in batch}
+    assert states == {"quick": "interrupted" if stop == "signal" else "failed", "slow": "done"}
+    rehearsed = run("--dry-run", "--resume", "new", *words, "quick", where=tmp_path).stdout
+    assert (b"  # runs:" in rehearsed) == (stop == "signal")
 
 
 @pytest.mark.slow

@@ -110,7 +110,6 @@ def never_ran(since: float, *, killed: bool) -> Outcome:
     return Outcome("", since, 0.0, why="not run: the batch was stopped")
 
 
-def killed(outcome: Outcome) -> Outcome:
-    """Say of what was ended with the batch that it was, not how."""
-    why = "killed with its worker" if outcome.status == "crash" else outcome.why
-    return outcome._replace(status="killed", why=why)
+def ended_with_batch(outcome: Outcome) -> Outcome:
+    """Say of what was ended with the batch that it was, not how: it has no result."""
+    return outcome._replace(why="killed with its worker") if outcome.status == "crash" else outcome

@@ -22,7 +22,13 @@ from collector.batch.command.finishing import Finished, Finisher
 from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
 from collector.batch.command.last_line import tail_of
-from collector.batch.command.outcome import Outcome, failed, killed, never_ran, outcome_of
+from collector.batch.command.outcome import (
+    Outcome,
+    ended_with_batch,
+    failed,
+    never_ran,
+    outcome_of,
+)
 from collector.batch.command.run_states import TABLE, Event, State
 from collector.batch.command.sources import Row, SourceError
 from collector.batch.command.template import Inputs
@@ -368,10 +374,10 @@ class Runner:
         )
         if outcome.died is None:
             self._limit.took(outcome.seconds)
-        elif ours and outcome.storable:
-            outcome = killed(outcome)
+        elif ours:
+            outcome = ended_with_batch(outcome)
         finished = Finished(item.seq, item.values, item.name, item.task, outcome, output, log)
-        why = self._finisher.keep(finished)
+        why = None if ours else self._finisher.keep(finished)
         if why and outcome.died is None:
             outcome = failed(why, item.since)._replace(meters=job.meters)
             finished = finished._replace(outcome=outcome)
