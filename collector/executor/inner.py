@@ -97,6 +97,10 @@ class Inner:
         """Have those who ask told this: `batch`, `done`, `failed`, `total`, `bytes`."""
         self._core.pool.told = told
 
+    def say_last_words(self) -> None:
+        """See `Board.say_last_words`: what is shown is not the Collector's."""
+        self._core.board.say_last_words()
+
     def put_off(self) -> int:
         """Return how many jobs wait to be run again, for no resource that others wait for too."""
         return sum(one.jobs for one in self.waits() if not one.resource)

@@ -163,15 +163,16 @@ class Board:
         stop_drawing = _nothing  # an object of the user's may draw, and one of ours
         if self._sink is None:
             stop_drawing = draw(batch, always=bool(self._drawing))
-        self._say_last_words()
+        self.say_last_words()
 
         def stop() -> None:
             stop_drawing()
-            self._say_last_words()
+            self.say_last_words()
 
         return stop
 
-    def _say_last_words(self) -> None:
+    def say_last_words(self) -> None:
+        """Have the sink know what gives the terminal back should this process die."""
         farewell = Farewell(last_words(), changed_mode())
         if farewell != self._said:
             self._said = farewell

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ from tests.support.person import Person
 from tests.support.running import RUN, on_terminal, run
 
 LONG = "echo {} >> ran; if [ -e no ]; then echo a long script that nobody wants to read; fi; exit 3"
+
+
+def program(where: Path) -> Path:
+    """Return a script that is the program."""
+    script = where / "run.py"
+    script.write_text("import sys\nfrom collector.cli.program import main\nsys.exit(main())\n")
+    return script
 
 
 @pytest.mark.slow
@@ -43,11 +51,25 @@ def test_t_prints_the_last_line_of_each_running_job(tmp_path: Path) -> None:
         shell.read_until(b"2 passed")
 
 
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGQUIT, marks=pytest.mark.slow)]
+)
+def test_when_it_is_killed_its_sink_gives_the_terminal_back(number: int, tmp_path: Path) -> None:
+    cooked = termios.ICANON | termios.ECHO
+    with Person(80, 24) as person:
+        person.run(program(tmp_path), "run", "-j1", "echo {}; sleep 1000", ":::", "a")
+        person.wait_for(lambda: "2B" in person.rows[-1] and person.screen.margins)
+        assert not person.mode[3] & cooked
+        os.kill(person.pid, number)
+        assert person.wait() == -number
+        assert person.screen.margins is None
+        assert person.mode[3] & cooked == cooked
+
+
 def test_on_one_row_lines_and_what_jobs_print_are_apart(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text("import sys\nfrom collector.cli.program import main\nsys.exit(main())\n")
     with Person(80, 1) as person:
-        person.run(script, "run", "--show", "all", "-j1", "echo output {}", ":::", "a", "b")
+        words = ["run", "--show", "all", "-j1", "echo output {}", ":::", "a", "b"]
+        person.run(program(tmp_path), *words)
         assert person.wait() == 0
         lines = [line for line in person.lines if line]
     assert [line for line in lines if line.startswith("output")] == ["output a", "output b"]

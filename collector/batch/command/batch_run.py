@@ -220,7 +220,7 @@ def _run(request: Request, command: Command, save: SaveName | None, inputs: Give
             running=running,
         )
         inner = stopped.inner = _inner(stack, runner, request, command, jobs, root)
-        _answer(request, show, inner)
+        _join(request, show, inner)
         finisher.on_trouble = runner.stop
         try:
             runner.run(inner, Feeder(inputs.rows, waits=inputs.waits, wake=runner.wake))
@@ -268,8 +268,8 @@ def _handlers(events: Events, stopped: "_Stopped", show: Show, finisher: Finishe
     return Handlers(heard, stopped.stop, stopped.go_on, lambda: finisher.waits or show.waits)
 
 
-def _answer(request: Request, show: Show, inner: Inner) -> None:
-    """Have the screen say what jobs wait for, and those who ask hear of jobs, not of attempts."""
+def _join(request: Request, show: Show, inner: Inner) -> None:
+    """Join screen and Collector: what jobs wait for, what those who ask hear, the terminal."""
     batch = absolute_path(request.output) if request.output else None
 
     def told() -> dict[str, object]:
@@ -279,6 +279,7 @@ def _answer(request: Request, show: Show, inner: Inner) -> None:
 
     show.ask_waits = inner.waits
     inner.tell(told)
+    inner.say_last_words()
 
 
 def _results(
