@@ -42,7 +42,7 @@ class How(enum.StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """It was ended, or never begun, for the batch was stopped: it neither passed nor failed."""
+    """It was begun, and ended for the batch was stopped: it neither passed nor failed."""
 
 
 @final

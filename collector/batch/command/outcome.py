@@ -104,10 +104,10 @@ def failed(error: BaseException, since: float) -> Outcome:
 
 
 def never_ran(since: float, *, killed: bool) -> Outcome:
-    """Return that of a job that was not run: somebody killed it, or the batch was stopped."""
+    """Return that of a job that was not run to its end: it was killed, or the batch stopped."""
     if killed:
         return Outcome("", since, 0.0, Died(None, None), "killed before it ran")
-    return Outcome("", since, 0.0, why="not run: the batch was stopped")
+    return Outcome("", since, 0.0, why="not run to its end: the batch was stopped")
 
 
 def ended_with_batch(outcome: Outcome) -> Outcome:

@@ -88,6 +88,7 @@ class _JobInputs:
     task: "Task | None"
     attempt: int = 1
     since: float = 0.0
+    has_begun: bool = False
 
 
 class _News(NamedTuple):
@@ -344,7 +345,7 @@ class Runner:
         if item is None:  # its end was told
             return
         if began:
-            item.since = time.time()  # until now it has waited
+            item.since, item.has_begun = time.time(), True  # until now it has waited
             self._show.started(item.seq, item.label, item.attempt)
             if self._results is not None and item.task is not None:
                 self._results.began(item.seq, item.task, item.since)
@@ -386,7 +387,7 @@ class Runner:
         self._finisher.finished(finished, again=again, interrupted=ours)
         self._tell(item, outcome, how, size, again=again, tail=tail)
         if again:
-            item.attempt += 1
+            item.attempt, item.has_begun = item.attempt + 1, True
             self._again.append(item)
         elif ours:
             self.interrupted += 1
@@ -439,10 +440,14 @@ class Runner:
             self._move(Event.STOP if urgency is Urgency.NOW else Event.SOFT_HALT)
 
     def _lose(self, item: _JobInputs, *, killed: bool = False) -> None:
-        """It was read, and is not run to its end: the batch is stopped, or somebody killed it."""
+        """It was read, and is not run to its end: the batch is stopped, or somebody killed it.
+
+        One that has never begun is as one that was never read: there may be very many of both.
+        """
         outcome = never_ran(item.since, killed=killed)
         self._finisher.lost(item.seq)
-        self._tell(item, outcome, How.FAILED if killed else How.INTERRUPTED, 0)
+        if killed or item.has_begun:
+            self._tell(item, outcome, How.FAILED if killed else How.INTERRUPTED, 0)
         if killed:
             self._count(outcome, item)
         else:
