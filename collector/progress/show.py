@@ -124,6 +124,7 @@ class Show:
         self.owner_pid: Final = os.getpid()
         self._options: Final = options
         self._last_line = last_line
+        self._final_show = options.final_show
         self._tally = Tally(options.slow_s, options.quiet_s)
         self._happened = InOrder()
         self._total = options.total
@@ -158,6 +159,8 @@ class Show:
         """Give the terminal back; say what has come of the batch, if `finish` has not."""
         if any(error):
             self.hurry()
+            if not self._tally.has_heard:  # the error says why nothing could begin
+                self._final_show = Level.NONE
         self.finish()
 
     def hurry(self) -> None:
@@ -180,7 +183,7 @@ class Show:
             self._stop_drawing()
             self._wait_for_counts()
             elapsed_s, tally = time.monotonic() - self._begun_s, self._tally
-            level, style = self._options.final_show, self._style()
+            level, style = self._final_show, self._style()
             for text in closing_texts(tally, self._total, elapsed_s, level, missing, style):
                 self._write(text, rows=rows_of)
         finally:

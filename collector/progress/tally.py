@@ -144,6 +144,12 @@ class Tally:
         """Jobs that passed or failed."""
         return self.passed + self.failed
 
+    @property
+    def has_heard(self) -> bool:
+        """Whether any attempt has begun or ended."""
+        ends = self.done + self.interrupted + self.retried
+        return bool(ends or self._running or self._resting)
+
     def started(self, job: int, name: str, attempt: int, now_s: float) -> None:
         """An attempt begins."""
         self.gone(job)  # what began last stands last

@@ -103,6 +103,13 @@ def test_a_file_is_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (status, "as `import` does, extract:f;" in said) == (2, True)
 
 
+def test_an_error_before_anything_runs_is_all_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = run("--temp-root", "file", "echo", ":::", "1", where=tmp_path, quiet=False)
+    assert (ended.returncode, ended.stderr.count(b"\n")) == (255, 1)
+    assert b"cannot use the temp root" in ended.stderr
+
+
 def test_a_log_of_jobs_that_cannot_be_begun_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *QUIET, "--joblog", "/dev/full", "true", ":::", "a"]) == 255
     assert capfd.readouterr().err == "collector: No space left on device (/dev/full)\n"
