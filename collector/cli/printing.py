@@ -93,8 +93,16 @@ def complain(text: str) -> None:
     """Say on stderr what is not as it should be; whoever closed it does not want to know."""
     if sys.stderr is None:  # print() would take stdout then
         return
+    with contextlib.suppress(OSError):
+        print(f"collector: {text}", file=sys.stderr)
+    flush_stderr()
+
+
+def flush_stderr() -> None:
+    """Have nothing left that Python would write to stderr when it leaves, and fail to."""
     try:
-        print(f"collector: {text}", file=sys.stderr, flush=True)
+        if sys.stderr is not None:
+            sys.stderr.flush()
     except OSError:
         turn_off(sys.stderr)
 

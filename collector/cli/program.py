@@ -15,7 +15,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn, final
 
-from collector.cli.printing import INTERRUPTED, USAGE, complain, explained, printable, printing
+from collector.cli.printing import (
+    INTERRUPTED,
+    USAGE,
+    complain,
+    explained,
+    flush_stderr,
+    printable,
+    printing,
+)
 from collector.errors import RunDirectoryError
 from collector.settings import VERSION
 
@@ -55,6 +63,7 @@ def _do(words: list[str], *, alone: bool) -> int:
     except SystemExit:
         with printing():  # the help, say: whose reader may have gone
             pass
+        flush_stderr()
         raise
     command = _loaded(arguments, alone=alone)
     for stream in (sys.stdout, sys.stderr):

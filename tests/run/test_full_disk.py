@@ -43,6 +43,21 @@ def test_a_file_of_lines_ends_with_a_whole_one(disk: Path, option: str, said: st
     assert option == "--events" or {line.count("\t") for line in lines} == {8}
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["echo lost >&2; : {}", ":::", "a"], 255),
+        (["echo lost >&2; exit {}", ":::", "3"], 1),
+        (["echo", ":::", "a"], 0),
+        (["--no-such-option", "echo", ":::", "a"], 2),
+    ],
+)
+def test_a_full_stderr_is_told_of_by_the_exit_status(words: list[str], status: int) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*RUN, *words], stderr=full, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == status
+
+
 def test_a_rehearsal_that_stdout_does_not_take_says_so() -> None:
     with open("/dev/full", "wb") as full:
         words = ["--dry-run", "echo", ":::", "a"]

@@ -276,7 +276,8 @@ class Finisher:
         if log is None or not log.size:
             return
         with self._may_fail(finished.name), self.waiting(), self._printing:
-            self._printer.err(pieces_of(log), " ".join(finished.values))
+            if not self._printer.err(pieces_of(log), " ".join(finished.values)):
+                self.left_out = True  # nor can that be said there: the exit status does
 
     def _follow(self, job: Job[Any], tag: str) -> None:
         """Print the lines of a running job, each when it is whole; in a thread of its own."""

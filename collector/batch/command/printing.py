@@ -54,16 +54,20 @@ class Printer:
             except OSError as error:
                 raise PrintError(f"cannot write to stdout: {error.strerror}") from error
 
-    def err(self, pieces: Iterable[bytes], tag: str) -> None:
-        """Write a block to stderr; whoever closed it does not want to know."""
+    def err(self, pieces: Iterable[bytes], tag: str) -> bool:
+        """Write a block to stderr; False if something there refuses it, as a full disk does.
+
+        Whoever closed it does not want to know.
+        """
         if self._stderr_is_gone:
-            return
+            return True
         for piece in self._with_tags(pieces, tag):
             try:
                 write_whole(STDERR, piece)
-            except OSError:
+            except OSError as error:
                 self._stderr_is_gone = True
-                return
+                return error.errno in {errno.EPIPE, errno.EBADF}
+        return True
 
     def _with_tags(self, pieces: Iterable[bytes], tag: str) -> Iterable[bytes]:
         return tagged(pieces, bytes_of(tag) + b"\t") if self._tagged else pieces
