@@ -113,8 +113,14 @@ def test_the_number_of_inputs_is_there_from_the_beginning_where_it_is_known(tmp_
 
 
 @pytest.mark.parametrize("halt", [[], ["--halt", "soon,fail=50%"]])
-def test_a_shard_tells_how_many_inputs_the_whole_batch_has(halt: list[str], tmp_path: Path) -> None:
-    words = [*halt, "--shard", "2/2", "-o", "B", "true", ":::", *map(str, range(20))]
+@pytest.mark.parametrize("place", ["words", "file"])
+def test_a_shard_tells_how_many_inputs_the_whole_batch_has(
+    place: str, halt: list[str], tmp_path: Path
+) -> None:
+    inputs = [*map(str, range(20))]
+    (tmp_path / "inputs").write_text("\n".join(inputs))
+    given = [":::", *inputs] if place == "words" else ["::::", "inputs"]
+    words = [*halt, "--shard", "2/2", "-o", "B", "true", *given]
     assert run(*words, where=tmp_path).returncode == 0
     assert [line["inputs"] for line in lines(tmp_path, "run")] == [20]
     with Batch.open(tmp_path / "B") as batch:

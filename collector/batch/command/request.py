@@ -4,10 +4,9 @@ Runs in:    the parent.
 Owns:       nothing; files of inputs are opened when the first of them is asked for.
 """
 
-import os
+import contextlib
 import shlex
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from collector.batch.command.sources import (
     Row,
     Source,
     SourceError,
+    may_wait,
     read,
     total,
 )
@@ -219,12 +219,9 @@ def _may_wait(source: Source) -> bool:
     if not source.are_files:
         return False
     for name in source.items:
-        try:
-            mode = os.fstat(0).st_mode if name == STDIN else os.stat(name).st_mode
-        except OSError:
-            continue
-        if not stat.S_ISREG(mode):
-            return True
+        with contextlib.suppress(OSError):
+            if may_wait(name):
+                return True
     return False
 
 

@@ -256,7 +256,7 @@ class Runner:
                 continue
             self._count_of_jobs += 1
             return _JobInputs(self._seq, row, name, self._settings.label(inputs, name), task)
-        if feeder.over and self._halting.total is None:
+        if feeder.over and self._halting.total != self._count_of_jobs:
             self._halting.total = self._count_of_jobs
             self._show.expect(self._count_of_jobs)
         return None

@@ -19,6 +19,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 _READ_BYTES: Final = 65536
 STDIN: Final = "-"
+_STDIN_FD: Final = 0
 _WORDS: Final = {":::": (False, False), ":::+": (False, True), "::::": (True, False)}
 SEPARATORS: Final = {**_WORDS, "::::+": (True, True)}
 """What begins a source on the command line: whether files follow, and whether it is linked."""
@@ -103,18 +104,48 @@ def split_command_line(words: Sequence[str]) -> tuple[list[str], list[Source]]:
 
 
 def total(sources: Sequence[Source], reading: Reading) -> int | None:
-    """Return how many jobs there will be, where that can be told without reading a file."""
+    """Return how many jobs there will be; None where inputs may come late, or cannot be read."""
     counts: list[int] = []
     for source in sources:
-        if source.are_files:
+        found = _in_files(source, reading) if source.are_files else len(source.items)
+        if found is None:
             return None
-        count = max(0, len(source.items) - reading.header)
+        count = max(0, found - reading.header)
         if source.linked and counts:
             counts[-1] = min(counts[-1], count)
         else:
             counts.append(count)
     jobs = math.prod(counts)
     return -(-jobs // reading.group) if reading.group else jobs
+
+
+def _in_files(source: Source, reading: Reading) -> int | None:
+    """Count the inputs in files; of stdin those that are still to be read."""
+    count = 0
+    for name in source.items:
+        try:
+            if may_wait(name):
+                return None
+            with _open(name) as file:
+                start, data = file.tell(), b""
+                while more := file.read(_READ_BYTES):
+                    data = more
+                    count += data.count(reading.separator)
+                file.seek(start)
+        except OSError:
+            return None
+        count += not data.endswith(reading.separator) and bool(data)
+    return count
+
+
+def may_wait(name: str) -> bool:
+    """Whether inputs in a file may come late: it is a pipe or a terminal.
+
+    Raises:
+        OSError: There is none.
+    """
+    status = os.fstat(_STDIN_FD) if name == STDIN else os.stat(name)
+    return not stat.S_ISREG(status.st_mode)
 
 
 def read(sources: Sequence[Source], reading: Reading) -> "tuple[list[str], Iterator[Row]]":
@@ -162,7 +193,7 @@ def _cannot_read(name: str, error: OSError) -> SourceError:
 
 
 def _open(name: str) -> BinaryIO:
-    return open(os.dup(0) if name == STDIN else name, "rb", buffering=0)
+    return open(os.dup(_STDIN_FD) if name == STDIN else name, "rb", buffering=0)
 
 
 def _lines(name: str, separator: bytes) -> Iterator[str]:

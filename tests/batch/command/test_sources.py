@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import collector.batch.command.sources as sources_module
 from collector.batch.command.feeder import Feeder
 from collector.batch.command.sources import (
     Reading,
@@ -122,6 +123,32 @@ def test_how_many_there_will_be_is_known_where_no_file_is_to_be_read(
     assert total(sources, reading) == count
     if count is not None:
         assert len(list(read(sources, reading)[1])) == count
+
+
+DATA = [b"", b"\n", b"a", b"a\n\nb", b"a\0b\n\0", b"x" * 65536 + b"\n", b"\n" * 65537]
+READINGS = [Reading(), Reading(b"\0"), Reading(header=True), Reading(group=2)]
+
+
+@pytest.mark.parametrize("line", ["x :::: f", "x :::: f ::: 1 2", "x :::: f ::::+ f", "x :::: -"])
+def test_the_inputs_in_files_are_counted_before_they_are_read(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, sources = split_command_line(line.split(" "))
+    for data, reading in itertools.product(DATA, READINGS):
+        Path("f").write_bytes(data)
+        Path("stdin").write_bytes(b"gone\n" + data)
+        with open("stdin", "rb", buffering=0) as stdin, monkeypatch.context() as patch:
+            stdin.seek(5)
+            patch.setattr(sources_module, "_STDIN_FD", stdin.fileno())
+            count = total(sources, reading)
+            assert count == len(list(read(sources, reading)[1]))
+
+
+def test_inputs_that_may_come_late_are_not_counted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name in (str(tmp_path / "fifo"), "/dev/null", "/no/such"):
+        assert total([Source((name,), are_files=True)], Reading()) is None
 
 
 def test_inputs_have_no_end_before_it_is_told_why_they_have_one() -> None:
