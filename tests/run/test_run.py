@@ -218,6 +218,12 @@ def test_a_time_limit_ends_a_job_and_its_children(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_limit_of_so_many_medians_holds_for_jobs_that_were_read_before_it_was_known() -> None:
+    ended = run("-j1", "--timeout", "300%", "sleep {}", ":::", *["0.3"] * 3, "1000")
+    assert ended.returncode == 1
+
+
 def test_no_number_is_too_large() -> None:
     words = ["--timeout", "30d", "--grace", "36500d", "--slow", "36500d", "--nice", "9" * 20]
     ended = run(*words, "-n", "9" * 20, "echo", ":::", "a", "b")
