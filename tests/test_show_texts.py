@@ -163,6 +163,15 @@ def test_what_is_missing_of_a_batch_that_was_stopped_is_in_its_summary() -> None
     assert text.endswith("1 of 7 jobs: 1 passed")
 
 
+def test_what_had_failed_before_is_not_among_what_passed() -> None:
+    tally = Tally()
+    for job, how in enumerate([How.PASSED, How.FAILED, How.FAILED]):
+        tally.ended(Ended(job=job, name="a", how=how, resumed=True))
+    tally.ended(Ended(job=4, name="b"))
+    text, *_ = closing_texts(tally, 4, 2.0, Level.FAIL, None, Style())
+    assert text.endswith("4 jobs: 2 passed (1 done before), 2 failed")
+
+
 def test_a_digest_has_ten_failures_and_counts_the_others() -> None:
     tally = Tally()
     for job in range(25):

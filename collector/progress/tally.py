@@ -49,6 +49,8 @@ class LeftOut(NamedTuple):
     what: str
 
 
+_KINDS: Final = ("failed", "flaky", "slow", "passed", "done before")
+
 Said = Ended | LateJob | LeftOut
 """What has a line of its own."""
 
@@ -125,7 +127,7 @@ class Tally:
         self._quiet_s: Final = quiet_s
         self._running: dict[int, _Running] = {}
         self._resting: dict[int, _Running] = {}
-        self.kept: Final = {name: Kept() for name in ("failed", "flaky", "slow", "passed")}
+        self.kept: Final = {name: Kept() for name in _KINDS}
         self.interrupted = self.resumed = self.retried = self.bytes_total = 0
         self.meters: Final = Counter[str]()
 
@@ -189,6 +191,7 @@ class Tally:
         self.resumed += ended.resumed
         kinds = {
             "failed": ended.how is How.FAILED,
+            "done before": ended.how is How.PASSED and ended.resumed,
             "passed": ended.how is How.PASSED,
             "flaky": ended.how is How.PASSED and ended.attempt > 1 and not ended.resumed,
             "slow": ended.how is How.PASSED and ended.seconds >= self._slow_s and not ended.resumed,
@@ -262,7 +265,7 @@ class Tally:
         parts = [
             (self.kept["flaky"].count, "flaky"),
             (self.kept["slow"].count, "slow"),
-            (self.resumed, "done before"),
+            (self.kept["done before"].count, "done before"),
         ]
         said = ", ".join(f"{count} {what}" for count, what in parts if count)
         return f" ({said})" if said else ""
