@@ -37,6 +37,8 @@ SAME = {
     "groups": ["-n2", "echo", ":::", *numbers(5)],
     "groups joined": ["-n3", "echo x{}y {2}", ":::", *numbers(3)],
     "columns": ["--colsep", ",", "echo {2}{1}", ":::", "a,b", "c,d"],
+    "columns that are not there": ["-C", ",", "echo", "{2}", "{1}", "x{2}", ":::", "a,b", "c"],
+    "columns that are not there, quoted": ["-C", ",", "echo {2} {1} x{2} '{2}'", ":::", "a,b", "c"],
     "header": ["--header", ":", "echo {x}={y}", ":::", "x", "1", "2", ":::", "y", "3", "4"],
     "tags": ["--tag", "printf '%s\\n%s' {} z", ":::", "a", "b"],
     "tags of nothing": ["--tag", "true {}", ":::", "a"],

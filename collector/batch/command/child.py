@@ -346,7 +346,7 @@ class _Child:
         raise self._error(kind, why, ended)
 
     def _not_started(self, arguments: Sequence[bytes], error: OSError | ValueError) -> CommandError:
-        program = os.fsdecode(arguments[0])
+        program = os.fsdecode(arguments[0]) or "''"
         status = _CANNOT_RUN
         if isinstance(error, ValueError):
             why = "could not be started: an input has a NUL byte, which no argument can have"
@@ -391,6 +391,8 @@ def _spawn(
     more: dict[str, Any] = {"setpgroup": 0} if own_group else {}
 
     def start(words: list[bytes]) -> int:
+        if not words[0]:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return os.posix_spawnp(
             words[0],
             words,

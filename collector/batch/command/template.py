@@ -43,23 +43,28 @@ class Field(NamedTuple):
     form: str = ""
 
     def values(self, inputs: Inputs) -> tuple[str, ...]:
-        """Return what stands for it: one text, or one for each input if it means all of them."""
+        """Return what stands for it: a text for each input that it means, none if none is there."""
         if self.which == "#":
             return (str(inputs.seq),)
         if self.which == "%":
             return (str(inputs.slot),)
-        change = _CHANGES[self.form]
-        if not self.which:
-            return tuple(map(change, inputs.values))
-        assert isinstance(self.which, int)
-        at = self.which - 1 if self.which > 0 else len(inputs.values) + self.which
-        return (change(inputs.values[at]) if 0 <= at < len(inputs.values) else "",)
+        return tuple(
+            _CHANGES[self.form](inputs.values[at]) for at in self._places(len(inputs.values))
+        )
 
     def one_each(self, count: int) -> "tuple[Field, ...]":
         """Return what means the same of so many inputs, one by one."""
-        if self.which:
+        if isinstance(self.which, str):
             return (self,)
-        return tuple(Field(number, self.form) for number in range(1, count + 1))
+        return tuple(Field(at + 1, self.form) for at in self._places(count))
+
+    def _places(self, count: int) -> range:
+        """Return which inputs of so many it means, from 0."""
+        assert isinstance(self.which, int)
+        if not self.which:
+            return range(count)
+        at = self.which - 1 if self.which > 0 else count + self.which
+        return range(at, at + 1) if 0 <= at < count else range(0)
 
 
 ALL: Final = Field(0)

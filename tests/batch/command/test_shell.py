@@ -119,11 +119,14 @@ def test_where_an_input_could_be_more_than_data_the_template_is_refused(
 
 
 def test_what_a_shell_has_for_itself_is_left_alone() -> None:
-    text = "awk '{print $1}' {} | sed \"s/a{2}/b/\" ${#x} $# ${x%.*} `date` $((1 + 2))"
+    text = "awk '{print $1}' {} | sed \"s/a{2,3}/b/\" ${#x} $# ${x%.*} `date` $((1 + 2))"
     script = ShellTemplate(text, Finder()).script(1)
-    assert script.text == text.replace(" {} ", ' "${COLLECTOR_V1}" ').replace(
-        "a{2}", "a${COLLECTOR_V2}"
-    )
+    assert script.text == text.replace(" {} ", ' "${COLLECTOR_V1}" ')
+
+
+def test_an_input_that_is_not_there_is_nothing_in_each_place() -> None:
+    script = ShellTemplate("echo {2} x{2} \"{-2}\" '{2}' {1}", Finder()).script(1)
+    assert script.text == 'echo  x"" "" \'\'""\'\' "${COLLECTOR_V1}"'
 
 
 def test_the_script_depends_on_the_number_of_inputs_alone() -> None:
