@@ -41,6 +41,20 @@ _REFUSED: Final = {
     "--max-procs": "write -j N",
     "-I": "{} is the input, also within a word",
     "-L": "write -n N",
+    "-N": "write -n N",
+    "--link": "write :::+ or ::::+ before what goes side by side",
+    "--lb": "write --line-buffer",
+    "-u": "outputs are never mixed: --line-buffer prints each line when it comes",
+    "--ungroup": "outputs are never mixed: --line-buffer prints each line when it comes",
+    "-q": "leave it out: several words are not read by a shell",
+    "-r": "leave it out: where there are no inputs, nothing runs",
+    "-d": "an input in a file is a line, or ends in a NUL with -0: let tr make it so",
+    "-v": "write --show all",
+    "-t": "write --show all",
+    "--progress": "there is one",
+    "--tagstring": "--tag begins each line with the input",
+    "--tmpdir": "write --temp-root DIR",
+    "--wd": "go there before: a job runs where collector run does",
 }
 
 

@@ -35,12 +35,16 @@ def refusal(*words: str) -> tuple[int, str]:
     ("words", "hint"),
     [
         ([], "there is no COMMAND"),
+        ([":::", "echo a"], "collector run sh -c"),
         (["--retries", "2", "true"], "--attempts"),
         (["--pipe", "wc"], "not built"),
         (["-X", "echo"], "-n N"),
         *((words, "-j N") for words in (["-P", "4", "echo"], ["-P4", "echo"], ["--max-procs=4"])),
         *((words, "{} is the input") for words in (["-I@", "echo", "@"], ["-I", "@", "echo"])),
         (["-L1", "echo"], "-n N"),
+        (["-d", ",", "echo"], "NUL with -0"),
+        (["-vj2", "echo"], "--show all"),
+        (["--link", "echo", ":::", "a", ":::", "b"], ":::+"),
         (["--pipe", "--bar", "wc"], "--pipe is refused"),
         (["--jobs", "0", "true", ":::", "a"], "0 jobs"),
         (["--jobs", "x", "true", ":::", "a"], "argument -j/--jobs: 'x' is no number of jobs"),
@@ -172,6 +176,8 @@ def test_what_cannot_be_started_fails_its_job_alone() -> None:
     ended = run("-k", "no-such-program", "{}", ":::", "a", quiet=False)
     assert ended.returncode == 1
     assert b"no-such-program: No such file" in ended.stderr
+    ended = run("{}", "x", ":::", "", quiet=False)
+    assert b"could not be started: '': No such file" in ended.stderr
 
 
 def test_an_empty_stdin_runs_nothing() -> None:

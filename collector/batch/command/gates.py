@@ -7,6 +7,8 @@ Owns:       nothing.
 import os
 from typing import Final, NamedTuple, final
 
+from collector.progress.text import size_text
+
 LOOK_AGAIN_S: Final = 0.5
 """So often the system is asked while a job waits for it."""
 
@@ -53,7 +55,10 @@ class Gate:
         if limits.memfree:
             free = free_memory()
             if free is not None and free < limits.memfree:
-                return Closed(LOOK_AGAIN_S, f"memory: {free} bytes are free, not {limits.memfree}")
+                return Closed(
+                    LOOK_AGAIN_S,
+                    f"memory: {size_text(free)} of {size_text(limits.memfree)} are free",
+                )
         if limits.load is not None:
             load = os.getloadavg()[0]
             if load >= limits.load:

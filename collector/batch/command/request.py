@@ -236,7 +236,10 @@ def command_of(request: Request, words: list[str], names: list[str]) -> Command:
     if request.python is not None:
         return _function(request, words, names, finder)
     if not words:
-        raise RequestError("there is no COMMAND: write for example collector run wc -l ::: *.txt")
+        raise RequestError(
+            "there is no COMMAND: write for example collector run wc -l ::: *.txt, or, where each "
+            "input is a command itself, collector run sh -c"
+        )
     shell = request.shell or "/bin/sh"
     options: dict[str, Any] = {"words": words, "names": names, "save": request.save}
     options["max_output"] = request.max_output
