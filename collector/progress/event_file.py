@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, final
 
 from collector.progress.ends import Ended, How
-from collector.progress.outlet import cut_short, has_room, is_over
+from collector.progress.outlet import cut_short, has_room, is_over, open_anew
 
 VERSION: Final = 1
 
@@ -45,8 +45,7 @@ class EventFile:
     def __init__(self, path: Path, complain: Callable[[str], object]) -> None:
         self._path = path
         self._complain = complain
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        self._fd: int | None = os.open(path, flags, 0o666)
+        self._fd: int | None = open_anew(path)
         os.set_blocking(self._fd, False)
         self.patience_s: float | None = None
 

@@ -112,6 +112,31 @@ def is_over(begun_s: float, patience_s: float | None) -> bool:
     return patience_s is not None and time.monotonic() >= begun_s + patience_s
 
 
+def open_anew(path: str | os.PathLike[str]) -> int:
+    """Open a file for lines of ours, in the place of what is in it.
+
+    Where it is a file that stdout or stderr leads to (`/dev/stderr`), what stands there stays, and
+    the lines come in turn with what is written there.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        for standard in (1, 2):
+            with contextlib.suppress(OSError):  # it is closed
+                if _identity(standard) == _identity(fd):
+                    os.dup2(standard, fd, inheritable=False)
+                    return fd
+        os.ftruncate(fd, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def cut_short(fd: int, taken_bytes: int) -> None:
     """Take off a file again what it took of a line that it did not take whole; never raises.
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from collector import Batch
-from tests.support.running import RUN, run
+from tests.support.running import PATIENCE_S, QUIET, RUN, run
 
 
 def events(path: Path, kind: str) -> list[dict[str, Any]]:
@@ -98,3 +98,19 @@ def test_a_job_that_waits_alone_is_an_event_too(tmp_path: Path) -> None:
     waiting = [event["why"] for event in events(tmp_path / "events", "waiting")]
     assert waiting[0].startswith("1 job waits to be run again, the first in ")
     assert waiting[-1] is None
+
+
+@pytest.mark.parametrize("option", ["--events", "--joblog"])
+@pytest.mark.parametrize("name", ["/dev/stdout", "all"])
+def test_lines_that_go_where_outputs_go_take_none_of_them_away(
+    name: str, option: str, tmp_path: Path
+) -> None:
+    with open(tmp_path / "all", "wb", buffering=0) as file:
+        file.write(b"from before\n")
+        words = [*RUN, *QUIET, option, name, "echo {}", ":::", *map(str, range(20))]
+        subprocess.run(words, stdout=file, cwd=tmp_path, check=True, timeout=PATIENCE_S)
+    lines = (tmp_path / "all").read_text().splitlines()
+    assert lines[0] == "from before"
+    assert {*map(str, range(20))} < {*lines}
+    ended = '{"event": "ended"' if option == "--events" else "\t:\t"
+    assert sum(ended in line for line in lines) == 20

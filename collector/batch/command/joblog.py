@@ -10,7 +10,7 @@ import os
 from typing import Final, NamedTuple, final
 
 from collector.batch.command.printing import bytes_of
-from collector.progress.outlet import cut_short
+from collector.progress.outlet import cut_short, open_anew
 
 _HEAD: Final = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"})
@@ -38,7 +38,7 @@ class JobLog:
     """
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._fd = open_anew(path)
         try:
             self._write(_HEAD)
         except OSError as error:
