@@ -81,6 +81,8 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS
     )
+    # As there is -0, argparse would take the -1 of `-j -1` for an option, too.
+    parser._has_negative_number_optionals.clear()  # noqa: SLF001 - it has no other way
 
 
 class _Refused(argparse.Action):
@@ -208,7 +210,12 @@ def _regexp(text: str) -> str:
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("-j", "--jobs", metavar="N", help="run N at a time: 4, 50%% of the CPUs, +2 more (100%%)")
+    add(
+        "-j",
+        "--jobs",
+        metavar="N",
+        help="run N at a time: 4, 50%% of the CPUs, +2 more, -1 less (100%%)",
+    )
     add("--python", metavar="MODULE:FUNCTION", help="call a Python function, not a command")
     add(
         "--shell",

@@ -78,6 +78,7 @@ def refusal(*words: str) -> tuple[int, str]:
         ),
         (["--retry", ""], "not an empty one"),
         (["--nice", "x", "true", ":::", "a"], "no niceness"),
+        (["--delay", "-1", "true", ":::", "a"], "'-1' is no time"),
         (["--nice=--5", "true", ":::", "a"], "no niceness"),
         (["--delay", "99999d", "true", ":::", "a"], "longer than 36500 days"),
     ],
@@ -178,6 +179,11 @@ def test_what_cannot_be_started_fails_its_job_alone() -> None:
     assert b"no-such-program: No such file" in ended.stderr
     ended = run("{}", "x", ":::", "", quiet=False)
     assert b"could not be started: '': No such file" in ended.stderr
+
+
+def test_one_job_less_than_there_are_cpus_and_inputs_that_end_in_a_nul() -> None:
+    ended = run("-k", "-j", "-1", "-0", "echo", "-1", stdin=b"a\0b\0")
+    assert (ended.returncode, ended.stdout) == (0, b"-1 a\n-1 b\n")
 
 
 def test_an_empty_stdin_runs_nothing() -> None:
