@@ -72,6 +72,15 @@ def test_what_is_ended_with_the_batch_has_no_result_and_takes_none_away(
 
 
 @pytest.mark.slow
+def test_why_a_job_has_failed_is_said_as_it_was_then(tmp_path: Path) -> None:
+    line = ["-k", "-j1", "--timeout", "1", "--resume", "new", "-o", "B", "sleep {}; exit 3"]
+    first, second = (run(*line, ":::", "0", "9", where=tmp_path, quiet=False) for _ in range(2))
+    for said in (first.stderr, second.stderr):
+        assert b"  sleep 0; exit 3: exit status 3\n" in said
+        assert b"  sleep 9; exit 3: ran longer than its 1 s, and was ended\n" in said
+
+
+@pytest.mark.slow
 def test_what_was_done_waits_for_no_gate(tmp_path: Path) -> None:
     closed_for_ever = ["--memfree", "900PiB"]
     line = ["-k", "-o", "B", "echo", ":::", "a", "b"]

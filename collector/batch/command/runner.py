@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
 
 from collector.batch.command.amounts import Limit, Share
 from collector.batch.command.child import Call
+from collector.batch.command.ended import CommandError, CommandTimeoutError
 from collector.batch.command.exit_status import Died
 from collector.batch.command.feeder import Feeder
 from collector.batch.command.finishing import Finished, Finisher
@@ -418,7 +419,10 @@ class Runner:
         """An earlier run has finished it."""
         assert self._results is not None
         record = self._results.last(task)
-        outcome = Outcome(record.status, record.start, record.seconds, why=record.error or "")
+        why = record.error or ""
+        for kind in (CommandError, CommandTimeoutError):  # as it was said then
+            why = why.removeprefix(f"{kind.__name__}: ")
+        outcome = Outcome(record.status, record.start, record.seconds, why=why)
         outcome = outcome._replace(meters=record.meters)
         if record.status != "done":
             outcome = outcome._replace(died=Died.of(record.exitcode or 1))
