@@ -71,6 +71,22 @@ def test_what_is_ended_with_the_batch_has_no_result_and_takes_none_away(
     assert (b"  # runs:" in rehearsed) == (stop == "signal")
 
 
+def test_what_was_not_read_is_run_by_the_same_line_alone(tmp_path: Path) -> None:
+    line = ["-j1", "--halt", "soon,fail=1", "-o", "B", "[ {} != 2 ] || [ -e go ]", ":::"]
+    line += ["1", "2", "3"]
+    first = run(*line, where=tmp_path, quiet=False).stderr
+    assert b"To run what is missing: the same line again (" in first
+    again = run(*line, where=tmp_path, quiet=False).stderr
+    assert b"To run what is missing: the same line again (" in again
+    (tmp_path / "go").touch()
+    assert b"missing" not in run(*line, where=tmp_path, quiet=False).stderr
+    (tmp_path / "go").unlink()
+    whole = run("--resume", "all", *line, where=tmp_path, quiet=False).stderr
+    assert b"To run what is missing: the same line again (" in whole
+    retried = run("--retry", "B", where=tmp_path, quiet=False).stderr
+    assert b"To run what is missing: collector run --retry B\n" in retried
+
+
 @pytest.mark.slow
 def test_why_a_job_has_failed_is_said_as_it_was_then(tmp_path: Path) -> None:
     line = ["-k", "-j1", "--timeout", "1", "--resume", "new", "-o", "B", "sleep {}; exit 3"]

@@ -475,11 +475,13 @@ def _is_complete(halting: Halting, runner: Runner, finisher: Finisher) -> bool:
 
 
 def _missing(request: Request, halting: Halting, runner: Runner) -> str | None:
-    if request.output is None or not (halting.failed or runner.interrupted or runner.signal):
+    if request.output is None:
         return None
     line = f"collector run --retry {shlex.quote(request.output)}"
     if runner.has_unread and request.retry is None:
         return f"the same line again ({line} knows only the inputs that were read)"
+    if not (halting.failed or runner.interrupted or runner.signal):
+        return None
     return line + (" --shard {}/{}".format(*request.shard) if request.shard else "")
 
 

@@ -150,8 +150,11 @@ class Runner:
         self._limit = Limit(settings.timeout)
         # A job that waits at a worker starts as soon as the one before it has ended, whatever that
         # came to, and with the time limit of now: where that counts, none waits there.
-        share = settings.timeout is not None and settings.timeout.percent
-        at_once = gate.limits.any or halting.may_halt or share
+        at_once = (
+            gate.limits.any
+            or halting.may_halt
+            or bool(settings.timeout and settings.timeout.percent)
+        )
         self._most_ahead = 3 * settings.jobs + 32
         self._ahead = settings.jobs if at_once else self._most_ahead
         self._inner: Inner
