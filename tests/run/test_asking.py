@@ -1,6 +1,8 @@
 """`collector top`, `follow` and `kill` while `collector run` runs, on a path of 200 characters."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import signal
@@ -91,20 +93,41 @@ def test_a_killed_job_is_not_run_again(tmp_path: Path) -> None:
     assert sorted((tmp_path / "ran").read_text().split()) == ["a", "b"]
 
 
-def test_a_job_that_is_killed_before_it_ran_has_failed(tmp_path: Path) -> None:
-    for name in "abc":
+LATER = "echo {} >> ran; [ {} = 3 ] && exit 75; : < go-{}"
+
+
+@pytest.mark.parametrize(
+    ("script", "ran"),
+    [
+        pytest.param("echo {} >> ran; : < go-{}", ["1", "2"], id="not-begun"),
+        pytest.param(LATER, ["1", "2", "3"], id="to-be-run-later"),
+    ],
+)
+def test_a_job_that_is_killed_while_it_waits_has_failed_in_each_report(
+    tmp_path: Path, script: str, ran: list[str]
+) -> None:
+    for name in "123":
         os.mkfifo(tmp_path / f"go-{name}")
-    words = ["--events", "events", "echo {} >> ran; : < go-{}", ":::", *"abc"]
+    inputs = list("312" if script is LATER else "123")
+    words = ["--later", "9999", "--events", "events", script, ":::", *inputs]
     with running(tmp_path, *words) as (process, run):
-        assert program("kill", run.name, "3").returncode == 0
+        assert wait_until(lambda: len((tmp_path / "ran").read_text().split()) == len(ran))
+        number = inputs.index("3") + 1
+        assert wait_until(lambda: number not in [job["job"] for job in top()[0]["running"]])
+        assert program("kill", run.name, f"{number}").returncode == 0
         assert wait_until(lambda: top()[0]["failed"] == 1)
-        for name in "ab":
+        for name in "12":
             (tmp_path / f"go-{name}").open("wb").close()
         assert process.wait() == 1
-    assert sorted((tmp_path / "ran").read_text().split()) == ["a", "b"]
+    assert sorted((tmp_path / "ran").read_text().split()) == ran
     events = map(json.loads, (tmp_path / "events").read_text().splitlines())
     ends = {event["job"]: event for event in events if event["event"] == "ended"}
-    assert (ends[3]["status"], ends[3]["why"]) == ("failed", "killed before it ran")
+    assert (ends[number]["status"], ends[number]["why"]) == ("failed", "killed while it waited")
+    batch = run.parents[2]
+    status = json.loads(program("status", batch, "--json").stdout)
+    assert (status["done"], status["failed"], status["waiting"]) == (2, 1, 0)
+    rows = csv.DictReader(io.StringIO(program("report", batch, "--csv", "-").stdout.decode()))
+    assert sorted(row["result"] for row in rows) == ["done", "done", "killed"]
 
 
 @pytest.mark.slow

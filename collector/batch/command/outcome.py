@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     """What there is to say of an attempt that is over.
 
     Attributes:
-        status: As in a journal; "" if it has never run.
+        status: As in a journal; "" if the batch was stopped before it ran.
         start: Seconds since 1970.
         seconds: How long it ran.
         died: How, if it failed.
@@ -55,9 +55,11 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(job: Job[Any], since: float) -> Outcome:
-    """Return the outcome of a job that is over."""
+    """Return the outcome of a job that is over; if it was cancelled, somebody has killed it."""
     if job.cancelled():
-        return Outcome("", since, 0.0)
+        why = "killed while it waited"
+        told = JobKilledError.__name__, why
+        return Outcome("killed", time.time(), 0.0, Died(None, None), why, told)
     error = job.exception()
     return succeeded(job.result(), since) if error is None else failed(error, since)
 
@@ -101,13 +103,6 @@ def failed(error: BaseException, since: float) -> Outcome:
     storable = not isinstance(error, SpillError | BrokenCollectorError)
     pickled = calls.dump_exception(error) if status == "error" and storable else b""
     return Outcome(status, since, seconds, died, why, told, pickled, storable=storable)
-
-
-def never_ran(since: float, *, killed: bool) -> Outcome:
-    """Return that of a job that was not run to its end: it was killed, or the batch stopped."""
-    if killed:
-        return Outcome("", since, 0.0, Died(None, None), "killed before it ran")
-    return Outcome("", since, 0.0, why="not run to its end: the batch was stopped")
 
 
 def ended_with_batch(outcome: Outcome) -> Outcome:

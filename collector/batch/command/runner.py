@@ -23,13 +23,7 @@ from collector.batch.command.finishing import Finished, Finisher
 from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
 from collector.batch.command.last_line import tail_of
-from collector.batch.command.outcome import (
-    Outcome,
-    ended_with_batch,
-    failed,
-    never_ran,
-    outcome_of,
-)
+from collector.batch.command.outcome import Outcome, ended_with_batch, failed, outcome_of
 from collector.batch.command.run_states import TABLE, Event, State
 from collector.batch.command.sources import Row, SourceError
 from collector.batch.command.template import Inputs
@@ -41,6 +35,7 @@ from collector.executor.job import Job
 from collector.progress.ends import Ended, How
 from collector.progress.show import Show
 from collector.settings import SUSPENDED_S
+from collector.store.output.output import Output
 
 if TYPE_CHECKING:
     from collector.batch.command.results import Results
@@ -363,14 +358,11 @@ class Runner:
 
     def _ended(self, job: Job[Any]) -> None:
         item = self._closed(job)
-        if self._ends_all(job):
+        if self._ends_all(job) or (job.cancelled() and self._state is not State.RUNNING):
             self._lose(item)
             return
         outcome = outcome_of(job, item.since)._replace(meters=job.meters)
-        if not outcome.status:
-            self._lose(item, killed=self._state is State.RUNNING)
-            return
-        output, log = job.output(), job.log()
+        output, log = _left_of(job)
         ours = self._state in (State.ENDING, State.KILLED) and outcome.died is not None
         again = (
             outcome.died is not None
@@ -447,19 +439,16 @@ class Runner:
             urgency = self._halting.urgency
             self._move(Event.STOP if urgency is Urgency.NOW else Event.SOFT_HALT)
 
-    def _lose(self, item: _JobInputs, *, killed: bool = False) -> None:
-        """It was read, and is not run to its end: the batch is stopped, or somebody killed it.
+    def _lose(self, item: _JobInputs) -> None:
+        """It was read, and is not run to its end: the batch is stopped.
 
         One that has never begun is as one that was never read: there may be very many of both.
         """
-        outcome = never_ran(item.since, killed=killed)
+        self.interrupted += 1
         self._finisher.lost(item.seq)
-        if killed or item.has_begun:
-            self._tell(item, outcome, How.FAILED if killed else How.INTERRUPTED, 0)
-        if killed:
-            self._count(outcome, item)
-        else:
-            self.interrupted += 1
+        if item.has_begun:
+            outcome = Outcome("", item.since, 0.0, why="not run to its end: the batch was stopped")
+            self._tell(item, outcome, How.INTERRUPTED, 0)
 
     def _tell(  # noqa: PLR0913 - what there is to be told
         self,
@@ -488,3 +477,10 @@ class Runner:
                 meters=outcome.meters,
             )
         )
+
+
+def _left_of(job: Job[Any]) -> tuple[Output, Output | None]:
+    """Return the output and the log of a job that is over."""
+    if job.cancelled():
+        return Output.in_memory(b"", chunks=0, complete=False), None
+    return job.output(), job.log()
