@@ -174,3 +174,11 @@ def test_an_empty_batch_is_a_page_too() -> None:
     assert "0 jobs" in found.shown
     assert "none has ended" in found.shown
     assert html.unescape("&times;") in found.shown
+
+
+def test_no_text_of_a_row_turns_the_order_of_its_characters_round() -> None:
+    text = "what ends in \u202egnp.exe"
+    (row,) = rows(page([job(0, failed(text=text), name=text, input=f"{text} 2")]))
+    told = json.dumps(row, ensure_ascii=False)
+    assert "\u202e" not in told
+    assert told.count(r"\\u202e") == 3

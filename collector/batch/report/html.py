@@ -31,12 +31,12 @@ from collector.batch.report.record import (
 from collector.batch.report.sums import Bar, Spread, Sums
 from collector.batch.report.text import (
     clipped,
+    in_order,
     one_line,
     plain,
     seconds_text,
     size_text,
     tail_of,
-    visible,
 )
 
 ROWS_A_BLOCK: Final = 20_000
@@ -309,7 +309,7 @@ def _row(job: ReportedJob, begin_s: float) -> list[Any]:
             None if each.worker is None else str(each.worker),
             each.exitcode,
             each.size,
-            clipped(visible(each.why)) if each.kind or each.error else "",
+            clipped(in_order(each.why)) if each.kind or each.error else "",
         ]
         for each in job.attempts
     ]

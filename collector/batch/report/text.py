@@ -44,11 +44,16 @@ def _shown(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code <= 0xFF else "\ufffd"  # noqa: PLR2004 - a byte or a control
 
 
+def in_order(text: str) -> str:
+    """Return a visible text in which what turns the order of characters round is shown."""
+    return _TURNING.sub(_escape, visible(text))
+
+
 def one_line(text: str) -> str:
-    """Return a visible text in one line: what ends one is shown, and what turns the order round."""
+    """Return such a text in one line: what ends one is shown."""
     if text.isascii() and text.isprintable():
         return text
-    return _TURNING.sub(_escape, visible(text)).replace("\n", r"\n").replace("\t", r"\t")
+    return in_order(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
 def _escape(found: re.Match[str]) -> str:
