@@ -12,7 +12,17 @@ import pytest
 from collector.batch.report.html import page_pieces
 from collector.batch.report.record import Jobs, ReportedBatch, Worker
 from tests.support.browser import Page, browser, needs_chromium
-from tests.support.reported import BEGIN, SCRIPT, attempt, batch, hostile, job, many, one_of_each
+from tests.support.reported import (
+    BEGIN,
+    SCRIPT,
+    attempt,
+    batch,
+    failed,
+    hostile,
+    job,
+    many,
+    one_of_each,
+)
 
 pytestmark = needs_chromium
 
@@ -256,3 +266,61 @@ def test_a_batch_in_which_nothing_has_run_is_drawn_too(page: Page, tmp_path: Pat
     )
     odd = attempt()._replace(start=BEGIN, end=1e300)
     opened(page, tmp_path, [job(1, odd), job(2, attempt()._replace(start=-1e300, end=0.0))])
+    opened(page, tmp_path, [], batch(sessions=(), inputs=7))
+    facts = page.evaluate(
+        "[...document.querySelectorAll('.facts dt')].map(each => each.textContent)"
+    )
+    assert facts == ["Output"]  # nothing began at any time
+
+
+TEXTS_AND_BARS = """
+const pen = CanvasRenderingContext2D.prototype, text = pen.fillText, bar = pen.fillRect;
+window.texts = []; window.bars = [];
+pen.fillText = function (what, x, ...more) {
+  const wide = this.measureText(what).width, left = this.textAlign === "center" ? x - wide / 2 : x;
+  texts.push([what, left, left + wide]);
+  return text.call(this, what, x, ...more);
+};
+pen.fillRect = function (x, ...more) { if (x) bars.push(x); return bar.call(this, x, ...more); };
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "last"), [(400, "+20 s"), (1280, "+30 s")])
+def test_no_text_of_the_timeline_is_cut_or_lies_under_a_bar(
+    page: Page, tmp_path: Path, width: int, last: str
+) -> None:
+    page.look(width=width)
+    page.call("Page.addScriptToEvaluateOnNewDocument", source=TEXTS_AND_BARS)
+    jobs = [job(n, attempt(n, worker=Worker("12of12", n % 3)), name="") for n in range(30)]
+    opened(page, tmp_path, jobs)
+    texts, first = page.evaluate("[texts, Math.min(...bars)]")
+    assert {"0", last, "worker 12of12/2"} <= {what for what, _, _ in texts}
+    end = page.evaluate("document.querySelector('#timeline').clientWidth")
+    assert all(left >= 0 and right <= end for _, left, right in texts), texts
+    assert all(right <= first for what, _, right in texts if "of" in what), (first, texts)
+
+
+@pytest.mark.slow
+def test_a_narrow_window_breaks_no_word_and_a_short_table_leaves_no_hole(
+    page: Page, tmp_path: Path
+) -> None:
+    page.look(width=400)
+    jobs = [job(n, failed(n), attempt(n + 1, number=2), name=f"j {n}") for n in range(3)]
+    path = opened(page, tmp_path, jobs)
+    room = "document.querySelector('#scroller').clientHeight"
+    assert 4 * 30 <= page.evaluate(room) < 5 * 30
+    smallest = page.evaluate(
+        "Math.min(...[...document.querySelectorAll('figure *')].filter(each => each.innerText)"
+        ".map(each => parseFloat(getComputedStyle(each).fontSize)))"
+    )
+    assert smallest >= 12
+    assert page.evaluate("document.querySelectorAll('figure text').length") == 0  # it would shrink
+    page.evaluate("document.querySelectorAll('#jobs tr.row')[1].click()")
+    cells = "[...document.querySelectorAll('dialog tr > :not(:last-child)')]"
+    lines = page.evaluate(f"{cells}.map(each => each.offsetHeight)")
+    assert max(lines) < 2 * 20, lines
+    wide = page.evaluate("document.querySelector('dialog').scrollWidth")
+    assert wide <= 400
+    keep_picture(page, tmp_path, "narrow")
+    assert_quiet(page, path)

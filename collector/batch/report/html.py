@@ -44,6 +44,9 @@ ROWS_A_BLOCK: Final = 20_000
 
 _OPEN_FAILURES: Final = 10
 _TRACEBACK_CHARS: Final = 4000
+_HIGH: Final = 130
+"""Pixels of the highest bar of a histogram."""
+
 _dump: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
@@ -154,9 +157,10 @@ def _share_bar(sums: Sums) -> str:
 
 def _facts(batch: ReportedBatch, sums: Sums) -> Iterator[tuple[str, str]]:
     yield "Output", size_text(sums.size)
-    yield "Time of all attempts", seconds_text(sums.busy_s)
-    yield "From first to last", seconds_text(sums.end_s - sums.begin_s)
-    yield "Began", f"{_moment(sums.begin_s, ' ')} UTC"
+    if sums.has_begun:
+        yield "Time of all attempts", seconds_text(sums.busy_s)
+        yield "From first to last", seconds_text(sums.end_s - sums.begin_s)
+        yield "Began", f"{_moment(sums.begin_s, ' ')} UTC"
     if sums.retried:
         yield "Tried again", f"{sums.retried:,}"
     if len(batch.sessions) > 1:
@@ -233,13 +237,13 @@ def _histogram(title: str, spread: Spread, say: Callable[[float], str]) -> str:
         _bar(bar, number * width, width, highest, say) for number, bar in enumerate(bars)
     )
     least, largest = say(spread.least), say(spread.largest)
+    span = least if least == largest else f"{least} to {largest}"
     return (
-        f"<figure><figcaption>{title}: {least} to {largest}</figcaption>"
-        f'<svg class="spread" viewBox="0 0 600 170" role="img" aria-label="{title}, {least} to '
-        f'{largest}; most of one bar: {_jobs(highest)}">{shapes}'
-        f'<text x="0" y="168">{say(bars[0].low)}</text>'
-        f'<text x="600" y="168" text-anchor="end">{say(bars[-1].high)}</text>'
-        f'<text x="600" y="12" text-anchor="end">{_jobs(highest)}</text></svg></figure>'
+        f'<figure><figcaption>{title}: {span}</figcaption><p class="ends most">{_jobs(highest)}</p>'
+        f'<svg class="spread" viewBox="0 0 600 {_HIGH}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{title}, {span}; most of one bar: {_jobs(highest)}">{shapes}</svg>'
+        f'<p class="ends"><span>{say(bars[0].low)}</span><span>{say(bars[-1].high)}</span></p>'
+        "</figure>"
     )
 
 
@@ -250,8 +254,8 @@ def _jobs(count: int) -> str:
 def _bar(bar: Bar, x: float, width: float, highest: int, say: Callable[[float], str]) -> str:
     if not bar.jobs:
         return ""
-    height = max(2.0, 130 * bar.jobs / highest)
-    red = min(height, max(2.0, 130 * bar.failed / highest)) if bar.failed else 0.0
+    height = max(2.0, _HIGH * bar.jobs / highest)
+    red = min(height, max(2.0, _HIGH * bar.failed / highest)) if bar.failed else 0.0
     if bar.high:
         label = f"{say(bar.low)} to {say(bar.high)}: {_jobs(bar.jobs)}"
     else:
@@ -260,9 +264,9 @@ def _bar(bar: Bar, x: float, width: float, highest: int, say: Callable[[float], 
     inner = max(1.0, width - 2)
     return (
         f"<g><title>{label}</title>"
-        f'<rect class="is-done" x="{x + 1:.1f}" y="{150 - height:.1f}" width="{inner:.1f}" '
+        f'<rect class="is-done" x="{x + 1:.1f}" y="{_HIGH - height:.1f}" width="{inner:.1f}" '
         f'height="{height - red:.1f}"/>'
-        f'<rect class="is-failed" x="{x + 1:.1f}" y="{150 - red:.1f}" width="{inner:.1f}" '
+        f'<rect class="is-failed" x="{x + 1:.1f}" y="{_HIGH - red:.1f}" width="{inner:.1f}" '
         f'height="{red:.1f}"/></g>'
     )
 

@@ -170,6 +170,8 @@
       body.replaceChildren(...order.slice(0, 500).map((_, at) => rowOf(at)));
       return;
     }
+    const frame = scroller.offsetHeight - scroller.clientHeight;
+    scroller.style.maxHeight = heads.offsetHeight + Math.max(1, jobs.length) * ROW + frame + "px";
     const first = Math.max(0, Math.floor(firstAt()) - 5), last = Math.min(order.length, first + Math.ceil(room() / ROW) + 10);
     const rows = [];
     for (let at = first; at < last; at++) rows.push(rowOf(at));
@@ -239,7 +241,9 @@
           sizeText(each[TRY.size]), each[TRY.worker] ?? "", reasonOf(each)]) row.append(make("td", String(text)));
         table.append(row);
       }
-      inside.append(table);
+      const wide = make("div", undefined, "wide");
+      wide.append(table);
+      inside.append(wide);
       const log = statusOf(job) === "failed" && document.getElementById(job[KEY]);
       if (log) {
         for (const pre of log.querySelectorAll("pre")) inside.append(make("p", pre.getAttribute("aria-label") + ":"), make("pre", pre.textContent));
@@ -308,7 +312,11 @@
     dark: { paper: "#0f1419", ink: "#e4e9ee", dim: "#9aa6b2", line: "#333d47", done: "#46b37e", failed: "#ff6b72", running: "#6aa5ff", interrupted: "#e0a13c", onBar: "#08130d" },
   };
   const isDark = matchMedia("(prefers-color-scheme: dark)");
-  const LEFT = 64, AXIS = 24;
+  const AXIS = 24;
+  const labelOf = (worker) => worker === null ? "other" : "worker " + worker;
+  const longest = workers.map(labelOf).reduce((one, other) => other.length > one.length ? other : one, "");
+  pen.font = "12px system-ui, sans-serif";
+  const LEFT = Math.min(160, Math.ceil(pen.measureText(longest).width) + 12);
   let view = { from: 0, to: whole }, selecting = null;
   const laneHeight = () => Math.max(4, Math.min(22, Math.floor(360 / Math.max(1, workers.length))));
   const wide = () => Math.max(50, $("timeline").clientWidth - LEFT - 8);
@@ -331,7 +339,7 @@
     pen.fillStyle = paint.dim;
     const every = Math.ceil(14 / high);
     workers.forEach((worker, lane) => {
-      if (lane % every === 0) pen.fillText(worker === null ? "other" : "worker " + worker, 4, AXIS + lane * high + high / 2);
+      if (lane % every === 0) pen.fillText(labelOf(worker), 4, AXIS + lane * high + high / 2, LEFT - 8);
     });
     pen.save();
     pen.beginPath();
@@ -424,7 +432,8 @@
         pen.lineTo(x, height);
         pen.stroke();
         pen.fillStyle = paint.dim;
-        pen.fillText(piece === pieces[0] || pieces.length === 1 ? "+" + secondsText(Math.max(0, s)) : timeText(s), x + 2, 10);
+        const text = piece !== pieces[0] ? timeText(s) : s > 0 ? "+" + secondsText(s) : "0";
+        pen.fillText(text, Math.min(x + 2, LEFT + wide() + 6 - pen.measureText(text).width / 2), 10);
       }
     }
   };

@@ -81,6 +81,7 @@ class Sums:
         retried: How many have had more than one attempt.
         size: Bytes of all outputs of jobs that are done.
         busy_s: Seconds of all attempts.
+        has_begun: Whether any job has.
         begin_s, end_s: When the first attempt began and the last one ended; the time of the report
             if none has.
         seconds, sizes: How the last attempts are spread.
@@ -96,6 +97,7 @@ class Sums:
         self.failures: list[ReportedJob] = []
         for job in jobs:
             self._add(job)
+        self.has_begun = self.begin_s < math.inf
         if self.begin_s > self.end_s:
             self.begin_s = min(batch.time, self.begin_s)
             self.end_s = batch.time
