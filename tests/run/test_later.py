@@ -1,6 +1,7 @@
 """`collector run`: what a command asks for that ends with exit status 75, and what jobs share."""
 
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -62,6 +63,34 @@ def test_a_function_asks_for_the_same_by_raising(tmp_path: Path) -> None:
     )
     ended = run("--python", "mine:work", ":::", "a", where=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, b"a 1\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("directory", [[], ["-o", "B"]], ids=["alone", "kept"])
+def test_what_a_job_has_counted_that_waits_when_the_batch_stops_is_not_lost(
+    directory: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import collector\n"
+        "def work(x):\n"
+        "    collector.current_job().count(usd=2.5)\n"
+        "    if x == 'a':\n"
+        "        raise collector.RetryLater(9999)\n"
+        "    raise ValueError('no')\n"
+    )
+    # With one job at a time, the second one begins when the first one waits.
+    line = ["-j1", "--halt", "now,fail=1", "--events", "events", *directory]
+    ended = run(*line, "--python", "mine:work", ":::", "a", "b", where=tmp_path)
+    assert ended.returncode == 1, ended
+    events = map(json.loads, (tmp_path / "events").read_text().splitlines())
+    meters = {event["job"]: event["meters"] for event in events if event["event"] == "ended"}
+    assert meters == {1: {"usd": 2.5}, 2: {"usd": 2.5}}
+    if directory:
+        with Batch.open(tmp_path / "B") as batch:
+            assert {record.input: dict(record.meters) for record in batch} == {
+                "a": {"usd": 2.5},
+                "b": {"usd": 2.5},
+            }
 
 
 @pytest.mark.slow

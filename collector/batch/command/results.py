@@ -7,7 +7,7 @@ Owns:       the writer of its shard.
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Self, final
 
 from collector import settings
@@ -175,6 +175,11 @@ class Results:
             del self._running[seq]
             self._writer.started(task, at)
         return None
+
+    def spent(self, task: Task, meters: Mapping[str, float]) -> None:
+        """A job has counted so much and leaves no line of its own."""
+        if meters:
+            self._writer.spent(task.key, meters)
 
     def store(
         self, task: Task, outcome: Outcome, output: Output, log: Output | None, save: str

@@ -10,8 +10,9 @@ import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
 
 from collector.batch.command.amounts import Limit, Share
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collector.batch.command.signals import Signals
     from collector.batch.storing import Task
 
+_NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 _LOOK_S: Final = 1.0
 """A signal that comes just before a wait begins is heard at its end: so often there is one."""
 _ASK_AGAIN_S: Final = 0.1
@@ -359,7 +361,7 @@ class Runner:
     def _ended(self, job: Job[Any]) -> None:
         item = self._closed(job)
         if self._ends_all(job) or (job.cancelled() and self._state is not State.RUNNING):
-            self._lose(item)
+            self._lose(item, job.meters)
             return
         outcome = outcome_of(job, item.since)._replace(meters=job.meters)
         output, log = _left_of(job)
@@ -439,16 +441,24 @@ class Runner:
             urgency = self._halting.urgency
             self._move(Event.STOP if urgency is Urgency.NOW else Event.SOFT_HALT)
 
-    def _lose(self, item: _JobInputs) -> None:
+    def _lose(self, item: _JobInputs, meters: Mapping[str, float] = _NOTHING) -> None:
         """It was read, and is not run to its end: the batch is stopped.
 
         One that has never begun is as one that was never read: there may be very many of both.
+
+        Args:
+            item: Its inputs.
+            meters: What it has counted before it asked to be run later.
         """
         self.interrupted += 1
         self._finisher.lost(item.seq)
+        if self._results is not None and item.task is not None:
+            self._results.spent(item.task, meters)
         if item.has_begun:
-            outcome = Outcome("", item.since, 0.0, why="not run to its end: the batch was stopped")
-            self._tell(item, outcome, How.INTERRUPTED, 0)
+            why = "not run to its end: the batch was stopped"
+            self._tell(
+                item, Outcome("", item.since, 0.0, why=why, meters=meters), How.INTERRUPTED, 0
+            )
 
     def _tell(  # noqa: PLR0913 - what there is to be told
         self,
