@@ -324,3 +324,19 @@ def test_a_narrow_window_breaks_no_word_and_a_short_table_leaves_no_hole(
     assert wide <= 400
     keep_picture(page, tmp_path, "narrow")
     assert_quiet(page, path)
+
+
+@pytest.mark.slow
+def test_of_a_name_that_does_not_fit_the_end_is_seen(page: Page, tmp_path: Path) -> None:
+    name = "/a/folder/of/clips/" + "long " * 50 + "{}.mp4"
+    jobs = [job(n, name=name.format(n), input=f"{n} short") for n in range(3)]
+    path = opened(page, tmp_path, jobs)
+    assert page.evaluate(NAMES) == [each.name for each in jobs]
+    end, right = page.evaluate(
+        "(() => { const cell = document.querySelector('#jobs tr.row td'), "
+        "end = cell.querySelector('span:last-child'); "
+        "return [end.getBoundingClientRect().right, cell.getBoundingClientRect().right]; })()"
+    )
+    assert end <= right
+    assert page.evaluate("document.querySelector('.parts').innerText").endswith("0.mp4")
+    assert_quiet(page, path)
