@@ -340,3 +340,15 @@ def test_of_a_name_that_does_not_fit_the_end_is_seen(page: Page, tmp_path: Path)
     assert end <= right
     assert page.evaluate("document.querySelector('.parts').innerText").endswith("0.mp4")
     assert_quiet(page, path)
+
+
+@pytest.mark.slow
+def test_names_have_room_on_paper(page: Page, tmp_path: Path) -> None:
+    page.look(width=700)  # as wide as a sheet
+    path = opened(page, tmp_path, [job(n, name=f"clips/of/may/{n}.mp4") for n in range(3)])
+    page.call("Emulation.setEmulatedMedia", media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    cell = "document.querySelector('#jobs tr.row').cells"
+    widths = page.evaluate(f"[...{cell}].map(each => each.offsetWidth)")
+    assert min(widths[at] for at in (0, 7, 8)) > max(widths[2:7]), widths
+    assert_quiet(page, path)

@@ -153,7 +153,7 @@
       const text = column.number ? (value === null ? "" : column.say(value)) : value;
       const cell = make("td", text, column.number ? "number" : column.tone ? "status is-" + text : "");
       if (!column.number && text.length > 20) cell.title = text;
-      if ((column.id === "name" || column.id === "input") && /^[ -~]{21,}$/.test(text)) {
+      if ((column.id === "name" || column.id === "input") && /^[ -~]{12,}$/.test(text)) {
         // Names of files differ at their ends: what does not fit is left out in front of them.
         const parts = make("div", undefined, "parts");
         parts.append(make("span", text.slice(0, -9)), make("span", text.slice(-9)));
