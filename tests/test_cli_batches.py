@@ -81,7 +81,7 @@ def test_status_of_a_batch_that_is_done_is_0(tmp_path: Path) -> None:
 
 
 def test_cat_gives_bytes_in_the_order_of_the_inputs(batch: Path, called: Called) -> None:
-    told = "collector: left out: 1 failed, 1 waiting; see collector status\n"
+    told = "collector: left out: 1 failed, 1 waiting; see collector status DIR --failed\n"
     assert called("cat", batch) == (1, output("x/a.mp4", 70_000) + output("b\x1b[2J"), told)
     assert called("cat", batch, "--log")[1] == b"log of x/a.mp4log of b\x1b[2J"
     assert called("cat", batch, "--failed") == (1, b"so far", "")
@@ -161,7 +161,7 @@ def test_export_copies_each_output_to_a_name(
     template = os.fspath(tmp_path / "out" / "{seq}-{input.stem}.txt")
     assert main(["export", os.fspath(batch), template]) == 1  # one has failed, one waits
     said = capsys.readouterr()
-    told = "collector: left out: 1 failed, 1 waiting; see collector status\n"
+    told = "collector: left out: 1 failed, 1 waiting; see collector status DIR --failed\n"
     assert (said.out, said.err) == ("2 outputs were exported\n", told)
     assert (tmp_path / "out" / "0-a.txt").read_bytes() == output("x/a.mp4", 70_000)
     assert main(["export", os.fspath(batch), template]) == 1

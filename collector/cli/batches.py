@@ -34,7 +34,7 @@ def tell_left_out(batch: Batch) -> int:
     found = {state: int(counts[state]) for state in states if counts[state]}
     if found:
         told = ", ".join(f"{count} {state}" for state, count in found.items())
-        complain(f"left out: {told}; see collector status")
+        complain(f"left out: {told}; see collector status DIR --failed")
     return sum(found.values())
 
 

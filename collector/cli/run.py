@@ -26,36 +26,34 @@ the job; 2 wrong usage; 128 and the number of the signal that ended it (130: Ctr
 reads its output; 255 anything else."""
 
 _REFUSED: Final = {
-    "--retries": "peers count it differently: write --attempts N, all tries together",
-    "--pipe": "it is not built: give each job its own file",
-    "--sshlogin": "it is not built: the jobs run on this machine",
-    "-S": "it is not built: the jobs run on this machine",
-    "--tmux": "it is not built: the key t shows what each job writes",
-    "-X": "it is not built: write -n N",
-    "--results": "write -o DIR to keep everything, --save TEMPLATE for a file a job",
-    "--resume-failed": "write -o DIR: the same line again runs what has failed",
-    "--bar": "there is one",
-    "--eta": "it is there",
-    "--keep-going": "it does: see --halt",
-    "-P": "write -j N",
-    "--max-procs": "write -j N",
-    "-I": "{} is the input, also within a word",
-    "-L": "write -n N",
-    "-N": "write -n N",
-    "--link": "write :::+ or ::::+ before what goes side by side",
-    "--lb": "write --line-buffer",
-    "-u": "outputs are never mixed: --line-buffer prints each line when it comes",
-    "--ungroup": "outputs are never mixed: --line-buffer prints each line when it comes",
-    "-q": "leave it out: several words are not read by a shell",
-    "-r": "leave it out: where there are no inputs, nothing runs",
-    "-d": "an input in a file is a line, or ends in a NUL with -0: let tr make it so",
-    "-v": "write --show all",
-    "-t": "write --show all",
-    "--progress": "there is one",
-    "--tagstring": "--tag begins each line with the input",
-    "--tmpdir": "write --temp-root DIR",
-    "--wd": "go there before: a job runs where collector run does",
+    ("--retries",): "peers count it differently: write --attempts N, all tries together",
+    ("--pipe", "--pipepart", "--block"): "it is not built: give each job its own file",
+    ("-S", "--sshlogin"): "it is not built: the jobs run on this machine",
+    ("--tmux",): "it is not built: the key t shows what each job writes",
+    ("--plus", "--rpl", "--trim"): "it is not built: a shell can do it, in a quoted COMMAND",
+    ("-X", "-m", "--xargs"): "it is not built: write -n N",
+    ("-N", "-L", "-l", "--max-lines"): "write -n N",
+    ("--link", "--xapply"): "write :::+ between the sources",
+    ("--results",): "write -o DIR to keep everything, --save TEMPLATE for a file a job",
+    ("--resume-failed",): "write -o DIR: the same line again runs what has failed",
+    ("--bar",): "there is one",
+    ("--eta", "--progress"): "it is there",
+    ("--keep-going",): "it does: see --halt",
+    ("--halt-on-error",): "write --halt WHEN",
+    ("-P", "--max-procs"): "write -j N",
+    ("-I", "-i", "--replace"): "{} is the input, also within a word",
+    ("-d", "--delimiter"): "an input in a file is a line: write tr , '\\n' before it, or -0",
+    ("-u", "--ungroup", "--lb"): "write --line-buffer",
+    ("-t", "-v", "--verbose"): "write --show all",
+    ("--tagstring",): "write --tag",
+    ("--dryrun",): "write --dry-run",
+    ("--tmpdir", "--tempdir"): "write --temp-root DIR",
+    ("--wd", "--workdir"): "write 'cd DIR && ...', one quoted COMMAND",
+    ("--env",): "a job has the environment of collector run",
+    ("-q", "--quote"): "no shell reads several words, so nothing has to be quoted twice",
+    ("-r", "--no-run-if-empty", "--group", "--silent", "--will-cite"): "it is so: leave it out",
 }
+"""What peers have, and what to write for it."""
 
 
 def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -76,8 +74,8 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     _add_running(parser.add_argument_group("running"))
     _add_output(parser.add_argument_group("what is printed"))
     _add_keeping(parser.add_argument_group("what is kept"))
-    for option, why in _REFUSED.items():
-        parser.add_argument(option, action=_Refused, why=why)
+    for options, why in _REFUSED.items():
+        parser.add_argument(*options, action=_Refused, why=why)
     parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS
     )
@@ -89,7 +87,9 @@ class _Refused(argparse.Action):
     """An option of peers that means something else here, or nothing."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, *, why: str) -> None:
-        super().__init__(option_strings, dest, nargs="?", default=None, help=argparse.SUPPRESS)
+        super().__init__(
+            option_strings, dest, nargs="?", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
         self._why = why
 
     def __call__(
@@ -395,6 +395,4 @@ def _request(arguments: argparse.Namespace) -> "Request":
 
     given = dict(vars(arguments))
     del given["command"], given["modules"]
-    for option in _REFUSED:
-        given.pop(option.lstrip("-").replace("-", "_"), None)
     return Request(**given)

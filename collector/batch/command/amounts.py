@@ -7,7 +7,7 @@ import re
 from collections import deque
 from typing import Final, NamedTuple, final
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)(B?)", re.ASCII)
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpKMGTP]?)(i?)(B?)", re.ASCII)
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 _LOAD: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(%?)", re.ASCII)
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -16,7 +16,7 @@ LONGEST_S: Final = 36500 * 86400
 MOST_BYTES: Final = 1 << 60
 """Of any amount: the kernel counts bytes in 63 bits."""
 _SHOWN: Final = 40
-_STEPS: Final = "kMGTP"
+_STEPS: Final = "kmgtp"
 _HUNDRED: Final = 100
 _DURATIONS: Final = 1001
 _FEW: Final = 3
@@ -24,7 +24,9 @@ _FEW: Final = 3
 
 
 def size(text: str) -> int:
-    """Return a number of bytes: "4096", "64K", "5MiB", "1.5G"; only kB, MB, ... are powers of 1000.
+    """Return a number of bytes: "4096", "64K", "5MiB", "1.5G".
+
+    Powers of 1000 are k, m, g and so on, as in GNU parallel, and kB, MB; K and KiB are of 1024.
 
     Raises:
         ValueError: It is none, or more than any machine has.
@@ -33,8 +35,8 @@ def size(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is no size: write 4096, 64K, 5MiB or 1.5G")
     number, prefix, binary, byte = found.groups()
-    decimal = prefix == "k" or (byte and not binary)
-    power = _STEPS.lower().index(prefix.lower()) + 1 if prefix else 0
+    decimal = prefix.islower() or (byte and not binary)
+    power = _STEPS.index(prefix.lower()) + 1 if prefix else 0
     step = 1000 if decimal and not binary else 1024
     amount = float(number) * float(step**power)
     if amount > MOST_BYTES:

@@ -20,7 +20,7 @@ from collector.executor.halting import Halt, Halting
     [
         ("0", 0), ("4096", 4096), ("64K", 65536), ("64KiB", 65536), ("1k", 1000), ("1kB", 1000),
         ("5MiB", 5 * 2**20), ("5M", 5 * 2**20), ("1MB", 10**6), ("1.5G", 3 * 2**29),
-        ("1TiB", 2**40),
+        ("1TiB", 2**40), ("1g", 10**9), ("5m", 5 * 10**6), ("2t", 2 * 10**12),
     ],
 )  # fmt: skip
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
