@@ -89,7 +89,7 @@ class TestRoots:
         assert caught.value.errno == errno.ENOENT
 
     def test_a_missing_root_is_made_but_not_its_parent(self, tmp_path: Path) -> None:
-        with pytest.raises(RunDirectoryError, match="No such file") as caught:
+        with pytest.raises(RunDirectoryError, match="first make the directory it") as caught:
             RunDirectory.create(tmp_path / "no" / "root")
         assert caught.value.filename == os.fspath(tmp_path / "no" / "root")
         assert caught.value.errno == errno.ENOENT

@@ -301,7 +301,9 @@ def _open_judged(path: str, *, make: bool) -> Root:
         made = make and _make(path)
         fd = open_private(path)
     except OSError as error:
-        raise _refused(error, path) from error
+        orphan = make and error.errno == errno.ENOENT
+        hint = "; first make the directory it is to lie in" if orphan else ""
+        raise _refused(error, path, hint) from error
     try:
         if made:
             tighten(fd)
