@@ -287,7 +287,7 @@ class Collector(Executor):
                 or path, nor a tuple, list or dict of these.
             save: A name for the output of each item that succeeds, or has: a template of
                 `str.format` with the fields `input`, `key`, `seq` and `name`, or a function of the
-                item.
+                item. An item whose name a file of yours has fails, once it has run.
             resume: "failed" runs what has not succeeded, "new" what has no result at all, "all"
                 everything again; "never" refuses a directory that has results.
             durable: Have everything on the disk before its job is yielded.

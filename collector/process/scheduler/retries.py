@@ -73,7 +73,8 @@ class Retry:
         factor: Each further wait is so many times as long as the last one.
         max_delay: The longest wait, in seconds, before its jitter.
         jitter: Each wait is up to this part of it shorter or longer, at random; from 0 to 1.
-        on: Types of exceptions; others are not retried. They count as `except` has them.
+        on: Types of exceptions, as `except` has them; others are not retried. Without `error`
+            none is.
 
     Raises:
         ValueError: A number that makes no sense.
