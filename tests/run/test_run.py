@@ -194,6 +194,7 @@ def test_what_cannot_be_started_fails_its_job_alone() -> None:
     ended = run("-k", "no-such-program", "{}", ":::", "a", quiet=False)
     assert ended.returncode == 1
     assert b"no-such-program: No such file" in ended.stderr
+    assert b"no-such-program: No such file or directory; a" not in ended.stderr
     ended = run("{}", "x", ":::", "", quiet=False)
     assert b"could not be started: '': No such file" in ended.stderr
 
@@ -201,6 +202,13 @@ def test_what_cannot_be_started_fails_its_job_alone() -> None:
 def test_one_job_less_than_there_are_cpus_and_inputs_that_end_in_a_nul() -> None:
     ended = run("-k", "-j", "-1", "-0", "echo", "-1", stdin=b"a\0b\0")
     assert (ended.returncode, ended.stdout) == (0, b"-1 a\n-1 b\n")
+
+
+def test_a_script_that_is_not_the_whole_command_is_told_what_it_is_taken_for() -> None:
+    for words in (["--later", "1"], ["|", "wc"]):  # an option behind it, half of a pipe
+        ended = run("echo {}; true", *words, ":::", "a", quiet=False)
+        assert ended.returncode == 1
+        assert b"a script is one quoted text, behind the options" in ended.stderr
 
 
 def test_an_empty_stdin_runs_nothing() -> None:

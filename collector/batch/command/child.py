@@ -358,6 +358,8 @@ class _Child:
         else:
             status = _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_RUN
             why = f"could not be started: {program}: {error.strerror}"
+            if status == _NOT_FOUND and " " in program and len(arguments) > 1:
+                why += "; a script is one quoted text, behind the options"
         seconds = time.monotonic() - self._start_s
         ended = Ended(self._start, seconds, 0, status, slot=_prepared.slot)
         return self._error(CommandError, why, ended)
