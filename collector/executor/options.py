@@ -158,7 +158,7 @@ class BatchOptions(NamedTuple):
                 self.save is None or isinstance(self.save, str) or callable(self.save),
                 "a template or callable",
             ),
-            ("resume", isinstance(self.resume, str), "a str"),
+            ("resume", isinstance(self.resume, str), "'failed', 'new', 'all' or 'never'"),
             ("durable", isinstance(self.durable, bool), "True or False"),
             ("keep_failed", isinstance(self.keep_failed, bool), "True or False"),
             ("shard", self.shard is None or isinstance(self.shard, tuple), "(i, n)"),

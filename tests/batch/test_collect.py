@@ -247,6 +247,9 @@ def test_options_of_a_directory_need_one() -> None:
         for wrong in ({"resume": "sometimes"}, {"shard": (3, 2)}, {"save": "{nothing}"}):
             with pytest.raises(ValueError, match=r"resume|shard|nothing"):
                 collector.collect(double, [1], batch="b", **wrong)
+        resume: Any = True
+        with pytest.raises(TypeError, match="must be 'failed', 'new', 'all' or 'never', not True"):
+            collector.collect(double, [1], batch="b", resume=resume)
 
 
 def test_a_relative_directory_is_that_of_the_call(

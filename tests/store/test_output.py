@@ -40,6 +40,11 @@ def test_it_tells_that_a_failed_job_left_it() -> None:
     assert repr(output) == "<Output of 3 bytes, in memory, incomplete>"
 
 
+def test_it_makes_bytes_as_others_that_have_some_do(make: Maker) -> None:
+    with make(b"abc") as output:
+        assert bytes(output) == b"abc"
+
+
 def test_an_empty_output_is_true(make: Maker) -> None:
     output = make(b"")
     assert output

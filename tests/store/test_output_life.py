@@ -106,6 +106,7 @@ def test_after_close_every_use_says_so(make: Maker) -> None:
         output.lines,
         output.view,
         lambda: list(output),
+        lambda: bytes(output),
         lambda: os.fspath(output),
         lambda: output.path,
         lambda: output.save("anywhere"),

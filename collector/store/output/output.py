@@ -330,6 +330,9 @@ class Output(Unopened, Closable):
             if not isinstance(self._place, Closed):
                 self._leave(self._place, Closed())
 
+    def __bytes__(self) -> bytes:
+        return self.read()
+
     def __len__(self) -> int:
         return self._size
 
