@@ -324,6 +324,44 @@ def test_what_a_script_defines_is_in_a_worker_what_it_is_here(
     run_well(tmp_path, HEAD + kinds + RUN, method)
 
 
+POSTPONED = """
+from __future__ import annotations
+import dataclasses, sys, typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, ClassVar, Generic, List, Literal, Optional, TypeVar, Union
+from collector import Collector
+T = TypeVar("T", bound="Row")
+UserId = typing.NewType("UserId", int)
+Rows = List["Row"]
+Either = Union["Row", int]
+LIMIT = 3
+class Row(Generic[T]):
+    above: Optional[Row]
+    kind: ClassVar[Literal["big", "small"]]
+@dataclasses.dataclass
+class Cell:
+    user: UserId
+    rows: Rows = ()
+    size: Annotated[int, LIMIT] = 0
+def takes(
+    row: T, either: Either, call: Callable[[UserId], Any]
+) -> Iterator[Rows]: ...
+def hints():
+    return [typing.get_type_hints(each, include_extras=True) for each in (takes, Row, Cell)]
+with Collector(1, sys.argv[1]) as c:
+    assert c.submit(lambda: T).result() is T
+    assert c.submit(hints).result() == hints()
+    assert c.submit(lambda: typing.get_type_hints(takes)["row"] is T).result()
+    assert c.submit(lambda: Row.__parameters__[0] is T).result()
+    assert type(c.submit(Cell, 1).result()) is Cell
+"""
+
+
+@each_method
+def test_annotations_that_are_texts_find_all_that_typing_makes(method: str, tmp_path: Path) -> None:
+    run_well(tmp_path, POSTPONED, method)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["stdin", "option c", "option m"])
 def test_however_a_script_is_run(way: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import enum
 import functools
 import inspect
 import marshal
+import operator
 import re
 import sys
 import typing
@@ -63,7 +64,12 @@ def _code_inside(fn: Any, name: str) -> CodeType:
 
 _DISPATCHING: Final = _code_inside(functools.singledispatch, "wrapper")
 _BOUND_DISPATCHING: Final = _code_inside(functools.singledispatchmethod.__get__, "_method")
-_NO_DATA: Final = (type, FunctionType, ModuleType, GenericAlias, UnionType)
+_IN_ANNOTATIONS: Final = (
+    *(type, FunctionType, ModuleType, GenericAlias, UnionType),
+    *(int, float, complex, str, bytes),
+)
+_MAKE_TYPES: Final = ("typing", "typing_extensions")
+"""`Optional`, `List[int]`, a `TypeVar` and the like are objects of classes of these."""
 _MADE_BY_ENUM: Final = (
     "_generate_next_value_",
     "_hashable_values_",
@@ -144,9 +150,8 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         values = [namespace[name] for name in used if name in namespace]
         for name in used:
             self._names.need(home, name, by)
-        for name in words_in(vars(fn).get("__annotations__") or fn.__annotations__):
-            if isinstance(namespace.get(name), _NO_DATA):
-                self._names.need(home, name, by)
+        for name in types_in(vars(fn).get("__annotations__") or fn.__annotations__, namespace):
+            self._names.need(home, name, by)
         for module in self._modules_in(values, everything, namespace):
             inside = places.names_of(module)
             for name in ("__name__", *everything):
@@ -178,9 +183,8 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         home = cls.__module__
         namespace = places.names_of(home)
         if self._names.shared and not places.importable(home):
-            for name in words_in(vars(cls).get("__annotations__")):
-                if isinstance(namespace.get(name), _NO_DATA):
-                    self._names.need(home, name, cls.__qualname__)
+            for name in types_in(vars(cls).get("__annotations__"), namespace):
+                self._names.need(home, name, cls.__qualname__)
         fill = rebuild.fill_class if self._names.shared else rebuild.fill_new_class
         make = _enum_parts if issubclass(cls, enum.Enum) else _class_parts
         return *make(cls), None, None, fill
@@ -245,8 +249,20 @@ def names_in(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(used), tuple(everything)
 
 
+def types_in(annotations: Any, namespace: dict[str, Any]) -> Iterator[str]:
+    """Yield the names in annotations that are texts, or hold texts, if they may mean types.
+
+    So may numbers and texts, in `Literal` and `Annotated`. A table, or a lock, may not: it has its
+    name in common with a word of a text that is no more than a remark.
+    """
+    for name in words_in(annotations):
+        value = namespace.get(name)
+        if isinstance(value, _IN_ANNOTATIONS) or type(value).__module__ in _MAKE_TYPES:
+            yield name
+
+
 def words_in(annotations: Any) -> Iterator[str]:
-    """Yield the names in annotations that are texts, or hold texts."""
+    """Yield the words in annotations that are texts, or hold texts."""
     todo = list(annotations.values()) if isinstance(annotations, dict) else []
     while todo:
         annotation = todo.pop()
@@ -334,5 +350,6 @@ ByValue.dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(
         functools.singledispatchmethod: _dispatching_parts,
         CodeType: _code_parts,
         TextIOWrapper: _file_parts,
+        typing.TypeVar: operator.attrgetter("__name__"),  # one that has a name there
     }
 )
