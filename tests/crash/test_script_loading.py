@@ -40,6 +40,38 @@ with Collector(1, sys.argv[1], progress=False) as c:
     run_well(tmp_path, HEAD + script, method)
 
 
+@each_method
+def test_what_comes_behind_such_a_global_is_loaded_all_the_same(
+    method: str, tmp_path: Path
+) -> None:
+    """The C unpickler reads ahead, and numbers by counting: it took one object for another."""
+    script = """
+SHARED = ["shared"]
+REFUSES = [SHARED, Refuses(at_unpickle=("raise",)), *map(str, range(100))]
+BEHIND = ["behind", SHARED]
+LAST = {"last": SHARED, "large": "x" * 100_000}
+TIED = [REFUSES]
+def uses():
+    return SHARED, REFUSES, BEHIND, LAST, TIED
+def behind():
+    return BEHIND, LAST["last"] is BEHIND[1] is SHARED
+def tied():
+    return TIED
+with Collector(1, sys.argv[1], progress=False) as c:
+    for number in range(1, 4):
+        for fn in (uses, behind, tied):  # they came together
+            assert isinstance(c.submit(fn).exception(), ZeroDivisionError)
+        assert c.submit(counted).result() == (3, number)
+    REFUSES = 7
+    assert isinstance(c.submit(uses).exception(), ZeroDivisionError)
+    TIED = 8
+    assert c.submit(uses).result() == (SHARED, 7, BEHIND, LAST, 8)
+    assert c.submit(behind).result() == (BEHIND, True)
+    assert (c.submit(tied).result(), c.submit(counted).result()) == (8, (3, 4))
+"""
+    run_well(tmp_path, HEAD + script, method)
+
+
 @pytest.mark.slow
 @each_method_in_one_tier
 @pytest.mark.parametrize("how", ["kill", "segfault", "_exit"])

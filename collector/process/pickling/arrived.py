@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.process.pickling.places import Key
+from collector.process.pickling.values import Values
 
 if TYPE_CHECKING:
     from collector.wire.messages import LoadPart
@@ -93,18 +94,19 @@ class Arrivals:
     def _bind(self, part: "LoadPart", wanted: Collection[int], *, again: bool = False) -> None:
         """Bind names to what a part holds for them.
 
-        A part holds the attributes that its modules must have, then each name with its value, all
-        pickled with one memo. So everything before the last wanted name is unpickled as well, also
-        names of which the worker keeps another version: later values may share objects with them.
+        A part holds the attributes that its modules must have, then each name and its value; the
+        values are pickled with one memo. So everything before the last wanted name is unpickled as
+        well, also names of which the worker keeps another version: later values may share objects
+        with them.
         """
-        unpickler = pickle.Unpickler(file := io.BytesIO(part.blob))
-        for name, attributes in unpickler.load().items():
+        values = Values(file := io.BytesIO(part.blob))
+        for name, attributes in values.load().items():
             _stand_in(name, attributes)
         for number, start in enumerate(array("Q", part.starts)[: max(wanted) + 1]):
             file.seek(start)
-            module, name = key = unpickler.load()
+            module, name = key = pickle.load(file)
             try:
-                value = unpickler.load()
+                value = values.load()
             except BaseException:  # fails the jobs that need it, not the one that loads it first
                 if again and number in wanted:
                     raise

@@ -182,7 +182,7 @@ def _pickled(new: Mapping[Key, Version]) -> tuple[tuple[Key, ...], tuple[int, ..
     pickler.dump(_modules(keys))
     for key in keys:
         starts.append(file.tell())
-        pickler.dump(key)
+        pickle.dump(key, file)  # by itself: it is needed whatever becomes of the values before it
         try:
             place = places.import_of(new[key].value, key[1])
             pickler.dump(rebuild.Imported(*place) if place else new[key].value)
