@@ -253,6 +253,41 @@ def check_callables(run):
     assert run(functools.partial(Shop.total, Shop(3)), 2) == 6
     assert run(functools.partial(same, value=4)) == 4
 
+class Registry:
+    handlers = {}
+    @classmethod
+    def add(cls, method):
+        cls.handlers[method.__name__] = method
+    @classmethod
+    def first(cls):
+        return cls.__name__
+    def second(self):
+        return type(self).__name__
+Registry.add(Registry.first)
+Registry.add(Registry().second)
+Registry.default = Registry().second
+class Heir(Registry):
+    pass
+Registry.heirs = [Heir.first, Heir().second]
+def handled(kind):
+    return [kind.handlers["first"](), kind.handlers["second"](), kind.default()]
+def check_methods_that_their_class_holds(run):
+    assert run(handled, Registry) == run(handled, Heir) == ["Registry"] * 3
+    assert run(lambda: [each() for each in Registry.heirs]) == ["Heir"] * 2
+    assert run(lambda: Registry.handlers["first"].__func__ is Registry.__dict__["first"].__func__)
+    local = local_registry()
+    assert run(local) == ["Local"] and run(lambda: local.handlers[0]()) == "Local"
+def local_registry():
+    class Local:
+        handlers = []
+        @classmethod
+        def make(cls):
+            return cls.__name__
+        def __new__(cls):
+            return [handler() for handler in cls.handlers]
+    Local.handlers.append(Local.make)
+    return Local
+
 def even(number):
     return number == 0 or odd(number - 1)
 def odd(number):

@@ -100,8 +100,7 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         """Say how to pickle an object: the C pickler asks for each that is not a plain one."""
         kind = type(obj)
         if isinstance(obj, type) or kind in NAMED_BY_NAME:
-            place = places.place(obj)
-            if place and (places.importable(place[0]) or self._names.has(*place)):
+            if self._has_a_name(obj):
                 return NotImplemented
             if kind is FunctionType:
                 return self._function(obj)
@@ -109,7 +108,7 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
                 return _typing_parts(obj)
             return self._class(obj) if isinstance(obj, type) else NotImplemented
         if kind is MethodType or kind is BuiltinMethodType:
-            return _method_parts(obj)
+            return self._method(obj)
         if isinstance(obj, ModuleType):
             return self._module(obj)
         if isinstance(obj, BaseException):
@@ -169,6 +168,26 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         for module in (*values, *imported):
             if isinstance(module, ModuleType) and (name := places.travelling(module)):
                 yield name
+
+    def _method(self, method: MethodType | BuiltinMethodType) -> Any:
+        """Pickle a method as the C pickler does, if it is found by its name; else as it is made.
+
+        In a class that is just being made, which may hold methods of its own, none is found.
+        """
+        place = places.import_of(method)
+        if place is not None:
+            return rebuild.imported, place
+        if isinstance(method, BuiltinMethodType):
+            return NotImplemented
+        owner, name = method.__self__, getattr(method.__func__, "__name__", None)
+        is_there = self._has_a_name(owner if isinstance(owner, type) else type(owner))
+        if is_there and isinstance(name, str) and getattr(owner, name, None) == method:
+            return getattr, (owner, name)
+        return MethodType, (method.__func__, owner)
+
+    def _has_a_name(self, obj: Any) -> bool:
+        place = places.place(obj)
+        return bool(place and (places.importable(place[0]) or self._names.has(*place)))
 
     def _module(self, module: ModuleType) -> Any:
         name = places.travelling(module) if self._names.shared else None
@@ -304,19 +323,6 @@ def _code_parts(code: CodeType) -> Any:
         place = parts.index("<dynamic-code>") if "<dynamic-code>" in parts else None
         named = [code.co_filename if at == place else part for at, part in enumerate(parts)]
         return make, tuple(named)
-
-
-def _method_parts(method: MethodType | BuiltinMethodType) -> Any:
-    """Pickle a method as the C pickler does, if it is found by its name; else as it is made."""
-    place = places.import_of(method)
-    if place is not None:
-        return rebuild.imported, place
-    if isinstance(method, BuiltinMethodType):
-        return NotImplemented
-    owner, name = method.__self__, getattr(method.__func__, "__name__", None)
-    if isinstance(name, str) and getattr(owner, name, None) == method:
-        return getattr, (owner, name)
-    return MethodType, (method.__func__, owner)
 
 
 def _cached_parts(fn: Any) -> Any:
