@@ -84,7 +84,7 @@ class Values:
         for code, argument, _ in pickletools.genops(self._file):
             if code.name == "MEMOIZE":
                 put.append(last)
-            elif code.name in {"BINGET", "LONG_BINGET"}:
+            elif isinstance(argument, int) and code.name in {"BINGET", "LONG_BINGET"}:
                 found.add(argument)
             if code.name != "FRAME":
                 last = argument if "UNICODE" in code.name else _NOT_HERE
