@@ -13,6 +13,7 @@ TWO_WAYS = [*EACH_WAY[:2], *(pytest.param(way, marks=pytest.mark.slow) for way i
 SHARED = """
 import functools, sys
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from collector import Collector
 
 state = None
@@ -64,6 +65,11 @@ def forget(_):
 def is_there(_):
     return "loads" in globals()
 
+with ProcessPoolExecutor(1, get_context("fork"), initializer=init, initargs=(5,)) as standard:
+    assert standard.submit(job, 1).result() == 5
+    assert list(standard.map(count, range(4))) == [1, 2, 3, 4]
+    assert [standard.submit(load, "x").result() for _ in range(3)] == [1, 1, 1]
+    assert list(standard.map(only, range(3))) == [1, 2, 3]
 with Collector(1, sys.argv[1], initializer=init, initargs=(5,)) as c:
     assert c.submit(job, 1).result() == 5
     assert list(c.map(count, range(4))) == [1, 2, 3, 4]
