@@ -184,6 +184,18 @@ class Os(OSError):
     def __setattr__(self, name, value):
         raise AttributeError(name)
     code = 7
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keywords(Exception):
+    code: int
+    def __reduce__(self):
+        return from_code, (self.code,)
+def from_code(code):
+    return Keywords(code=code)
+class Many(ExceptionGroup):
+    def derive(self, errors):
+        return Many(self.message, errors)
+def fail_many():
+    raise Many("many", [Frozen(1), Many("inner", [FrozenSlots(2), Keywords(code=3)])])
 def fail(kind):
     error = kind(7)
     try:
@@ -210,6 +222,13 @@ with Collector(1, sys.argv[1], progress=False) as c:
                     job.result()
                 except kind:
                     pass
+    many = c.submit(fail_many).exception()
+    first, inner = many.exceptions
+    assert [type(error) for error in (many, first, inner)] == [Many, Frozen, Many]
+    assert [(type(error), error.code) for error in inner.exceptions] == [
+        (FrozenSlots, 2), (Keywords, 3)
+    ]
+    assert many.subgroup(Keywords).exceptions[0].exceptions[0].code == 3
     back = c.submit(lambda error: error, Frozen(3)).result()
     assert type(back) is Frozen and back.code == 3
 """
