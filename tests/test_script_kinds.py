@@ -48,6 +48,31 @@ def check_slots(run):
     assert run(Slotted, 4).hidden() == 4 and type(run(Below, 5)) is Below
     assert not run(lambda: [hasattr(made, "__dict__") for made in (Row(1), Below(1))].count(True))
 
+class Number:
+    def __init__(self, number):
+        self.number = number
+    def __getstate__(self):
+        return (self.number,)
+    def __setstate__(self, state):
+        (self.number,) = state
+class Reduced(Number):
+    def __reduce__(self):
+        return Reduced.make, (self.number,)
+    @classmethod
+    def make(cls, number):
+        return cls(number)
+class Single(tuple):
+    def __new__(cls, number):
+        return super().__new__(cls, (number,))
+    def __getnewargs__(self):
+        return tuple(self)
+    number = property(lambda self: self[0])
+Number.ONE, Reduced.ONE, Single.ONE, Fixed.ONE = Number(1), Reduced(1), Single(1), Fixed(1)
+def check_objects_that_their_class_holds(run):
+    for kind in (Number, Reduced, Single, Fixed):
+        assert run(lambda kind=kind: (kind.ONE.number, type(kind.ONE) is kind)) == (1, True)
+        assert type(run(lambda kind=kind: kind.ONE)) is kind
+
 class Base:
     known = {}
     def __init_subclass__(cls, *, power):

@@ -64,6 +64,8 @@ def _code_inside(fn: Any, name: str) -> CodeType:
 
 _DISPATCHING: Final = _code_inside(functools.singledispatch, "wrapper")
 _BOUND_DISPATCHING: Final = _code_inside(functools.singledispatchmethod.__get__, "_method")
+_CODE: Final = (FunctionType, classmethod, staticmethod, property)
+_ASKED_BY_CODE: Final = ("__dataclass_fields__", "__dataclass_params__", "__attrs_attrs__")
 _IN_ANNOTATIONS: Final = (
     *(type, FunctionType, ModuleType, GenericAlias, UnionType),
     *(int, float, complex, str, bytes),
@@ -205,8 +207,13 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
             for name in types_in(vars(cls).get("__annotations__"), namespace):
                 self._names.need(home, name, cls.__qualname__)
         fill = rebuild.fill_class if self._names.shared else rebuild.fill_new_class
-        make = _enum_parts if issubclass(cls, enum.Enum) else _class_parts
-        return *make(cls), None, None, fill
+        if issubclass(cls, enum.Enum):
+            return *_enum_parts(cls), None, None, fill
+        make, arguments, (attributes, slots) = _class_parts(cls)
+        early = [k for k, v in attributes.items() if isinstance(v, _CODE) or k in _ASKED_BY_CODE]
+        functions = {name: attributes.pop(name) for name in early}
+        first = rebuild.Functions(cls, functions, anew=self._names.shared)
+        return make, arguments, (first, attributes, slots), None, None, fill
 
 
 def _class_parts(cls: type) -> tuple[Any, Any, Any]:
@@ -242,7 +249,7 @@ def _enum_parts(cls: type[enum.Enum]) -> tuple[Any, Any, Any]:
     number = cloudpickle._get_or_create_tracker_id(cls)  # noqa: SLF001
     boundary = getattr(cls, "_boundary_", None)
     arguments = (type(cls), named, cls.__bases__, members, boundary, number)
-    return rebuild.enum_class, arguments, (attributes, further)
+    return rebuild.enum_class, arguments, (None, attributes, further)
 
 
 def _content(cell: Any) -> Any:

@@ -194,13 +194,40 @@ def _ask_nothing(_cls: object, /, *_arguments: object, **_keywords: object) -> N
     """Do nothing: what it stands for was done in the parent."""
 
 
-def fill_class(made: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]]]) -> None:
+@final
+class Functions:
+    """The functions of a class, which it has before anything that it holds is unpickled.
+
+    That may be objects of the class, which are made by its functions.
+
+    Args:
+        of: The class.
+        functions: By name.
+        anew: Whether a class that was here already gets them, too.
+    """
+
+    def __init__(self, of: type, functions: dict[str, Any], *, anew: bool) -> None:
+        self._parts = of, functions, anew
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return give_functions, self._parts
+
+
+def give_functions(made: type, functions: dict[str, Any], anew: bool) -> None:
+    """Give a class its functions."""
+    from cloudpickle import cloudpickle
+
+    if anew or made in _new:
+        cloudpickle._class_setstate(made, (functions, {}))  # noqa: SLF001 - as `fill_class`
+
+
+def fill_class(made: type, state: tuple[None, dict[str, Any], dict[str, dict[str, Any]]]) -> None:
     """Give a class its attributes; one that was here already is brought up to date."""
     from cloudpickle import cloudpickle
 
     is_new = made in _new
     _new.discard(made)
-    attributes, of_members = state
+    _, attributes, of_members = state
     if issubclass(made, enum.Enum):
         if not is_new:
             return  # its members are what they were
@@ -209,7 +236,7 @@ def fill_class(made: type, state: tuple[dict[str, Any], dict[str, dict[str, Any]
     cloudpickle._class_setstate(made, (attributes, {}))  # noqa: SLF001 - it knows what each Python wants
 
 
-def fill_new_class(made: type, state: tuple[dict[str, Any], Any]) -> None:
+def fill_new_class(made: type, state: tuple[None, dict[str, Any], Any]) -> None:
     """Give a class its attributes, unless it was here already (I1)."""
     if made in _new:
         fill_class(made, state)
