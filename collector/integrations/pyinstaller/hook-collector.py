@@ -2,4 +2,7 @@
 
 from PyInstaller.utils.hooks import collect_submodules
 
-hiddenimports = collect_submodules("collector")
+_OF_OTHER_PROGRAMS = {"collector.pytest_plugin", "collector.integrations.pyinstaller"}
+"""Only pytest and PyInstaller load these, which would bring both of them into the program."""
+
+hiddenimports = collect_submodules("collector", filter=lambda name: name not in _OF_OTHER_PROGRAMS)
