@@ -11,7 +11,8 @@ import pytest
 
 from collector.batch.report.html import page_pieces
 from collector.batch.report.record import Jobs, ReportedBatch, Worker
-from tests.support.browser import Page, browser, needs_chromium
+from tests.support import leaks
+from tests.support.browser import Browser, Page, browser, needs_chromium
 from tests.support.reported import (
     BEGIN,
     SCRIPT,
@@ -36,10 +37,22 @@ IS_DRAWN = """(() => {
 })()"""
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
+@pytest.fixture(name="running", scope="module")
+def _running() -> Iterator[Browser]:
+    """One browser for all that run in this process of pytest: to start one takes a second."""
     with browser() as running:
-        yield running.page()
+        leaks.shared_by_tests.add(running.process.pid)
+        with running.opened():  # until then it may start what outlives its parent
+            pass
+        yield running
+        leaks.shared_by_tests.remove(running.process.pid)
+
+
+@pytest.fixture
+def page(running: Browser) -> Iterator[Page]:
+    """A page of its own, of a person who has opened no other."""
+    with running.opened() as page:
+        yield page
 
 
 def opened(page: Page, tmp_path: Path, jobs: Jobs, of: ReportedBatch | None = None) -> Path:

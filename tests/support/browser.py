@@ -152,9 +152,16 @@ class Browser:
         self._answers: dict[int, Any] = {}
         self.pages: dict[str, Page] = {}
 
-    def page(self) -> Page:
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Page]:
+        """Open an empty page of somebody who has no other, and close it."""
+        person = self.call("Target.createBrowserContext")["browserContextId"]
+        yield self.page(browserContextId=person)
+        self.call("Target.disposeBrowserContext", browserContextId=person)
+
+    def page(self, **options: str) -> Page:
         """Open an empty page."""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        target = self.call("Target.createTarget", url="about:blank", **options)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session)
         for domain in ("Page", "Runtime", "Log", "Network"):
