@@ -56,8 +56,8 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Let `-n auto` be one process more than there are cores: tests wait, too."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Let `-n auto` be two processes for each core: tests wait, too."""
+    return 2 * len(os.sched_getaffinity(0))
 
 
 def _ignore(_number: int, _frame: object) -> None:
