@@ -25,7 +25,8 @@ from tests.support.reported import (
     one_of_each,
 )
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.xdist_group("browser")]
+"""Not that they must not run beside others: the browser is started once, not by each process."""
 
 FIRST_NAME = "document.querySelector('#jobs tr.row td').textContent"
 NAMES = "[...document.querySelectorAll('#jobs tr.row')].map(row => row.cells[0].textContent)"
@@ -39,7 +40,7 @@ IS_DRAWN = """(() => {
 
 @pytest.fixture(name="running", scope="module")
 def _running() -> Iterator[Browser]:
-    """One browser for all that run in this process of pytest: to start one takes a second."""
+    """One browser for all: to start one takes a second of processor time."""
     with browser() as running:
         leaks.shared_by_tests.add(running.process.pid)
         with running.opened():  # until then it may start what outlives its parent
