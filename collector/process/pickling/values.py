@@ -14,6 +14,7 @@ from collector.store.rundir.locks import loading
 
 _NOT_HERE: Final = object()
 _ATOMS: Final = (str, bytes, int, float)
+_TAKE: Final = pickle.NONE + pickle.BINPERSID + pickle.MEMOIZE + pickle.POP
 
 
 @final
@@ -31,8 +32,10 @@ class Values:
         self._file = file
         self._unpickler = pickle.Unpickler(file)
         self._begins: list[int] = []
-        self._lost: set[int] = set()
-        self._error: BaseException | None = None
+        self._numbers_before = 0
+        """So many have been given to what comes before the first of `_begins`."""
+        self._lost: dict[int, BaseException] = {}
+        """The numbers of what was not made, and why."""
 
     def load(self) -> Any:
         """Load the next value.
@@ -42,35 +45,32 @@ class Values:
         """
         begin = self._file.tell()
         self._begins.append(begin)
-        if self._error is not None:
-            shares = not self._lost.isdisjoint(self._noted(begin)[1])
+        if self._lost:
+            shared = self._lost.keys() & self._noted(begin)[1]
             self._file.seek(begin)
-            if shares:
-                self._pass_over()
-                raise self._error
+            if shared:
+                error = self._lost[min(shared)]
+                self._pass_over(error)
+                raise error
         try:
             return self._unpickler.load()
         except BaseException as error:
-            self._error = self._error or error
-            self._pass_over()
+            self._pass_over(error)
             raise
 
-    def _pass_over(self) -> None:
+    def _pass_over(self, error: BaseException) -> None:
         """Go on behind the last value, which could not be loaded, with the numbers as they are."""
         *before, put = [self._noted(begin)[0] for begin in self._begins]
-        made = self._unpickler.memo.copy()
-        rest = []
-        for number, text in enumerate(put, sum(map(len, before))):
-            if not _is_whole(made.get(number, text)):
-                self._lost.add(number)
-            if number not in made:
-                rest.append(_adding(text))
-        # An unpickler takes the memo of another one, and loses a dict that it is given.
-        filled = pickle.Unpickler(io.BytesIO(b"".join(rest) + pickle.NONE + pickle.STOP))
-        filled.memo = self._unpickler.memo
-        filled.load()
-        self._unpickler = pickle.Unpickler(self._file)
-        self._unpickler.memo = filled.memo
+        behind = self._file.tell()
+        first = self._numbers_before + sum(map(len, before))
+        memo: dict[int, Any] = {**self._unpickler.memo.copy()}
+        for number, text in enumerate(put, first):
+            if not _is_whole(memo.setdefault(number, text)):
+                self._lost[number] = error
+        self._begins.clear()
+        self._numbers_before = first + len(put)
+        self._unpickler = _Taking(self._file, [memo[at] for at in range(self._numbers_before)])
+        self._file.seek(behind)
 
     def _noted(self, begin: int) -> tuple[list[object], set[int]]:
         """Return what a value adds to the memo, as far as it is text, and what it finds there."""
@@ -91,13 +91,23 @@ class Values:
         return put, found
 
 
-def _adding(text: object) -> bytes:
-    """Return the steps of a pickle that add one object to the memo: a text, or None for others."""
-    made = pickle.NONE
-    if isinstance(text, str):
-        data = text.encode("utf-8", "surrogatepass")
-        made = pickle.BINUNICODE8 + len(data).to_bytes(8, "little") + data
-    return made + pickle.MEMOIZE + pickle.POP
+class _Taking(pickle.Unpickler):
+    """An unpickler that has these objects in its memo.
+
+    One that is given a memo does not know how much is in there, and counts from 0.
+    """
+
+    def __init__(self, file: io.BytesIO, objects: list[Any]) -> None:
+        super().__init__(file)
+        self._objects = iter(objects)
+        begin = file.seek(0, io.SEEK_END)
+        file.write(_TAKE * len(objects) + pickle.NONE + pickle.STOP)
+        file.seek(begin)
+        self.load()
+
+    def persistent_load(self, _number: Any) -> Any:
+        """Return the next one."""
+        return next(self._objects)
 
 
 def _is_whole(made: Any) -> bool:
