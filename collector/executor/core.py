@@ -120,7 +120,7 @@ class Core:
                 "this Collector belongs to the process that made it: make a new one after a fork"
             )
         fn, args, kwargs = call
-        packed, parts = self._script.pack(call)
+        packed, parts, names = self._script.pack(call)
         if self.closed or self.pool.broken:  # as it may be by now
             self._check()
         job_id = next(self.pool.numbers if numbers is None else numbers)
@@ -137,6 +137,7 @@ class Core:
             owner=job,
             call=packed,
             parts=parts,
+            names=names,
             memory_threshold=options.memory_threshold,
             capture=Capture(options.capture) if options.capture else Capture.NOTHING,
             retry=retry,

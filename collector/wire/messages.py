@@ -36,7 +36,8 @@ class RunJob(NamedTuple):
     log_name: str
     name: str
     call: bytes
-    parts: bytes
+    names: bytes
+    """What it needs of the script: numbers of eight bytes each."""
 
 
 class LoadPart(NamedTuple):

@@ -59,8 +59,9 @@ def tied():
     return TIED
 with Collector(1, sys.argv[1], progress=False) as c:
     for number in range(1, 4):
-        for fn in (uses, behind, tied):  # they came together
+        for fn in (uses, tied):
             assert isinstance(c.submit(fn).exception(), ZeroDivisionError)
+        assert c.submit(behind).result() == (BEHIND, True)  # it came with them
         assert c.submit(counted).result() == (3, number)
     REFUSES = 7
     assert isinstance(c.submit(uses).exception(), ZeroDivisionError)
@@ -68,6 +69,44 @@ with Collector(1, sys.argv[1], progress=False) as c:
     assert c.submit(uses).result() == (SHARED, 7, BEHIND, LAST, 8)
     assert c.submit(behind).result() == (BEHIND, True)
     assert (c.submit(tied).result(), c.submit(counted).result()) == (8, (3, 4))
+"""
+    run_well(tmp_path, HEAD + script, method)
+
+
+@each_method
+def test_what_needs_such_a_global_to_be_loaded_fails_with_its_error_and_nothing_else_does(
+    method: str, tmp_path: Path
+) -> None:
+    script = """
+class Fine:
+    number = 1
+    def up(self):
+        return self.number + FACTOR
+class Bad:
+    refuses = Refuses(at_unpickle=("raise",))
+class Below(Bad):
+    pass
+FINE, BELOW = Fine(), Below()
+def uses():
+    return FINE, BELOW
+def fine():
+    return FINE.up(), counted()
+def below():
+    return BELOW
+with Collector(1, sys.argv[1], progress=False) as c:
+    for number in range(1, 4):
+        for fn in (uses, below, Below, lambda: BELOW):
+            assert isinstance(c.submit(fn).exception(), ZeroDivisionError)
+        assert c.submit(fine).result() == (4, (3, number))
+        assert c.submit(Fine().up).result() == 4
+    Fine.number = 5
+    assert c.submit(fine).result() == (8, (3, 4))
+    class Bad:
+        pass
+    class Below(Bad):
+        pass
+    BELOW = Below()
+    assert [type(of).__name__ for of in c.submit(uses).result()] == ["Fine", "Below"]
 """
     run_well(tmp_path, HEAD + script, method)
 

@@ -13,10 +13,11 @@ import io
 import pickle
 import sys
 from array import array
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from collector.process.pickling import places
 from collector.process.pickling.places import Key
 from collector.process.pickling.values import Values
 
@@ -77,19 +78,24 @@ class Arrivals:
         """Have these loaded soon."""
         self._waiting.extend(parts)
 
-    def load(self, needed: Container[int]) -> None:
-        """Load what waits. What cannot be loaded fails only the jobs that need its part.
+    def load(self, names: bytes | None = None) -> None:
+        """Load what waits. What cannot be loaded fails only the jobs that need it.
+
+        Args:
+            names: The numbers of those that are needed; None for all.
 
         Raises:
-            BaseException: What loading a part with one of these numbers raises: the user's code.
+            BaseException: What loading one of these names raises: the user's code.
         """
         while self._waiting:
             part = self._waiting[0]
             self._bind(part, array("Q", part.wanted))
             del self._waiting[0]
-        for part, number in list(self._failed.values()):
-            if part.number in needed:
-                self._bind(part, (number,), again=True)
+        if self._failed:
+            needed = None if names is None else array("Q", names)
+            for part, at in list(self._failed.values()):
+                if needed is None or places.number_of(part.number, at) in needed:
+                    self._bind(part, (at,), again=True)
 
     def _bind(self, part: "LoadPart", wanted: Collection[int], *, again: bool = False) -> None:
         """Bind names to what a part holds for them.
@@ -102,18 +108,18 @@ class Arrivals:
         values = Values(file := io.BytesIO(part.blob))
         for name, attributes in values.load().items():
             _stand_in(name, attributes)
-        for number, start in enumerate(array("Q", part.starts)[: max(wanted) + 1]):
+        for at, start in enumerate(array("Q", part.starts)[: max(wanted) + 1]):
             file.seek(start)
             module, name = key = pickle.load(file)
             try:
                 value = values.load()
             except BaseException:  # fails the jobs that need it, not the one that loads it first
-                if again and number in wanted:
+                if again and at in wanted:
                     raise
-                if number in wanted:
-                    self._failed[key] = part, number
+                if at in wanted:
+                    self._failed[key] = part, at
                 continue
-            if number in wanted:
+            if at in wanted:
                 self._failed.pop(key, None)
                 vars(sys.modules[module])[name] = _came[key] = value
 

@@ -19,6 +19,11 @@ Key = tuple[str, str]
 """A module, and a name of its top level."""
 
 
+def number_of(part: int, at: int) -> int:
+    """Return the number of the name that has this place in the part of that number."""
+    return part << 32 | at
+
+
 _METHODS: Final = (MethodType, BuiltinMethodType)
 _TAKEN_ALONG: Final = ("multiprocessing.context", "multiprocess.context")
 """`from multiprocessing import Pool` keeps the start method that the script has set."""

@@ -52,13 +52,8 @@ class Part:
 
 Parts = tuple[Part, ...]
 
-Packed = tuple[bytes, Parts]
-"""A call as bytes, and the parts that it needs, in the order of their numbers."""
-
-
-def numbers_of(parts: Parts) -> bytes:
-    """Return the numbers of parts as a message has them."""
-    return array("Q", [part.number for part in parts]).tobytes()
+Needed = tuple[Parts, bytes]
+"""Parts, in the order of their numbers, and the numbers of the names that are needed."""
 
 
 @final
@@ -69,12 +64,14 @@ class Script:
         self._versions: Mapping[Key, Version] = {}
         """Never changed, but replaced: it is read without the lock."""
         self._holds: dict[Key, Part] = {}
-        self._known: dict[frozenset[Key], Parts] = {}
+        self._known: dict[frozenset[Key], Needed] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()  # only such a lock tells whether this thread holds it
 
-    def pack(self, call: Any, reducers: calls.Reducers | None = None) -> Packed:
+    def pack(self, call: Any, reducers: calls.Reducers | None = None) -> tuple[bytes, Parts, bytes]:
         """Pickle a call, and what is new of the names that it needs.
+
+        Returns the call, the parts that it needs, and which of their names.
 
         Args:
             call: A function and its arguments.
@@ -92,11 +89,11 @@ class Script:
             instead = "make what cannot be pickled in the job, or in an initializer"
             raise calls.refusal(what, error, instead) from error
         if not needs.first and not needs.later:
-            return data, ()
+            return data, (), b""
         asked = {**dict.fromkeys(needs.first, calls.call_name(call[0])), **needs.later}
-        return data, self._parts(asked)
+        return data, *self._needed(asked)
 
-    def _parts(self, asked: Mapping[Key, str]) -> Parts:
+    def _needed(self, asked: Mapping[Key, str]) -> Needed:
         if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as Condition asks
             return self._apart(asked)
         looks = 0
@@ -113,21 +110,23 @@ class Script:
                     self._holds.update(dict.fromkeys(new, part))
                     self._versions = {**self._versions, **new}
                     self._known.clear()
-                return self._parts_of(asked, found)
+                return self._known_of(asked, found)
 
-    def _apart(self, asked: Mapping[Key, str]) -> Parts:
+    def _apart(self, asked: Mapping[Key, str]) -> Needed:
         """Return a part with all that is needed, of which nothing is noted: that is under way."""
         _, new = _look_through({}, asked)
-        return (Part(next(self._numbers), *_pickled(new)),) if new else ()
+        parts = (Part(next(self._numbers), *_pickled(new)),) if new else ()
+        return parts, _numbers_of(new, parts)
 
-    def _parts_of(self, asked: Iterable[Key], found: Iterable[Key]) -> Parts:
+    def _known_of(self, asked: Iterable[Key], found: Iterable[Key]) -> Needed:
         key = frozenset(asked)
-        parts = self._known.get(key)
-        if parts is None:
+        known = self._known.get(key)
+        if known is None:
             if len(self._known) >= settings.SCRIPT_CALLS_KNOWN:
                 self._known.clear()
-            parts = self._known[key] = self._whole(found)
-        return parts
+            parts = self._whole(found)
+            known = self._known[key] = parts, _numbers_of(found, parts)
+        return known
 
     def _whole(self, keys: Iterable[Key]) -> Parts:
         """Return the parts that hold these names, with those that they need in turn (I1)."""
@@ -144,6 +143,14 @@ class Script:
                     seen.add(key)
                     todo.append(key)
         return tuple(parts[number] for number in sorted(parts))
+
+
+def _numbers_of(keys: Iterable[Key], parts: Parts) -> bytes:
+    """Return the numbers of these names, each in the last of the parts that has it."""
+    numbers = {
+        key: places.number_of(part.number, at) for part in parts for at, key in enumerate(part.keys)
+    }
+    return array("Q", [numbers[key] for key in keys if key in numbers]).tobytes()
 
 
 def _look_through(

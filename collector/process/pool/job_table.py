@@ -23,7 +23,7 @@ from typing import Any, Protocol, final
 
 from collector.logger import PackageLogger
 from collector.process.log_records import Records
-from collector.process.pickling.script import Parts, numbers_of
+from collector.process.pickling.script import Parts
 from collector.process.pool.ending import Ending, discard, log_of, outcome_of, output_of
 from collector.process.scheduler.decisions import End, Entry
 from collector.store.output.output import Output
@@ -106,6 +106,7 @@ class Work(Entry):
     owner: JobOwner
     call: bytes
     parts: Parts = ()
+    names: bytes = b""
     memory_threshold: int
     capture: Capture = Capture.NOTHING
     claimed: bool = False
@@ -199,7 +200,7 @@ class JobTable:
             log_name=work.log_name,
             name=work.owner.name,
             call=work.call,
-            parts=numbers_of(work.parts) if work.parts else b"",
+            names=work.names,
         )
         return message, work.parts
 

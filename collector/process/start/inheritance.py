@@ -63,14 +63,14 @@ class Inheritance:
     def _pack(self, call: tuple[Any, ...], method: str, script: Script) -> None:
         contexts: list[Any] = [sys.modules.get(f"{library}.context") for library in LIBRARIES]
         if not any(contexts):
-            self.call, self.parts = script.pack(call)
+            self.call, self.parts, _ = script.pack(call)
             return
         if method == "fork":
             _inherited_by_fork[id(self)] = self
         for context in filter(None, contexts):
             context.set_spawning_popen(self)
         try:
-            self.call, self.parts = script.pack(call, dict(self._reducers(method)))
+            self.call, self.parts, _ = script.pack(call, dict(self._reducers(method)))
         finally:
             for context in filter(None, contexts):
                 context.set_spawning_popen(None)

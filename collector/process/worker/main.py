@@ -21,7 +21,6 @@ import signal
 import sys
 import threading
 import traceback
-from array import array
 from collections.abc import Generator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, NoReturn
@@ -158,7 +157,7 @@ def _disown(writer: QueueWriter, descriptors: list[Held]) -> None:
 def _initialize(told: WorkerArguments, script: Arrivals, writer: QueueWriter) -> bool:
     try:
         script.take(told.parts)
-        script.load(array("Q", [part.number for part in told.parts]))
+        script.load()
         initializer, arguments = calls.loads(told.initializer)
         initializer(*arguments)
     except BaseException as error:  # noqa: BLE001 - the user's code; the parent gets its traceback and the Collector breaks
@@ -267,8 +266,8 @@ def _leave_if_forked(current: CurrentJob, error: BaseException | None = None) ->
 
 def _call(job: RunJob, script: Arrivals, current: CurrentJob, writer: QueueWriter) -> Any:
     try:
-        if job.parts:
-            script.load(array("Q", job.parts))
+        if job.names:
+            script.load(job.names)
         fn, args, kwargs = calls.loads(job.call)
         writer.loaded()
         value = finish(fn(*args, **kwargs), current)
