@@ -1,5 +1,7 @@
 """A worker finds its run directory, also while it is just looking for it."""
 
+import inspect
+import itertools
 import os
 import signal
 import threading
@@ -10,6 +12,7 @@ import pytest
 
 from collector import Collector, current_job
 from collector.process.pool.whereabouts import place_of
+from collector.process.queue.channel import Channel
 from collector.process.queue.held import Held
 from collector.process.start.lineage import Lineage
 from collector.process.worker import run_directory
@@ -17,8 +20,9 @@ from collector.process.worker.inbox import Inbox
 from collector.process.worker.run_directory import WorkerDirectory
 from collector.store.rundir.directory import RunDirectory
 from collector.store.rundir.locks import open_private
-from collector.wire.messages import RunDirectoryAt, encode
+from collector.wire.messages import RunDirectoryAt, RunJob, encode
 from tests.support.inside import lock_of_directory
+from tests.support.interrupted import Interrupted
 from tests.support.leaks import wait_until
 from tests.support.tiers import each_method
 
@@ -60,6 +64,43 @@ def test_the_answer_to_a_later_question_answers_an_earlier_one() -> None:
     assert inbox.answer(second) == answers[1]
     assert inbox.answer(first) == answers[1]
     held.close()
+
+
+def answered_at(line: int) -> int:
+    """Ask, and once more at a line of that; returns how many lines there are."""
+    read, write = os.pipe()
+    held = Held(read)
+    inbox = Inbox(held, Lineage("worker", 1, os.getpid(), -1, ()))
+    numbers = itertools.count(1)
+
+    def ask() -> RunDirectoryAt:
+        question = inbox.ask()
+        ticket = next(numbers)
+        for message in (
+            RunJob(ticket, ticket, 1, 0, 0, "", "", b"call", b""),
+            RunDirectoryAt(question, 0, f"/{question}", "", ""),
+        ):
+            os.write(write, b"".join(encode(message)))
+        answer = inbox.answer(question)
+        assert answer.question >= question
+        return answer
+
+    among = inspect.getfile(Inbox), inspect.getfile(Channel), threading.__file__
+    made = Interrupted(ask, ask, line, among)
+    assert len(made.made) == (2 if 0 < line <= made.lines else 1)
+    os.close(write)
+    jobs = [inbox.next() for _ in made.made]
+    assert [job and job.ticket for job in jobs] == list(range(1, len(jobs) + 1))
+    assert inbox.next() is None
+    held.close()
+    return made.lines
+
+
+def test_a_signal_handler_may_ask_at_any_line_of_what_asks() -> None:
+    lines = answered_at(0)
+    assert lines
+    for line in range(1, lines + 1):
+        answered_at(line)
 
 
 def fork_while_it_is_looked_for() -> int:

@@ -1,18 +1,21 @@
 """The jobs that were sent to a worker ahead of their time: taken one by one, or handed back.
 
 Runs in:    the worker: `hand_back` and `recall` in its watching thread, `ask` and `answer` in any
-            thread of the job, the others in the main one.
+            thread of the job, the others in the main one, while no job runs.
 Owns:       the read end of the job pipe, with what has come through it.
 Invariants: I1  a job is either run here or handed back, never both: one lock decides.
             I2  a part of the script stays when its job is handed back: the parent counts it as
                 delivered.
 """
 
+import _thread
 import errno
+import itertools
 import select
 import threading
 from collections import deque
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Final, final
 
 from collector import settings
@@ -39,7 +42,7 @@ class Inbox:
         self._channel = Channel(held.fd)
         self._recalled = False
         self._jobs: deque[RunJob] = deque()
-        self._questions = 0
+        self._questions = itertools.count(1)
         self._answer: RunDirectoryAt | None = None
         self._lock = threading.Lock()
         self._ended = False
@@ -94,16 +97,33 @@ class Inbox:
 
     def ask(self) -> int:
         """Return the number of a new question, for which `answer` waits."""
-        with self._lock:
-            self._questions += 1
-            return self._questions
+        return next(self._questions)
 
     def answer(self, question: int) -> RunDirectoryAt:
         """Wait until the parent has answered; jobs that come meanwhile are kept.
 
         The answer to a later question will do: a signal handler that came in between has asked it,
-        and taken the answer to this one.
+        and taken the answer to this one. It may come at any step of the main thread and needs the
+        lock, too. So that thread only waits, for another one.
         """
+        if threading.current_thread() is not threading.main_thread():
+            return self._wait_for(question)
+        answered: SimpleQueue[RunDirectoryAt | BaseException] = SimpleQueue()
+
+        def wait() -> None:
+            try:
+                answered.put(self._wait_for(question))
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                answered.put(error)
+
+        # Not by `threading`, of which a handler may interrupt a `start`, with the lock of them all.
+        _thread.start_new_thread(wait, ())
+        answer = answered.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _wait_for(self, question: int) -> RunDirectoryAt:
         while True:
             with self._lock:
                 self._receive()
