@@ -146,6 +146,8 @@ class Stopping:
         self._share = None if total is None else math.ceil(total / parts)
         self._halting = Halting()
         self._lock = threading.Lock()
+        self._counts: deque[Callable[[], object]] = deque()
+        """Spend what was counted, one after the other and with the lock held."""
         self._pool: Pool | None = None
         self.open_jobs: deque[Job[Any]] = deque()
         """Those that have been submitted and not yielded."""
@@ -172,22 +174,32 @@ class Stopping:
             return
 
         def counted(more: Mapping[str, float], sums: Mapping[str, float]) -> None:
-            with self._lock:
-                is_known = sums is known
-            if not is_known:
-                self._spend(more)
+            self._counts.append(lambda: None if sums is known else self._halting.spend(more))
+            self._spend()
 
         # 1. A count is in the sum of the job, 2. which is taken here, 3. and that count is told.
         with self._lock:
             job.at_count = counted
             known = job.meters_of_run
-        self._spend(known)  # what it had counted by then
+            self._counts.append(lambda: self._halting.spend(known))  # what it had counted by then
+        self._spend()
 
-    def _spend(self, meters: Mapping[str, float]) -> None:
-        with self._lock:
-            before, stops = self._halting.reason, self._halting.spend(meters)
-        if stops and not before:
-            self.finished.put(None)
+    def _spend(self) -> None:
+        """Spend what was counted; if the lock is held, who holds it does so behind that.
+
+        The supervising thread must not wait for it: a signal handler that waits for a job may have
+        interrupted the thread that holds it.
+        """
+        while self._counts and self._lock.acquire(blocking=False):
+            try:
+                before = self._halting.reason
+                while self._counts:
+                    self._counts.popleft()()
+                stops = self._halting.reason != before
+            finally:
+                self._lock.release()
+            if stops:
+                self.finished.put(None)
 
     def ended(self, job: "Job[Any]") -> None:
         """A job has ended that is yielded next."""
@@ -195,15 +207,17 @@ class Stopping:
         if job.resumed or job.cancelled():
             return  # of an earlier run, or nothing has run
         error = job.exception()
-        # First: it runs code of the user's, and the supervising thread may want the lock meanwhile.
+        # First: it runs code of the user's, and what others count is not spent meanwhile.
         text = None if error is None else failure_text(error, _names_of(job))
         with self._lock:
             self._halting.ended(text)
+        self._spend()
 
     def all_taken(self, count: int) -> None:
         """There are so many inputs: the last one was taken."""
         with self._lock:
             self._halting.expect(count)
+        self._spend()
 
     def drain(self, *, ordered: bool) -> "Iterator[Job[Any]]":
         """Yield what ends by itself of the open jobs, as it ends or in order; end the others."""

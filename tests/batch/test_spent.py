@@ -4,7 +4,7 @@ import csv
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,8 +15,10 @@ from collector import Batch, BatchHaltedError, Collector, RetryLater, SpillError
 from collector.batch.jobs import Spent
 from collector.cli.program import main
 from collector.executor.collecting import Stopping
+from collector.executor.halting import Halt
 from collector.executor.job import Job
 from tests.support.disks import fill, small_disk
+from tests.support.interrupted import Interrupted
 from tests.support.jobs import wait_for
 
 pytestmark = pytest.mark.usefixtures("one_server")
@@ -209,3 +211,39 @@ def test_what_others_count_is_heard_while_the_text_of_an_error_is_asked_for() ->
     counting.join()
     assert heard == [True]
     assert stopping.stops()
+
+
+def spent_at(line: int, failed: Job[Any]) -> int:
+    """Submit and end, while a signal handler waits at a line for what another job counts."""
+    stopping = Stopping(Halt.parse("soon,fail=1"), {"usd": 7}, None)
+    stopping.begin(cast("Any", None), {})
+    other = cast("Any", TellsLate(stopping))
+    stopping.watch(other)
+    has_counted = SimpleNamespace(resumed=False, meters_of_run={"usd": 1})
+
+    def act() -> bool:
+        stopping.watch(cast("Any", has_counted))
+        stopping.all_taken(3)
+        stopping.ended(failed)
+        return stopping.stops()
+
+    def handle() -> bool:
+        counting = threading.Thread(target=lambda: other.counted({"usd": 1}))
+        counting.start()
+        counting.join(20)
+        return not counting.is_alive()
+
+    made = Interrupted(act, handle, line)
+    assert set(made.made) == {True}
+    assert stopping._halting._spent["usd"] == len(made.made)
+    return made.lines
+
+
+def test_a_handler_that_waits_at_any_line_of_a_batch_keeps_no_count_from_being_told() -> None:
+    """The supervising thread tells it, without which no wait ends."""
+    failed = Job[Any](cast("Any", None), 1, (), {}, "failed", ())
+    failed.set_exception(ValueError())
+    lines = spent_at(0, failed)
+    assert lines
+    for line in range(1, lines + 1):
+        spent_at(line, failed)
