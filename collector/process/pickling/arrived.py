@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collector.wire.messages import LoadPart
 
 _came: Final[dict[Key, object]] = {}
+_coming: Final[set[Key]] = set()
+"""What is just being loaded, and not made yet."""
 
 
 class _Main(ModuleType):
@@ -60,6 +62,14 @@ def came_from_the_parent(key: Key, value: object) -> bool:
 def name_that_came(value: object) -> Key | None:
     """Return what the parent calls this object."""
     return next((key for key, came in _came.items() if came is value), None)
+
+
+def is_made(value: type) -> None:
+    """Bind the name of a class that is coming: what makes the objects that it holds may use it."""
+    key = value.__module__, value.__qualname__
+    if key in _coming:  # the first of that name: what it holds may be of one that was before
+        _coming.discard(key)
+        vars(sys.modules[key[0]])[key[1]] = value
 
 
 def modules() -> set[str]:
@@ -108,9 +118,13 @@ class Arrivals:
         values = Values(file := io.BytesIO(part.blob))
         for name, attributes in values.load().items():
             _stand_in(name, attributes)
-        for at, start in enumerate(array("Q", part.starts)[: max(wanted) + 1]):
+        names: list[tuple[Key, int]] = []
+        for start in array("Q", part.starts)[: max(wanted) + 1]:
             file.seek(start)
-            module, name = key = pickle.load(file)
+            names.append((pickle.load(file), file.tell()))
+        _coming.update(names[at][0] for at in wanted)
+        for at, (key, begin) in enumerate(names):
+            file.seek(begin)
             try:
                 value = values.load()
             except BaseException:  # fails the jobs that need it, not the one that loads it first
@@ -119,9 +133,11 @@ class Arrivals:
                 if at in wanted:
                     self._failed[key] = part, at
                 continue
+            finally:
+                _coming.discard(key)
             if at in wanted:
                 self._failed.pop(key, None)
-                vars(sys.modules[module])[name] = _came[key] = value
+                vars(sys.modules[key[0]])[key[1]] = _came[key] = value
 
 
 def _stand_in(name: str, attributes: dict[str, Any]) -> None:

@@ -65,6 +65,7 @@ def _code_inside(fn: Any, name: str) -> CodeType:
 _DISPATCHING: Final = _code_inside(functools.singledispatch, "wrapper")
 _BOUND_DISPATCHING: Final = _code_inside(functools.singledispatchmethod.__get__, "_method")
 _CODE: Final = (FunctionType, classmethod, staticmethod, property)
+_PLAIN: Final = (int, float, complex, str, bytes, bool, type(None))
 _ASKED_BY_CODE: Final = ("__dataclass_fields__", "__dataclass_params__", "__attrs_attrs__")
 _IN_ANNOTATIONS: Final = (
     *(type, FunctionType, ModuleType, GenericAlias, UnionType),
@@ -210,10 +211,15 @@ class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
         if issubclass(cls, enum.Enum):
             return *_enum_parts(cls), None, None, fill
         make, arguments, (attributes, slots) = _class_parts(cls)
-        early = [k for k, v in attributes.items() if isinstance(v, _CODE) or k in _ASKED_BY_CODE]
+        early = [k for k, v in attributes.items() if _is_early(k, v)]
         functions = {name: attributes.pop(name) for name in early}
         first = rebuild.Functions(cls, functions, anew=self._names.shared)
         return make, arguments, (first, attributes, slots), None, None, fill
+
+
+def _is_early(name: str, held: Any) -> bool:
+    """Tell whether a class has this before the objects that it holds are made by its functions."""
+    return isinstance(held, _CODE) or type(held) in _PLAIN or name in _ASKED_BY_CODE
 
 
 def _class_parts(cls: type) -> tuple[Any, Any, Any]:

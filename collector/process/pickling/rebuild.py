@@ -219,6 +219,7 @@ def give_functions(made: type, functions: dict[str, Any], anew: bool) -> None:
 
     if anew or made in _new:
         cloudpickle._class_setstate(made, (functions, {}))  # noqa: SLF001 - as `fill_class`
+    arrived.is_made(made)
 
 
 def fill_class(made: type, state: tuple[None, dict[str, Any], dict[str, dict[str, Any]]]) -> None:

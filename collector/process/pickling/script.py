@@ -199,7 +199,10 @@ def _pickled(new: Mapping[Key, Version]) -> tuple[tuple[Key, ...], tuple[int, ..
 
 
 def _in_order(new: Mapping[Key, Version]) -> list[Key]:
-    """Put modules first, then functions and classes, then data in the order of the script."""
+    """Put modules first, then functions and classes, then data in the order of the script.
+
+    But before each what it needs when it is loaded, with all that the code of that uses.
+    """
 
     def rank(key: Key) -> tuple[int, int]:
         value = new[key].value
@@ -213,7 +216,19 @@ def _in_order(new: Mapping[Key, Version]) -> list[Key]:
         module: {name: number for number, name in enumerate(list(places.names_of(module)))}
         for module in {module for module, _ in new}
     }
-    return sorted(new, key=rank)
+    order: dict[Key, None] = {}
+    seen: set[tuple[Key, bool]] = set()
+    todo = [(key, False, False) for key in sorted(new, key=rank, reverse=True)]
+    while todo:
+        key, is_called, is_next = todo.pop()
+        if is_next:
+            order.setdefault(key)
+        elif key in new and (key, is_called) not in seen:
+            seen.add((key, is_called))
+            todo.append((key, is_called, True))
+            before = [*new[key].first, *(new[key].later if is_called else ())]
+            todo.extend((other, True, False) for other in reversed(before))
+    return list(order)
 
 
 def _modules(keys: Iterable[Key]) -> dict[str, dict[str, Any]]:
