@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,6 +103,23 @@ def test_a_library_does_not_travel_as_the_number_of_a_handle(
                 collector.submit(echo, argument)
         assert "a library of ctypes" in str(collector.submit(kind, None).exception())
         assert collector.submit(square, 2).result() == 4
+
+
+@each_method
+def test_a_pointer_or_a_pool_is_refused_as_a_lock_is(method: str) -> None:
+    with ThreadPool(1) as pool, Collector(1, method) as collector:
+        for refused in (ctypes.pointer(ctypes.c_int(3)), ctypes.c_char_p(b"a"), pool):
+            for argument in ([refused], lambda refused=refused: refused):
+                with pytest.raises(
+                    (RuntimeError, pickle.PicklingError),
+                    match=r"the call of echo\(\) cannot be sent to a worker \(.*\); make ",
+                ):
+                    collector.submit(echo, argument)
+        error = collector.submit(ctypes.c_char_p, b"a").exception()
+        assert "returned cannot be pickled (ValueError: " in str(error)
+        assert collector.submit(square, 2).result() == 4
+        pool.close()
+        pool.join()
 
 
 @each_method

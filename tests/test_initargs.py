@@ -283,6 +283,8 @@ with Collector(1, method) as collector:
             collector.submit(children.take, {"it": getattr(context, what)()})
         except RuntimeError as error:
             assert "only be shared between processes through inheritance" in str(error)
+            assert str(error).startswith("the call of take() cannot be sent to a worker (")
+            assert str(error).endswith("; put it among the initargs, or use one of a Manager")
         else:
             raise AssertionError
     assert collector.submit(abs, -1).result() == 1

@@ -65,6 +65,9 @@ with Collector(1, sys.argv[1]) as c:
                 assert f"the global {name!r} of __main__" in text, text
                 assert f"{by}() uses" in text or submit is not c.submit, text
                 assert "initializer" in text and "cannot pickle" in text, text
+                assert ("define it in a module that the script imports" in text) == (
+                    name == "Counter"
+                ), text
                 assert isinstance(error.__cause__, TypeError)
             else:
                 raise AssertionError(name)

@@ -26,6 +26,12 @@ Reducers = Mapping[type, Callable[[Any], Any]]
 _PROTOCOL: Final = 5
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 """They hold nothing that could need a name in the other process."""
+_SHARED: Final = "should only be shared between processes through inheritance"
+_REFUSALS: Final = (
+    _SHARED,  # `multiprocessing`, with a RuntimeError
+    "pool objects cannot be passed between processes",  # likewise, of a kind of that
+    "ctypes objects containing pointers cannot be pickled",  # a ValueError
+)
 _CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
 _TRACEBACK: Final[Any] = BaseException.__dict__["__traceback__"]
 _ATTRIBUTES: Final[Any] = BaseException.__dict__["__dict__"]
@@ -87,14 +93,31 @@ def dump_value(value: object, job: str) -> bytes:
         return pickle.dumps(value, _PROTOCOL)  # the same bytes in a third of the time
     try:
         return dumps(value)
-    except (TypeError, pickle.PicklingError) as error:
+    except Exception as error:  # code of the user's may run: what that raises goes on as it is
+        if not is_refusal(error):
+            raise
         what = f"what job {job} returned cannot be pickled"
         raise refusal(what, error, "return plain values, or write them to the output") from error
 
 
+def is_refusal(error: Exception) -> bool:
+    """Tell whether a pickler, or a library, refuses what it is given; else code of the user's."""
+    if isinstance(error, TypeError | pickle.PicklingError):
+        return True
+    text = text_of(error)
+    return any(known in text for known in _REFUSALS)
+
+
+def instead_of(error: Exception, otherwise: str) -> str:
+    """Return what to do in place of sending what was refused so."""
+    is_shared = _SHARED in text_of(error)
+    return "put it among the initargs, or use one of a Manager" if is_shared else otherwise
+
+
 def refusal(what: str, error: Exception, instead: str) -> Exception:
     """Return the error that says what no pickler takes, why, and what to do instead."""
-    kind = TypeError if isinstance(error, TypeError) else pickle.PicklingError
+    kinds = (TypeError, RuntimeError) if is_refusal(error) else (TypeError,)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), pickle.PicklingError)
     return kind(f"{what} ({type(error).__name__}: {_text(error)}); {instead}")
 
 

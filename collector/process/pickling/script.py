@@ -84,9 +84,12 @@ class Script:
         needs = Needs()
         try:
             data = calls.pickled(call, needs, reducers)
-        except (TypeError, pickle.PicklingError) as error:
+        except Exception as error:  # code of the user's may run: what that raises goes on as it is
+            if not calls.is_refusal(error):
+                raise
             what = f"the call of {calls.call_name(call[0])}() cannot be sent to a worker"
             instead = "make what cannot be pickled in the job, or in an initializer"
+            instead = calls.instead_of(error, instead)
             raise calls.refusal(what, error, instead) from error
         if not needs.first and not needs.later:
             return data, (), b""

@@ -133,12 +133,14 @@ def refusal(key: Key, by: str, error: Exception) -> Exception:
     """Return the error that says which global cannot travel, who uses it and what to do."""
     module, name = key
     user = f" that {by}() uses" if by else ""
-    return calls.refusal(
-        f"the global {name!r} of {module}{user} cannot be sent to a worker",
-        error,
-        "make it in each worker, with an initializer that "
-        f"assigns it by `global {name}`, and leave it unset, or None, here",
+    what = f"the global {name!r} of {module}{user} cannot be sent to a worker"
+    instead = (
+        f"make it in each worker, with an initializer that assigns it by `global {name}`, and "
+        "leave it unset, or None, here"
     )
+    if isinstance(places.names_of(module).get(name), DEFINED):
+        instead = f"define it in a module that the script imports, or {instead}"
+    return calls.refusal(what, error, calls.instead_of(error, instead))
 
 
 class _Head:
