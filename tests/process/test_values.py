@@ -1,7 +1,10 @@
 """Values that are pickled with one memo, some of which cannot be loaded."""
 
+import contextlib
+import gc
 import io
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -46,3 +49,28 @@ def test_each_value_is_itself_unless_it_shares_what_was_not_made(values: list[li
             assert one == objects[number]
             assert loaded.setdefault(number, one) is one
         known.update(value)
+
+
+class Large:
+    """What a part holds besides."""
+
+
+def test_an_error_keeps_nothing_of_what_was_loaded() -> None:
+    """A job that fails with it again and again made its worker grow, until a garbage collection."""
+    pickler = pickle.Pickler(file := io.BytesIO(), 5)
+    pickler.dump(large := Large())
+    begin = file.tell()
+    pickler.dump([large, Refuses(at_unpickle=("raise",))])
+    file.seek(0)
+    gc.disable()
+    try:
+        with contextlib.closing(Values(file)) as values:
+            of_worker = values.load()
+            kept = weakref.ref(of_worker), weakref.ref(values)
+            file.seek(begin)
+            with pytest.raises(ZeroDivisionError):
+                values.load()
+        del values, of_worker
+        assert [one() for one in kept] == [None, None]
+    finally:
+        gc.enable()

@@ -99,13 +99,13 @@ class Arrivals:
         """
         while self._waiting:
             part = self._waiting[0]
-            self._bind(part, array("Q", part.wanted))
+            self._bind(part, set(array("Q", part.wanted)))
             del self._waiting[0]
         if self._failed:
             needed = None if names is None else array("Q", names)
             for part, at in list(self._failed.values()):
                 if needed is None or places.number_of(part.number, at) in needed:
-                    self._bind(part, (at,), again=True)
+                    self._bind(part, {at}, again=True)
 
     def _bind(self, part: "LoadPart", wanted: Collection[int], *, again: bool = False) -> None:
         """Bind names to what a part holds for them.
@@ -115,29 +115,32 @@ class Arrivals:
         well, also names of which the worker keeps another version: later values may share objects
         with them.
         """
-        values = Values(file := io.BytesIO(part.blob))
-        for name, attributes in values.load().items():
-            _stand_in(name, attributes)
-        names: list[tuple[Key, int]] = []
-        for start in array("Q", part.starts)[: max(wanted) + 1]:
-            file.seek(start)
-            names.append((pickle.load(file), file.tell()))
-        _coming.update(names[at][0] for at in wanted)
-        for at, (key, begin) in enumerate(names):
-            file.seek(begin)
-            try:
-                value = values.load()
-            except BaseException:  # fails the jobs that need it, not the one that loads it first
-                if again and at in wanted:
-                    raise
+        file = io.BytesIO(part.blob)
+        with contextlib.closing(Values(file)) as values:
+            for name, attributes in values.load().items():
+                _stand_in(name, attributes)
+            names: list[tuple[Key, int]] = []
+            for start in array("Q", part.starts)[: max(wanted) + 1]:
+                file.seek(start)
+                names.append((pickle.load(file), file.tell()))
+            _coming.update(names[at][0] for at in wanted)
+            for at, (key, begin) in enumerate(names):
+                file.seek(begin)
+                try:
+                    value = values.load()
+                except (
+                    BaseException
+                ):  # fails the jobs that need it, not the one that loads it first
+                    if again and at in wanted:
+                        raise
+                    if at in wanted:
+                        self._failed[key] = part, at
+                    continue
+                finally:
+                    _coming.discard(key)
                 if at in wanted:
-                    self._failed[key] = part, at
-                continue
-            finally:
-                _coming.discard(key)
-            if at in wanted:
-                self._failed.pop(key, None)
-                vars(sys.modules[key[0]])[key[1]] = _came[key] = value
+                    self._failed.pop(key, None)
+                    vars(sys.modules[key[0]])[key[1]] = _came[key] = value
 
 
 def _stand_in(name: str, attributes: dict[str, Any]) -> None:

@@ -49,14 +49,18 @@ class Values:
             shared = self._lost.keys() & self._noted(begin)[1]
             self._file.seek(begin)
             if shared:
-                error = self._lost[min(shared)]
-                self._pass_over(error)
-                raise error
+                number = min(shared)
+                self._pass_over(self._lost[number])
+                raise self._lost[number]
         try:
             return self._unpickler.load()
         except BaseException as error:
             self._pass_over(error)
             raise
+
+    def close(self) -> None:
+        """Let go of the errors: their frames lead here, and to all that was loaded."""
+        self._lost.clear()
 
     def _pass_over(self, error: BaseException) -> None:
         """Go on behind the last value, which could not be loaded, with the numbers as they are."""
