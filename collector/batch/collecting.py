@@ -149,17 +149,23 @@ class _Kept(Generic[T]):
 
     def _run(self, task: Task, item: T) -> Job[Any]:
         made: list[KeptJob] = []
+        number, options = next(self._numbers), self._options
+        fn: Callable[[Any], Any] = self._fn
+        task.name = options.name or f"{self._label}-{number}"
+        self._names.want(task, item)
+        self._names.look(task, self._writer)
+        if task.refused is not None:  # the job fails whatever it does: so it does nothing
+            fn, options = id, options._replace(name=task.name)
 
         def make(*arguments: Any, **options: Any) -> Job[Any]:
             job = KeptJob(self._recorder, task, self._earlier(task), *arguments, **options)
             made.append(job)
-            self._names.want(task, item)
             self._recorder.expect(job)
             return job
 
         try:
             return self._core.submit(
-                (self._fn, (item,), {}), self._options, self._batch.belonging, make, self._numbers
+                (fn, (item,), {}), options, self._batch.belonging, make, iter((number,))
             )
         except BaseException:
             for job in made:  # nobody else knows it
@@ -245,6 +251,14 @@ class _Names:
             task.save = self._name(self._make, task, item)
         except Exception as error:  # noqa: BLE001 - a function of the user's: the job fails with it
             task.refused = error.with_traceback(None)
+
+    def look(self, task: Task, writer: BatchWriter) -> None:
+        """See, before a task runs, whether something has the name that its output is to have."""
+        if task.save:
+            try:
+                writer.refuse_taken(task, task.save)
+            except OSError as error:
+                task.refused = error.with_traceback(None)
 
     def _name(self, make: Template | Callable[[Any], Any], task: Task, item: Any) -> str:
         if isinstance(make, Template):

@@ -33,6 +33,8 @@ _STATUS_TEXT: Final = {
     "killed": "it was killed",
     "oom": "it ran out of memory",
 }
+_OF_COMMANDS: Final = frozenset({"CommandError", "CommandTimeoutError"})
+"""Errors whose text is all that there is to say; nobody knows their names."""
 
 
 @final
@@ -351,4 +353,5 @@ def _error_line(ended: Ended) -> str | None:
         return None
     if ended.error is None:
         return _STATUS_TEXT[ended.status]
-    return f"{ended.error.kind}: {ended.error.text}" if ended.error.text else ended.error.kind
+    kind, text, _ = ended.error
+    return text if kind in _OF_COMMANDS else f"{kind}: {text}" if text else kind

@@ -192,6 +192,19 @@ class Storing:
         self._waiting_bytes += sum(map(len, small.values()))
         return put
 
+    def refuse_taken(self, task: Task, name: str) -> None:
+        """Make sure that the output of a job can get a name, as far as can be seen now.
+
+        Raises:
+            FileExistsError: Something that is not its own has the name.
+            OSError: It cannot be had.
+        """
+        path = absolute_path(self._shard.saved_path(name))
+        try:
+            refuse_taken(path, overwrite=self._is_ours(task, name))
+        except FileExistsError as error:
+            self._saved_elsewhere(task, name, error)
+
     @property
     def waits(self) -> bool:
         """Whether something was put that does not count yet: files of it are left then."""
@@ -361,12 +374,20 @@ class Storing:
             ours = self._is_ours(task, attempt.save)
             return number, self._publish(task, number, attempt, overwrite=ours)
         except FileExistsError as error:
-            other = self._history.saved_as(attempt.save)
-            if other is not None and other.key == task.key and self._has_name(other):
-                number = max(number, other.attempt + 1)
-                return number, self._publish(task, number, attempt, overwrite=True)
-            message = f"{self._said(other)} has that name: move it away"
-            raise FileExistsError(errno.EEXIST, message, attempt.save) from error
+            number = max(number, self._saved_elsewhere(task, attempt.save, error) + 1)
+            return number, self._publish(task, number, attempt, overwrite=True)
+
+    def _saved_elsewhere(self, task: Task, name: str, error: FileExistsError) -> int:
+        """Return the number of the attempt of a job by which another shard has taken its name.
+
+        Raises:
+            FileExistsError: Something else has it.
+        """
+        other = self._history.saved_as(name)
+        if other is not None and other.key == task.key and self._has_name(other):
+            return other.attempt
+        message = f"{self._said(other)} has that name: move it away"
+        raise FileExistsError(errno.EEXIST, message, name) from error
 
     def _said(self, event: Ended | lines.Saving | None) -> str:
         """Say whose output has a name."""

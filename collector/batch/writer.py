@@ -190,6 +190,16 @@ class BatchWriter:
         """
         self._told(lines.Position(task.key, task.seq, task.name, task.input))
 
+    def refuse_taken(self, task: Task, name: str) -> None:
+        """Make sure, before a job runs, that its output can get a name of the user's.
+
+        Raises:
+            OSError: It cannot: something else has that name, say.
+        """
+        if os.path.lexists(self._shard.saved_path(name)):
+            with self._disk_lock:
+                self._writing.refuse_taken(task, name)
+
     def attempts(self, task: Task) -> int:
         """Return how many attempts of a job have ended, in all runs."""
         return self.history.table.attempts(task.row)

@@ -8,7 +8,7 @@ import pytest
 
 from collector import Batch, Collector
 from collector.batch.names import Template
-from tests.support.batchjobs import fails_if_bad, many_bytes
+from tests.support.batchjobs import counts_its_calls, fails_if_bad, many_bytes, takes_its_name
 
 pytestmark = pytest.mark.usefixtures("one_server")
 
@@ -84,19 +84,50 @@ def test_a_saved_file_that_is_not_what_it_was_runs_again(
     assert (tmp_path / "out" / "a.txt").read_text() == "a"
 
 
+@pytest.mark.parametrize("resume", ["failed", "all"])
+def test_a_job_whose_output_cannot_get_its_name_is_not_run_and_paid_for(
+    tmp_path: Path, resume: str
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "directory.txt").mkdir()
+    (tmp_path / "b").mkdir()
+    inputs = [os.fspath(tmp_path / name) for name in ("mine", "directory", "a", "b/a")]
+    save = os.fspath(tmp_path / "{input.stem}.txt")
+    found = []
+    for _ in range(2):
+        with Collector(1, progress=False, retries=2) as collector:
+            jobs = collector.collect(
+                counts_its_calls, inputs, batch=tmp_path / "B", save=save, resume=resume
+            )
+            kinds = {os.path.relpath(job.args[0], tmp_path): type(job.exception()) for job in jobs}
+        found.append(kinds)
+        (tmp_path / "mine.txt").unlink()
+    wrong = {"directory": IsADirectoryError, "b/a": FileExistsError}
+    nothing = type(None)
+    assert found[0] == {"mine": FileExistsError, "a": nothing, **wrong}
+    assert found[1] == {"mine": nothing, "a": nothing, **wrong}
+    calls = {path.name: path.read_text() for path in tmp_path.glob("*.calls")}
+    assert calls == {"a.calls": "xx" if resume == "all" else "x", "mine.calls": "x"}
+
+
 def test_a_file_of_the_user_s_is_refused_and_stays(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("mine")
-    save = os.fspath(tmp_path / "{input}.txt")
-    (_, error) = collect(["a"], tmp_path / "b", save)["a"]
+    """Also one that comes while the job runs."""
+    text, save = os.fspath(tmp_path / "a"), os.fspath(tmp_path / "{input.stem}.txt")
+    with Collector(1, progress=False) as collector:
+        (job,) = collector.collect(takes_its_name, [text], batch=tmp_path / "b", save=save)
+        error = job.exception()
     assert isinstance(error, FileExistsError)
     assert "a file of yours has that name: move it away" in str(error)
     assert (tmp_path / "a.txt").read_text() == "mine"
     with Batch.open(tmp_path / "b") as batch:
         (record,) = batch
-        assert (record.status, record.output().text()) == ("failed", "a")
+        assert (record.status, record.output().text()) == ("failed", text)
     (tmp_path / "a.txt").unlink()
-    assert collect(["a"], tmp_path / "b", save)["a"] == (False, None)
-    assert (tmp_path / "a.txt").read_text() == "a"
+    (tmp_path / "a.go").touch()
+    with Collector(1, progress=False) as collector:
+        (job,) = collector.collect(takes_its_name, [text], batch=tmp_path / "b", save=save)
+        assert (job.resumed, job.exception()) == (False, None)
+    assert (tmp_path / "a.txt").read_text() == text
 
 
 def test_two_inputs_of_one_name_are_told_of_each_other(tmp_path: Path) -> None:

@@ -202,7 +202,8 @@ def test_what_was_done_before_names_were_given_is_saved_and_not_run_again(tmp_pa
 def test_equal_inputs_have_one_name_which_the_first_one_gets(
     tmp_path: Path, kept: list[str]
 ) -> None:
-    told = run("-j1", *kept, "--save", "out/{}.txt", "echo {} {#}", ":::", "a", "a", where=tmp_path)
+    words = ["-j1", *kept, "--save", "out/{}.txt", "echo {} {#}"]
+    told = run(*words, ":::", "a", "a", where=tmp_path, quiet=False)
     assert told.returncode == 1
     assert b"'out/a.txt' is the name of the output of " in told.stderr
     assert (tmp_path / "out" / "a.txt").read_bytes() == b"a 1\n"
@@ -226,9 +227,43 @@ def test_a_name_that_leads_out_or_is_taken_fails_its_job_alone(
     assert ended.returncode == 3
     assert sorted(os.listdir(tmp_path / "out")) == ["a.txt", "mine.txt"]
     assert (tmp_path / "out" / "mine.txt").read_text() == "of the user"
-    assert b"leads out" in ended.stderr
-    assert b"a file of yours has that name: move it away: 'out/mine.txt'" in ended.stderr
     assert not (tmp_path / "x.txt").exists()
+    told = ended.stderr.decode()
+    for why in ("leads out", "is the name", "of yours has that name: move it away (out/mine.txt)"):
+        assert told.count(why) == 2, told  # in its line, and in the digest of failures
+    assert "Errno" not in told
+
+
+@pytest.mark.parametrize("kept", [[], ["-o", "B"]], ids=["alone", "kept"])
+def test_a_job_whose_output_cannot_get_its_name_is_not_run_and_paid_for(
+    kept: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    mine = tmp_path / "out" / "mine.txt"
+    mine.touch()
+    words = [*kept, "-j1", "--attempts", "3", "--save", "out/{}.txt", "echo {} >> ran; echo {}"]
+    assert run(*words, ":::", "mine", "../x", "a", "./a", where=tmp_path).returncode == 3
+    assert ran(tmp_path) == ["a"]
+    mine.unlink()
+    if kept:
+        told = run("--retry", "B", where=tmp_path)
+        assert (told.returncode, ran(tmp_path)) == (2, ["mine"])
+        assert (tmp_path / "out" / "a.txt").read_text() == "a\n"
+    else:
+        assert run(*words, ":::", "mine", "a", where=tmp_path).returncode == 1
+        assert ran(tmp_path) == ["mine"]
+    assert mine.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("kept", [[], ["-o", "B"]], ids=["alone", "kept"])
+def test_a_name_that_somebody_takes_while_the_job_runs_is_refused_at_its_end(
+    kept: list[str], tmp_path: Path
+) -> None:
+    script = "mkdir -p out; echo mine > out/{}.txt; echo of the job"
+    ended = run(*kept, "--save", "out/{}.txt", script, ":::", "a", where=tmp_path, quiet=False)
+    assert ended.returncode == 1
+    assert ended.stderr.count(b"a file of yours has that name: move it away (out/a.txt)") == 2
+    assert (tmp_path / "out" / "a.txt").read_text() == "mine\n"
 
 
 def test_a_batch_on_a_full_disk_fails_what_does_not_fit_and_goes_on(tmp_path: Path) -> None:

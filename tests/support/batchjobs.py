@@ -75,6 +75,20 @@ def fails_if_bad(text: str) -> None:
         raise BoomError(f"{text} is bad")
 
 
+def counts_its_calls(path: str) -> None:
+    """Write one more letter into a file beside it."""
+    with open(f"{path}.calls", "a", encoding="ascii") as file:
+        file.write("x")
+
+
+def takes_its_name(path: str) -> None:
+    """Write a file where its own output is to be, unless told otherwise."""
+    current_job().write(path)
+    if not os.path.exists(f"{path}.go"):
+        with open(f"{path}.txt", "w", encoding="ascii") as file:
+            file.write("mine")
+
+
 def crash(text: str) -> None:
     current_job().write(f"before {text}")
     current_job().flush()

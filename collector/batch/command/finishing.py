@@ -27,7 +27,9 @@ from collector.batch.command.template import Inputs
 from collector.errors import ClosedError, OutputLostError
 from collector.executor.job import Job
 from collector.process.pool.follow import RunsAgainError
+from collector.store.absolute import absolute_path
 from collector.store.output.output import Output
+from collector.store.output.target import refuse_taken
 
 if TYPE_CHECKING:
     from collector.batch.command.results import Results
@@ -132,7 +134,10 @@ class Finisher:
         thread.start()
 
     def keep(self, finished: Finished) -> Exception | None:
-        """Store what came of an attempt; returns why that was impossible."""
+        """Store what came of an attempt; returns why what it wrote cannot be kept.
+
+        That is to be told as its failure; if it has failed anyhow, it is said here.
+        """
         outcome, output = finished.outcome, finished.output
         try:
             _check_log(finished)
@@ -141,9 +146,29 @@ class Finisher:
                 if outcome.storable:
                     self._results.store(finished.task, outcome, output, finished.log, save)
             elif save:
-                _save(output, save)
+                with _naming_the_file(save):
+                    output.save(save)
         except (OSError, ValueError) as error:
+            if outcome.died is None:
+                return error
             self._complain(f"job {finished.seq} ({finished.name[:200]}): {error}")
+        return None
+
+    def refusal(
+        self, job: tuple[int, tuple[str, ...], str], task: "Task | None"
+    ) -> Exception | None:
+        """Return why the output of a job cannot get its name, as far as can be seen before it runs.
+
+        People may pay for what it does.
+        """
+        try:
+            name = self._name(job)
+            if name and self._results is not None and task is not None:
+                self._results.refuse_taken(task, name)
+            elif name:
+                with _naming_the_file(name):
+                    refuse_taken(absolute_path(name), overwrite=False)
+        except (OSError, ValueError) as error:
             return error
         return None
 
@@ -368,9 +393,10 @@ def _check_log(finished: Finished) -> None:
         )
 
 
-def _save(output: Output, path: str) -> None:
+@contextlib.contextmanager
+def _naming_the_file(path: str) -> Iterator[None]:
     try:
-        output.save(path)
+        yield
     except FileExistsError as error:  # which tells of an argument of Python's
         message = "a file of yours has that name: move it away"
         raise FileExistsError(errno.EEXIST, message, path) from error

@@ -6,7 +6,7 @@ Runs in:    the parent; pure.
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from collector.batch.command.ended import CommandError, CommandTimeoutError, Ended
 from collector.batch.command.exit_status import Died
@@ -15,6 +15,9 @@ from collector.crash_errors import BrokenCollectorError, WorkerCrashError
 from collector.errors import JobKilledError, JobTimeoutError, SpillError
 from collector.executor.job import Job
 from collector.process.pickling import calls
+
+if TYPE_CHECKING:
+    from collector.batch.record import AttemptRecord
 
 
 class Outcome(NamedTuple):
@@ -103,6 +106,22 @@ def failed(error: BaseException, since: float) -> Outcome:
     storable = not isinstance(error, SpillError | BrokenCollectorError)
     pickled = calls.dump_exception(error) if status == "error" and storable else b""
     return Outcome(status, since, seconds, died, why, told, pickled, storable=storable)
+
+
+def outcome_of_record(record: "AttemptRecord") -> Outcome:
+    """Return the outcome of a job that an earlier run has finished, as it was said then."""
+    died = None if record.status == "done" else Died.of(record.exitcode or 1)
+    outcome = Outcome(record.status, record.start, record.seconds, died, record.error or "")
+    return outcome._replace(meters=record.meters)
+
+
+def not_kept(error: Exception, since: float) -> Outcome:
+    """Return the outcome of a job whose output cannot be kept, or cannot get its name."""
+    outcome = failed(error, since)
+    why = calls.text_of(error)
+    if isinstance(error, OSError) and error.strerror:
+        why = f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    return outcome._replace(why=why, error=(type(error).__name__, why))
 
 
 def ended_with_batch(outcome: Outcome) -> Outcome:

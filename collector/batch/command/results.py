@@ -152,6 +152,10 @@ class Results:
         if found is not None:
             save_stored(*found, absolute_path(name()), sync=self._writer.options.durable)
 
+    def refuse_taken(self, task: Task, name: str) -> None:
+        """See `BatchWriter.refuse_taken`."""
+        self._writer.refuse_taken(task, name)
+
     def attempt(self, task: Task) -> int:
         """Return the number of the attempt that comes next, counted over all runs."""
         return self._writer.attempts(task) + 1

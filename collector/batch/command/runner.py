@@ -11,22 +11,26 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
 
 from collector.batch.command.amounts import Limit, Share
 from collector.batch.command.child import Call
-from collector.batch.command.ended import CommandError, CommandTimeoutError
-from collector.batch.command.exit_status import Died
 from collector.batch.command.feeder import Feeder
 from collector.batch.command.finishing import Finished, Finisher
 from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
+from collector.batch.command.job_inputs import JobInputs, JobReader
 from collector.batch.command.last_line import tail_of
-from collector.batch.command.outcome import Outcome, ended_with_batch, failed, outcome_of
+from collector.batch.command.outcome import (
+    Outcome,
+    ended_with_batch,
+    not_kept,
+    outcome_of,
+    outcome_of_record,
+)
 from collector.batch.command.run_states import TABLE, Event, State
-from collector.batch.command.sources import Row, SourceError
+from collector.batch.command.sources import SourceError
 from collector.batch.command.template import Inputs
 from collector.crash_errors import BrokenCollectorError
 from collector.errors import ProtocolError, SpillError
@@ -39,6 +43,7 @@ from collector.settings import SUSPENDED_S
 from collector.store.output.output import Output
 
 if TYPE_CHECKING:
+    from collector.batch.command.exit_status import Died
     from collector.batch.command.results import Results
     from collector.batch.command.signals import Signals
     from collector.batch.storing import Task
@@ -72,21 +77,6 @@ class RunSettings(NamedTuple):
     shown: Callable[[Inputs], str]
     label: Callable[[Inputs, str], str]
     ends_workers: bool
-
-
-@final
-@dataclass(slots=True)
-class _JobInputs:
-    """The inputs of one job."""
-
-    seq: int
-    values: Row
-    name: str
-    label: str
-    task: "Task | None"
-    attempt: int = 1
-    since: float = 0.0
-    has_begun: bool = False
 
 
 class _News(NamedTuple):
@@ -137,11 +127,11 @@ class Runner:
         self._results = results
         self._events = events
         self._running = running
-        self._open: dict[int, tuple[Job[Any], _JobInputs]] = {}
+        self._open: dict[int, tuple[Job[Any], JobInputs]] = {}
         self._written: set[int] = set()
         """Numbers of jobs that have written more, of which the news has not been read."""
-        self._again: deque[_JobInputs] = deque()
-        self._seq = self._count_of_jobs = 0
+        self._again: deque[JobInputs] = deque()
+        self._reader = JobReader(settings.shown, settings.label, results, finisher.lost)
         self._state = State.RUNNING
         self._kill_at_s: float | None = None
         self._limit = Limit(settings.timeout)
@@ -227,7 +217,11 @@ class Runner:
             if closed is not None:
                 self._again.appendleft(item)
                 return closed.seconds
-            self._start(item)
+            refusal = self._finisher.refusal(item.job, item.task)
+            if refusal is None:
+                self._start(item)
+            else:
+                self._refused(item, refusal)
         return None
 
     def _has_room(self) -> bool:
@@ -235,39 +229,22 @@ class Runner:
         put_off = self._inner.put_off() if self._ahead <= count < self._most_ahead else 0
         return count - put_off < self._ahead
 
-    def _next(self, feeder: Feeder) -> _JobInputs | None:
+    def _next(self, feeder: Feeder) -> JobInputs | None:
         try:
-            return self._read(feeder)
+            item = self._reader.read(feeder)
         except SourceError as error:
             self.failure = str(error)
         except SpillError as error:
             self.failure = f"cannot keep the inputs: {error}"
+        else:
+            if feeder.over and self._halting.total != self._reader.count:
+                self._halting.total = self._reader.count
+                self._show.expect(self._reader.count)
+            return item
         self._move(Event.SOFT_HALT)
         return None
 
-    def _read(self, feeder: Feeder) -> _JobInputs | None:
-        """Return the next inputs of this run's; None if there are none by now."""
-        while (row := feeder.take()) is not None:
-            before, self._seq = self._seq, self._number_after(self._seq)
-            for others in range(before + 1, self._seq):
-                self._finisher.lost(others)
-            inputs = Inputs(row, self._seq)
-            name, task = self._settings.shown(inputs), None
-            if self._results is not None and not (task := self._results.task(row, name)):
-                self._finisher.lost(self._seq)
-                continue
-            self._count_of_jobs += 1
-            return _JobInputs(self._seq, row, name, self._settings.label(inputs, name), task)
-        if feeder.over and self._halting.total != self._count_of_jobs:
-            self._halting.total = self._count_of_jobs
-            self._show.expect(self._count_of_jobs)
-        return None
-
-    def _number_after(self, last: int) -> int:
-        # Also of what another shard has: `{#}` is to name one job of all.
-        return last + 1 if self._results is None else self._results.number(last)
-
-    def _start(self, item: _JobInputs) -> None:
+    def _start(self, item: JobInputs) -> None:
         settings, task = self._settings, item.task
         attempt = self._results.attempt(task) if self._results and task else item.attempt
         item.since = time.time()
@@ -364,7 +341,6 @@ class Runner:
             self._lose(item, job.meters)
             return
         outcome = outcome_of(job, item.since)._replace(meters=job.meters)
-        output, log = _left_of(job)
         ours = self._state in (State.ENDING, State.KILLED) and outcome.died is not None
         again = (
             outcome.died is not None
@@ -376,10 +352,35 @@ class Runner:
             self._limit.took(outcome.seconds)
         elif ours:
             outcome = ended_with_batch(outcome)
-        finished = Finished(item.seq, item.values, item.name, item.task, outcome, output, log)
+        self._over(item, outcome, _left_of(job), again=again, ours=ours)
+
+    def _refused(self, item: JobInputs, why: Exception) -> None:
+        """Its output cannot get its name: it need not run."""
+        self._over(item, not_kept(why, time.time()), _nothing_left(), again=False, ours=False)
+
+    def _over(
+        self,
+        item: JobInputs,
+        outcome: Outcome,
+        left: tuple[Output, Output | None],
+        *,
+        again: bool,
+        ours: bool,
+    ) -> None:
+        """An attempt is over: keep what it has left, tell of it, count it.
+
+        Args:
+            item: The inputs of its job.
+            outcome: What it came to.
+            left: Its output and its log.
+            again: Whether another one follows.
+            ours: Whether it was ended with the batch.
+        """
+        output, log = left
+        finished = Finished(*item.job, item.task, outcome, output, log)
         why = None if ours else self._finisher.keep(finished)
-        if why and outcome.died is None:
-            outcome = failed(why, item.since)._replace(meters=job.meters)
+        if why is not None:
+            outcome = not_kept(why, item.since)._replace(meters=outcome.meters)
             finished = finished._replace(outcome=outcome)
         how = How.PASSED if outcome.died is None else How.INTERRUPTED if ours else How.FAILED
         size, tail = output.size, b"" if how is How.PASSED else tail_of(log)
@@ -393,7 +394,7 @@ class Runner:
         else:
             self._count(outcome, item)
 
-    def _closed(self, job: Job[Any]) -> _JobInputs:
+    def _closed(self, job: Job[Any]) -> JobInputs:
         _, item = self._open.pop(job.id)
         del self._running[item.seq]
         if self._results is not None:
@@ -412,24 +413,17 @@ class Runner:
         self._move(Event.STOP)
         return True
 
-    def _resumed(self, item: _JobInputs, task: "Task") -> None:
+    def _resumed(self, item: JobInputs, task: "Task") -> None:
         """An earlier run has finished it."""
         assert self._results is not None
         record = self._results.last(task)
-        why = record.error or ""
-        for kind in (CommandError, CommandTimeoutError):  # as it was said then
-            why = why.removeprefix(f"{kind.__name__}: ")
-        outcome = Outcome(record.status, record.start, record.seconds, why=why)
-        outcome = outcome._replace(meters=record.meters)
-        if record.status != "done":
-            outcome = outcome._replace(died=Died.of(record.exitcode or 1))
-        job = item.seq, item.values, item.name
-        self._finisher.resumed(job, task, outcome, lambda: (record.output(), record.log()))
+        outcome = outcome_of_record(record)
+        self._finisher.resumed(item.job, task, outcome, lambda: (record.output(), record.log()))
         how = How.PASSED if outcome.died is None else How.FAILED
         self._tell(item, outcome, how, record.size, resumed=True)
         self._count(outcome, item)
 
-    def _count(self, outcome: Outcome, item: _JobInputs) -> None:
+    def _count(self, outcome: Outcome, item: JobInputs) -> None:
         was = self._halting.reason
         failure = (
             None
@@ -441,7 +435,7 @@ class Runner:
             urgency = self._halting.urgency
             self._move(Event.STOP if urgency is Urgency.NOW else Event.SOFT_HALT)
 
-    def _lose(self, item: _JobInputs, meters: Mapping[str, float] = _NOTHING) -> None:
+    def _lose(self, item: JobInputs, meters: Mapping[str, float] = _NOTHING) -> None:
         """It was read, and is not run to its end: the batch is stopped.
 
         One that has never begun is as one that was never read: there may be very many of both.
@@ -462,7 +456,7 @@ class Runner:
 
     def _tell(  # noqa: PLR0913 - what there is to be told
         self,
-        item: _JobInputs,
+        item: JobInputs,
         outcome: Outcome,
         how: How,
         size: int,
@@ -492,5 +486,9 @@ class Runner:
 def _left_of(job: Job[Any]) -> tuple[Output, Output | None]:
     """Return the output and the log of a job that is over."""
     if job.cancelled():
-        return Output.in_memory(b"", chunks=0, complete=False), None
+        return _nothing_left()
     return job.output(), job.log()
+
+
+def _nothing_left() -> tuple[Output, Output | None]:
+    return Output.in_memory(b"", chunks=0, complete=False), None
