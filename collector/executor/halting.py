@@ -166,7 +166,9 @@ class Halting:
 
     def _sentence(self, halt: Halt) -> str:
         if halt.what == "same":
-            return f"{self._in_a_row} jobs in a row failed alike: {self._last[:_SHOWN_CHARS]}"
+            count = self._in_a_row
+            alike = f"{count} jobs in a row failed alike" if count > 1 else "1 job has failed"
+            return f"{alike}: {self._last[:_SHOWN_CHARS]}"
         words = {"fail": "failed", "success": "succeeded", "done": "ended"}[halt.what]
         share = f" (of {self.total})" if halt.percent else ""
         count = self._count(halt)

@@ -159,9 +159,13 @@ class Show:
         """Give the terminal back; say what has come of the batch, if `finish` has not."""
         if any(error):
             self.hurry()
-            if not self._tally.has_heard:  # the error says why nothing could begin
-                self._final_show = Level.NONE
+            if not self._tally.has_heard:
+                self.hush()
         self.finish()
+
+    def hush(self) -> None:
+        """Say nothing of the end: an error says why nothing could begin."""
+        self._final_show = Level.NONE
 
     def hurry(self) -> None:
         """Wait no longer than `DRAW_PATIENCE_S` from now on for who reads; also in a handler."""

@@ -299,6 +299,13 @@ def test_a_rehearsal_says_why_on_the_line_of_the_command(tmp_path: Path) -> None
     ]
 
 
+def test_a_rehearsal_says_of_a_command_how_it_ended(tmp_path: Path) -> None:
+    line = ["-o", "B", "exit 2", ":::", "a"]
+    assert run(*line, where=tmp_path).returncode == 1
+    told = run("--dry-run", *line, where=tmp_path).stdout
+    assert told == b"exit 2 a  # runs: attempt 1 failed (exit status 2)\n"
+
+
 def test_a_locale_that_lacks_the_letters_of_an_input_ends_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

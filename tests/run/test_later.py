@@ -138,6 +138,15 @@ def test_equal_failures_in_a_row_stop_the_batch_and_it_says_so(tmp_path: Path) -
     assert ended.returncode == 4
     assert b"3 jobs in a row failed alike" in ended.stderr
     assert run(*QUIET, *line, where=tmp_path).stderr == b""
+    one = run("--halt", "soon,same=1", "exit 2", ":::", "a", where=tmp_path, quiet=False)
+    assert b"the batch stops: 1 job has failed: exit status 2" in one.stderr
+
+
+def test_a_job_that_is_to_be_run_later_when_the_batch_stops_has_begun(tmp_path: Path) -> None:
+    line = ["-j1", "--later", "9999", "--halt", "now,fail=1", "exit {}", ":::", "75", "1"]
+    ended = run(*line, where=tmp_path, quiet=False)
+    assert ended.returncode == 1
+    assert b"exit 75: not run to its end: the batch was stopped" in ended.stderr
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):

@@ -445,7 +445,7 @@ def test_a_function_may_raise_what_has_no_text(where: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("target", ["no_such_module:f", "os:no_such", "os:sep"])
 def test_a_function_that_cannot_be_had_is_one_error(target: str) -> None:
-    ended = run("--python", target, ":::", "a", "b")
+    ended = run("--python", target, ":::", *"abcdef", quiet=False)
     assert ended.returncode == 255
     assert ended.stderr.count(b"\n") == 1
     assert f"cannot load {target}".encode() in ended.stderr

@@ -5,27 +5,26 @@ Owns:       everything of the run, until it is over.
 """
 
 import contextlib
-import errno
 import functools
 import os
 import queue
 import shlex
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from collector import settings
 from collector.batch.command import amounts, child, function
-from collector.batch.command.exit_status import exit_status
+from collector.batch.command.exit_status import OTHER_ERROR, exit_status
 from collector.batch.command.feeder import Feeder
 from collector.batch.command.finishing import CLOSED_STDOUT, Finisher, FinishSettings
 from collector.batch.command.gates import Gate, Limits
 from collector.batch.command.joblog import JobLog
 from collector.batch.command.last_line import last_line
-from collector.batch.command.printing import Printer, bytes_of, say
+from collector.batch.command.printing import Printer, say
+from collector.batch.command.rehearsal import rehearse
 from collector.batch.command.request import (
     Command,
     Given,
@@ -46,8 +45,7 @@ from collector.batch.command.sources import (
     SourceError,
     split_command_line,
 )
-from collector.batch.command.template import Inputs, TemplateError
-from collector.escapes import escaped
+from collector.batch.command.template import TemplateError
 from collector.executor.collector import Collector
 from collector.executor.cpus import usable_cpus
 from collector.executor.halting import Halting
@@ -61,7 +59,6 @@ from collector.wire.capture import Capture
 if TYPE_CHECKING:
     from collector.batch.command.results import Results
 
-_OTHER_ERROR: Final = 255
 _SIGNALLED: Final = 128
 
 
@@ -89,7 +86,7 @@ def run_batch(request: Request) -> int:
     except (TemplateError, ValueError) as error:
         raise RequestError(str(error)) from None
     if request.dry_run:
-        return _rehearse(request, command, inputs)
+        return rehearse(request, command, _of_shard(request, command, inputs))
     with _naming("--nice"):
         _check_niceness(request.nice)
     if request.shard:
@@ -128,66 +125,6 @@ def _of_shard(request: Request, command: Command, inputs: Given) -> Iterator[tup
 
 def _without_dashes(words: list[str]) -> list[str]:
     return words[1:] if words[:1] == ["--"] else words
-
-
-# -- a rehearsal -----------------------------------------------------------------------------------
-
-
-def _rehearse(request: Request, command: Command, inputs: Given) -> int:
-    why = None
-    with contextlib.ExitStack() as stack:
-        if request.output is not None and os.path.exists(f"{request.output}/batch.json"):
-            from collector.batch.command.results import told  # noqa: PLC0415 - as above
-
-            why = stack.enter_context(told(request.output, command, request.resume))
-        try:
-            with _stdout_that_may_fail() as stdout:
-                shown = _for_person if stdout.isatty() else str
-                for row, one in _of_shard(request, command, inputs):
-                    text = shown(command.shown(Inputs(row, one.number)))
-                    if request.output is not None:
-                        # On one line: what stands on the next would be a command of the shell.
-                        text += f"  # {escaped(why(one.key)) if why else 'it has never run'}"
-                    with _naming_stdout():
-                        stdout.write(bytes_of(text) + b"\n")
-        except BrokenPipeError:
-            return CLOSED_STDOUT
-        except SourceError as error:
-            say(str(error))
-            return _OTHER_ERROR
-    return 0
-
-
-def _for_person(text: str) -> str:
-    """Escape what could steer a terminal, and so hide what would run."""
-    return "".join(char if char in "\n\t" else escaped(char) for char in text)
-
-
-@contextlib.contextmanager
-def _stdout_that_may_fail() -> Iterator[BinaryIO]:
-    """Give stdout; if it fails, Python must not write the rest to it when it leaves."""
-    if sys.stdout is None:
-        raise OSError(errno.EBADF, f"cannot write to stdout: {os.strerror(errno.EBADF)}")
-    try:
-        yield sys.stdout.buffer  # a shell is to read the same bytes
-        with _naming_stdout():
-            sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise
-
-
-@contextlib.contextmanager
-def _naming_stdout() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        number = error.errno or errno.EIO
-        raise OSError(number, f"cannot write to stdout: {os.strerror(number)}") from error
-
-
-# -- a run -----------------------------------------------------------------------------------------
 
 
 def _run(request: Request, command: Command, save: SaveName | None, inputs: Given) -> int:
@@ -467,6 +404,8 @@ def _say_unread(request: Request, inputs: Given, show: Show, finisher: Finisher)
 def _finish(request: Request, show: Show, halting: Halting, runner: Runner) -> None:
     if halting.reason and request.final_show != Level.NONE:
         show.say(f"collector: the batch stops: {halting.reason}")
+    if runner.cannot_load:
+        show.hush()
     show.finish(_missing(request, halting, runner))
 
 
@@ -494,6 +433,6 @@ def _status(request: Request, halting: Halting, runner: Runner, finisher: Finish
     if trouble:
         with finisher.waiting():
             say(str(trouble))
-        return _OTHER_ERROR
+        return OTHER_ERROR
     status = exit_status(halting, request.halt, runner.halted_by)
-    return _OTHER_ERROR if not status and finisher.left_out else status
+    return OTHER_ERROR if not status and finisher.left_out else status

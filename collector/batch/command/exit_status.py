@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Self
 from collector.executor.halting import Halt, Halting
 
 MANY_FAILED: Final = 101
+OTHER_ERROR: Final = 255
 _MOST_COUNTED: Final = 100
 _SIGNALLED: Final = 128
 

@@ -402,6 +402,16 @@ def _naming_the_file(path: str) -> Iterator[None]:
         raise FileExistsError(errno.EEXIST, message, path) from error
 
 
+def left_of(job: Job[Any]) -> tuple[Output, Output | None]:
+    """Return the output and the log of a job that is over."""
+    return nothing_left() if job.cancelled() else (job.output(), job.log())
+
+
+def nothing_left() -> tuple[Output, Output | None]:
+    """Return the same of one that was not run."""
+    return Output.in_memory(b"", chunks=0, complete=False), None
+
+
 def _close(finished: Finished) -> None:
     finished.output.close()
     if finished.log is not None:

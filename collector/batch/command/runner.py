@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
 from collector.batch.command.amounts import Limit, Share
 from collector.batch.command.child import Call
 from collector.batch.command.feeder import Feeder
-from collector.batch.command.finishing import Finished, Finisher
+from collector.batch.command.finishing import Finished, Finisher, left_of, nothing_left
 from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
 from collector.batch.command.job_inputs import JobInputs, JobReader
@@ -78,6 +78,11 @@ class RunSettings(NamedTuple):
     label: Callable[[Inputs, str], str]
     ends_workers: bool
 
+    @property
+    def most_ahead(self) -> int:
+        """So many jobs may be at workers, waiting or running."""
+        return 3 * self.jobs + 32
+
 
 class _News(NamedTuple):
     """Of a job: it has begun, has written more, or rests (None)."""
@@ -135,15 +140,9 @@ class Runner:
         self._state = State.RUNNING
         self._kill_at_s: float | None = None
         self._limit = Limit(settings.timeout)
-        # A job that waits at a worker starts as soon as the one before it has ended, whatever that
-        # came to, and with the time limit of now: where that counts, none waits there.
-        at_once = (
-            gate.limits.any
-            or halting.may_halt
-            or bool(settings.timeout and settings.timeout.percent)
-        )
-        self._most_ahead = 3 * settings.jobs + 32
-        self._ahead = settings.jobs if at_once else self._most_ahead
+        self._ahead = settings.jobs
+        if not _starts_late(settings, gate, halting):
+            self._ahead = settings.most_ahead
         self._inner: Inner
         self.interrupted = 0
         """Jobs that were read and neither ended well nor failed."""
@@ -153,6 +152,8 @@ class Runner:
         """How the job has ended, if it failed, at which the batch stops."""
         self.failure = ""
         """What has ended it otherwise, in a sentence."""
+        self.cannot_load = False
+        """Whether that is so since there is nothing to be run: then no job counts as begun."""
         self.has_unread = False
         """Whether it has ended before all inputs were read."""
 
@@ -226,7 +227,7 @@ class Runner:
 
     def _has_room(self) -> bool:
         count = len(self._open)
-        put_off = self._inner.put_off() if self._ahead <= count < self._most_ahead else 0
+        put_off = self._inner.put_off() if self._ahead <= count < self._settings.most_ahead else 0
         return count - put_off < self._ahead
 
     def _next(self, feeder: Feeder) -> JobInputs | None:
@@ -329,6 +330,7 @@ class Runner:
             if self._results is not None and item.task is not None:
                 self._results.began(item.seq, item.task, item.since)
         elif began is None:
+            item.has_begun = True  # nothing tells of the beginning of one that is over at once
             self._show.rests(item.seq)
             if self._results is not None:
                 self._results.over(item.seq)
@@ -352,11 +354,11 @@ class Runner:
             self._limit.took(outcome.seconds)
         elif ours:
             outcome = ended_with_batch(outcome)
-        self._over(item, outcome, _left_of(job), again=again, ours=ours)
+        self._over(item, outcome, left_of(job), again=again, ours=ours)
 
     def _refused(self, item: JobInputs, why: Exception) -> None:
         """Its output cannot get its name: it need not run."""
-        self._over(item, not_kept(why, time.time()), _nothing_left(), again=False, ours=False)
+        self._over(item, not_kept(why, time.time()), nothing_left(), again=False, ours=False)
 
     def _over(
         self,
@@ -404,7 +406,11 @@ class Runner:
     def _ends_all(self, job: Job[Any]) -> bool:
         """Whether it failed for what every other job will fail for, too."""
         error = None if job.cancelled() else job.exception()
-        if not isinstance(error, CannotLoadError | BrokenCollectorError):
+        if isinstance(error, CannotLoadError):
+            self.cannot_load = True
+        elif self.cannot_load and error is not None:
+            return True
+        elif not isinstance(error, BrokenCollectorError):
             return False
         broken = self._inner.broken
         if isinstance(error, BrokenCollectorError) and not broken:
@@ -448,7 +454,7 @@ class Runner:
         self._finisher.lost(item.seq)
         if self._results is not None and item.task is not None:
             self._results.spent(item.task, meters)
-        if item.has_begun:
+        if item.has_begun and not self.cannot_load:
             why = "not run to its end: the batch was stopped"
             self._tell(
                 item, Outcome("", item.since, 0.0, why=why, meters=meters), How.INTERRUPTED, 0
@@ -483,12 +489,11 @@ class Runner:
         )
 
 
-def _left_of(job: Job[Any]) -> tuple[Output, Output | None]:
-    """Return the output and the log of a job that is over."""
-    if job.cancelled():
-        return _nothing_left()
-    return job.output(), job.log()
+def _starts_late(settings: RunSettings, gate: Gate, halting: Halting) -> bool:
+    """Whether no job may wait at a worker.
 
-
-def _nothing_left() -> tuple[Output, Output | None]:
-    return Output.in_memory(b"", chunks=0, complete=False), None
+    There it starts as soon as the one before it has ended, whatever that came to, and with the
+    time limit of now.
+    """
+    depends = settings.timeout is not None and settings.timeout.percent
+    return gate.limits.any or halting.may_halt or bool(depends)
