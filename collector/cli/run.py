@@ -29,6 +29,7 @@ _REFUSED: Final = {
     ("--retries",): "peers count it differently: write --attempts N, all tries together",
     ("--pipe", "--pipepart", "--block"): "it is not built: give each job its own file",
     ("-S", "--sshlogin"): "it is not built: the jobs run on this machine",
+    ("--tty",): "a job has no terminal: give it what it asks for as an input or in a file",
     ("--tmux",): "it is not built: the key t shows what each job writes",
     ("--plus", "--rpl", "--trim"): "it is not built: a shell can do it, in a quoted COMMAND",
     ("-X", "-m", "--xargs"): "it is not built: write -n N",

@@ -162,3 +162,16 @@ def test_a_job_that_waits_at_a_gate_is_not_shown_as_one_that_runs(
         person.wait_for(lambda: [name.endswith(runs) for name in rows()] == [True])
         person.press(b"\x03")
         person.wait()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["'cat /dev/tty || stty -echo < /dev/tty'", "--python asks:password"],
+    ids=["command", "function"],
+)
+def test_a_job_has_no_terminal_so_that_none_is_stopped_for_ever_when_it_reads_there(
+    words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "asks.py").write_text("def password(name):\n    open('/dev/tty').read()\n")
+    with on_terminal(f"$RUN -j1 {words} ::: a; echo status $?", tmp_path) as shell:
+        assert b"No such device or address" in shell.read_until(b"status 1")

@@ -107,6 +107,7 @@ def prepare(plan: Plan) -> None:
     _prepared.plan = plan
     _prepared.environment = dict(os.environb)
     _prepared.shell = os.fsencode(plan.shell)
+    leave_terminal()
     _prepared.slot = take_slot(plan.slots, plan.jobs)
     _prepared.environment[b"COLLECTOR_SLOT"] = b"%d" % _prepared.slot
     if plan.batch:
@@ -115,6 +116,20 @@ def prepare(plan: Plan) -> None:
         _prepared.environment.pop(b"COLLECTOR_BATCH", None)
     if plan.nice:
         os.nice(plan.nice)
+
+
+def leave_terminal() -> None:
+    """Have no controlling terminal, nor have what is started here.
+
+    A job is no job of the shell: whoever read its terminal, or changed its mode, was stopped for
+    ever. Now there is none: ENXIO.
+    """
+    with contextlib.suppress(OSError):  # there is none already
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, termios.TIOCNOTTY)
+        finally:
+            os.close(fd)
 
 
 def take_slot(path: str, count: int) -> int:

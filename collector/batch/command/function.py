@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from collector.batch.command.child import Call, take_slot
+from collector.batch.command.child import Call, leave_terminal, take_slot
 from collector.batch.command.ended import Ended
 from collector.errors import CollectorError
 from collector.process.pickling import calls
@@ -103,6 +103,7 @@ def prepare(plan: FunctionPlan) -> None:
     for number in _SIGNALS_OF_THE_PARENT:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
+    leave_terminal()
     try:
         with _stdout_led_to_stderr():
             _prepared.function = _load(plan.target)

@@ -112,6 +112,11 @@ class Runner:
         running: Where jobs are known by their number while they are open.
     """
 
+    cannot_load = False
+    """Whether it has ended since there is nothing to be run: then no job counts as begun."""
+    has_unread = False
+    """Whether it has ended before all inputs were read."""
+
     def __init__(  # noqa: PLR0913 - what a run is made of
         self,
         settings: RunSettings,
@@ -140,9 +145,8 @@ class Runner:
         self._state = State.RUNNING
         self._kill_at_s: float | None = None
         self._limit = Limit(settings.timeout)
-        self._ahead = settings.jobs
-        if not _starts_late(settings, gate, halting):
-            self._ahead = settings.most_ahead
+        late = _starts_late(settings, gate, halting)
+        self._ahead = settings.jobs if late else settings.most_ahead
         self._inner: Inner
         self.interrupted = 0
         """Jobs that were read and neither ended well nor failed."""
@@ -152,10 +156,6 @@ class Runner:
         """How the job has ended, if it failed, at which the batch stops."""
         self.failure = ""
         """What has ended it otherwise, in a sentence."""
-        self.cannot_load = False
-        """Whether that is so since there is nothing to be run: then no job counts as begun."""
-        self.has_unread = False
-        """Whether it has ended before all inputs were read."""
 
     def wake(self) -> None:
         """Have the main thread look for inputs, in any thread."""
