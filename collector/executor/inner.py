@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, final
 
 from collector.executor.collector import Collector
 from collector.executor.job import Job
-from collector.process.pool.pool import Pool
+from collector.process.pool.pool import Holder, Pool
 from collector.process.scheduler.gates import Waits
 from collector.wire.capture import Capture
 
@@ -25,7 +25,7 @@ class Attempt(Protocol):
         """Which attempt it is; the first is 1."""
 
 
-class Watching(Protocol):
+class Watching(Holder, Protocol):
     """Whoever hears of running jobs, in threads of the pool's. No method waits."""
 
     def started(self, job: Job[Any]) -> None:
@@ -72,6 +72,7 @@ class Inner:
         self._core: Final = collector._core  # noqa: SLF001 - in this module alone: a part of the Collector
         self._options: Final = collector._options._replace(capture=capture)  # noqa: SLF001 - as above
         self._watching: Final = watching
+        self._core.pool.holder = watching
 
     @property
     def broken(self) -> str:

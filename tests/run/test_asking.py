@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import os
@@ -128,6 +129,34 @@ def test_a_job_that_is_killed_while_it_waits_has_failed_in_each_report(
     assert (status["done"], status["failed"], status["waiting"]) == (2, 1, 0)
     rows = csv.DictReader(io.StringIO(program("report", batch, "--csv", "-").stdout.decode()))
     assert sorted(row["result"] for row in rows) == ["done", "done", "killed"]
+
+
+def test_a_job_that_waits_for_its_turn_or_its_next_attempt_can_be_killed(tmp_path: Path) -> None:
+    script = "echo {} >> ran; exit 1"
+    words = ["-j1", "--attempts", "3", "--delay", "9999", "--events", "events", script, ":::"]
+    line = [*RUN, *QUIET, "-o", "B", *words, "a", "b"]
+    with subprocess.Popen(line, cwd=tmp_path, stdin=subprocess.DEVNULL) as process:
+        try:
+            # The first one waits for its next attempt, the second one for its first.
+            for job in "12":
+                assert wait_until(functools.partial(held, tmp_path / "B", job))
+                assert program("kill", tmp_path / "B", job).returncode == 0
+            assert process.wait() == 2
+        finally:
+            process.kill()
+    assert (tmp_path / "ran").read_text() == "a\n"
+    events = map(json.loads, (tmp_path / "events").read_text().splitlines())
+    ends = [(event["job"], event["why"]) for event in events if event["event"] == "ended"]
+    assert ends == [
+        (1, "exit status 1"),
+        (1, "killed while it waited"),
+        (2, "killed while it waited"),
+    ]
+
+
+def held(batch: Path, job: str) -> bool:
+    """Tell whether a job waits to be submitted."""
+    return b"waits to be run: follow it when it runs" in program("follow", batch, job).stderr
 
 
 @pytest.mark.slow

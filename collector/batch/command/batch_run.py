@@ -21,6 +21,7 @@ from collector.batch.command.exit_status import OTHER_ERROR, exit_status
 from collector.batch.command.feeder import Feeder
 from collector.batch.command.finishing import CLOSED_STDOUT, Finisher, FinishSettings
 from collector.batch.command.gates import Gate, Limits
+from collector.batch.command.job_inputs import RunSettings
 from collector.batch.command.joblog import JobLog
 from collector.batch.command.last_line import last_line
 from collector.batch.command.printing import Printer, say
@@ -34,7 +35,7 @@ from collector.batch.command.request import (
     given,
     of_directory,
 )
-from collector.batch.command.runner import Events, Runner, RunSettings
+from collector.batch.command.runner import Events, Runner
 from collector.batch.command.saving import SaveName
 from collector.batch.command.signals import Handlers, Signals, StoppedError
 from collector.batch.command.sources import (

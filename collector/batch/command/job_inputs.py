@@ -5,15 +5,48 @@ Runs in:    the parent, in the main thread.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
+from collector.batch.command.amounts import Share
+from collector.batch.command.child import Call
 from collector.batch.command.feeder import Feeder
 from collector.batch.command.sources import Row
 from collector.batch.command.template import Inputs
+from collector.progress.ends import Ended, How
 
 if TYPE_CHECKING:
+    from collector.batch.command.outcome import Outcome
     from collector.batch.command.results import Results
     from collector.batch.storing import Task
+
+
+class RunSettings(NamedTuple):
+    """How jobs are run.
+
+    Attributes:
+        function: What a worker runs.
+        jobs: At a time.
+        attempts: Of each job, all together.
+        timeout: Of each attempt.
+        grace_s: Between SIGTERM and SIGKILL.
+        shown: Says a command with its inputs.
+        label: Says a job in a few words, on the screen; is given what `shown` says.
+        ends_workers: Whether SIGTERM goes to the workers: where functions of Python run there.
+    """
+
+    function: Callable[[Call], object]
+    jobs: int
+    attempts: int
+    timeout: Share | None
+    grace_s: float
+    shown: Callable[[Inputs], str]
+    label: Callable[[Inputs, str], str]
+    ends_workers: bool
+
+    @property
+    def most_ahead(self) -> int:
+        """So many jobs may be at workers, waiting or running."""
+        return 3 * self.jobs + 32
 
 
 @final
@@ -30,6 +63,7 @@ class JobInputs:
         attempt: Which one comes next, or runs.
         since: When it has begun.
         has_begun: Whether an attempt ever has.
+        attempts: How many it may have, all together.
     """
 
     seq: int
@@ -40,11 +74,43 @@ class JobInputs:
     attempt: int = 1
     since: float = 0.0
     has_begun: bool = False
+    attempts: int = 1
 
     @property
     def job(self) -> tuple[int, Row, str]:
         """Its number, its inputs, its name."""
         return self.seq, self.values, self.name
+
+    @property
+    def job_name(self) -> str:
+        """The name of its job, for those who ask."""
+        return self.label[:1000] or "job"
+
+    def ended(
+        self,
+        outcome: "Outcome",
+        how: How,
+        size: int = 0,
+        *,
+        again: bool = False,
+        resumed: bool = False,
+        tail: bytes = b"",
+    ) -> Ended:
+        """Return what is told of the end of an attempt."""
+        return Ended(
+            job=self.seq,
+            name=self.label,
+            how=how,
+            attempt=self.attempt,
+            attempts=self.attempts,
+            again=again,
+            resumed=resumed,
+            seconds=outcome.seconds,
+            size_bytes=size,
+            why=outcome.why,
+            tail=tail,
+            meters=outcome.meters,
+        )
 
 
 @final
@@ -52,21 +118,18 @@ class JobReader:
     """Reads the inputs of one job after the other, those of this run's shard.
 
     Args:
-        shown: Says a command with its inputs.
-        label: Says a job in a few words; is given what `shown` says.
+        settings: Say a job, and how many attempts it may have.
         results: The batch directory, if there is one.
         skipped: Is told the number of each job that is another shard's.
     """
 
     def __init__(
         self,
-        shown: Callable[[Inputs], str],
-        label: Callable[[Inputs, str], str],
+        settings: RunSettings,
         results: "Results | None",
         skipped: Callable[[int], object],
     ) -> None:
-        self._shown = shown
-        self._label = label
+        self._settings = settings
         self._results = results
         self._skipped = skipped
         self._seq = 0
@@ -85,12 +148,13 @@ class JobReader:
             for others in range(before + 1, self._seq):
                 self._skipped(others)
             inputs = Inputs(row, self._seq)
-            name, task = self._shown(inputs), None
+            name, task = self._settings.shown(inputs), None
             if self._results is not None and not (task := self._results.task(row, name)):
                 self._skipped(self._seq)
                 continue
             self.count += 1
-            return JobInputs(self._seq, row, name, self._label(inputs, name), task)
+            label, attempts = self._settings.label(inputs, name), self._settings.attempts
+            return JobInputs(self._seq, row, name, label, task, attempts=attempts)
         return None
 
     def _number_after(self, last: int) -> int:

@@ -60,11 +60,16 @@ class Outcome(NamedTuple):
 def outcome_of(job: Job[Any], since: float) -> Outcome:
     """Return the outcome of a job that is over; if it was cancelled, somebody has killed it."""
     if job.cancelled():
-        why = "killed while it waited"
-        told = JobKilledError.__name__, why
-        return Outcome("killed", time.time(), 0.0, Died(None, None), why, told)
+        return killed()
     error = job.exception()
     return succeeded(job.result(), since) if error is None else failed(error, since)
+
+
+def killed() -> Outcome:
+    """Return the outcome of a job that somebody has killed while it waited."""
+    why = "killed while it waited"
+    told = JobKilledError.__name__, why
+    return Outcome("killed", time.time(), 0.0, Died(None, None), why, told)
 
 
 def succeeded(value: object, since: float) -> Outcome:

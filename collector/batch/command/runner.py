@@ -10,34 +10,35 @@ import queue
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union, final
 
-from collector.batch.command.amounts import Limit, Share
+from collector.batch.command.amounts import Limit
 from collector.batch.command.child import Call
 from collector.batch.command.feeder import Feeder
 from collector.batch.command.finishing import Finished, Finisher, left_of, nothing_left
 from collector.batch.command.function import CannotLoadError
 from collector.batch.command.gates import Gate
-from collector.batch.command.job_inputs import JobInputs, JobReader
+from collector.batch.command.job_inputs import JobInputs, JobReader, RunSettings
 from collector.batch.command.last_line import tail_of
 from collector.batch.command.outcome import (
     Outcome,
     ended_with_batch,
+    killed,
     not_kept,
     outcome_of,
     outcome_of_record,
 )
 from collector.batch.command.run_states import TABLE, Event, State
 from collector.batch.command.sources import SourceError
-from collector.batch.command.template import Inputs
 from collector.crash_errors import BrokenCollectorError
 from collector.errors import ProtocolError, SpillError
 from collector.executor.halting import Halting, Urgency, quotable, without
 from collector.executor.inner import Inner
 from collector.executor.job import Job
-from collector.progress.ends import Ended, How
+from collector.process.pool.job_table import Held
+from collector.progress.ends import How
 from collector.progress.show import Show
 from collector.settings import SUSPENDED_S
 from collector.store.output.output import Output
@@ -55,35 +56,6 @@ _ASK_AGAIN_S: Final = 0.1
 """So often jobs are told to end: one that was just being started has not heard of it."""
 
 
-class RunSettings(NamedTuple):
-    """How jobs are run.
-
-    Attributes:
-        function: What a worker runs.
-        jobs: At a time.
-        attempts: Of each job, all together.
-        timeout: Of each attempt.
-        grace_s: Between SIGTERM and SIGKILL.
-        shown: Says a command with its inputs.
-        label: Says a job in a few words, on the screen; is given what `shown` says.
-        ends_workers: Whether SIGTERM goes to the workers: where functions of Python run there.
-    """
-
-    function: Callable[[Call], object]
-    jobs: int
-    attempts: int
-    timeout: Share | None
-    grace_s: float
-    shown: Callable[[Inputs], str]
-    label: Callable[[Inputs, str], str]
-    ends_workers: bool
-
-    @property
-    def most_ahead(self) -> int:
-        """So many jobs may be at workers, waiting or running."""
-        return 3 * self.jobs + 32
-
-
 class _News(NamedTuple):
     """Of a job: it has begun, has written more, or rests (None)."""
 
@@ -91,7 +63,13 @@ class _News(NamedTuple):
     began: bool | None
 
 
-Heard = Union["Job[Any]", "Signals", _News, Event, None]
+class _Kill(NamedTuple):
+    """Somebody wants the job of that number killed, which waited here."""
+
+    seq: int
+
+
+Heard = Union["Job[Any]", "Signals", _News, _Kill, Event, None]
 """What comes in the queue: the end of a job, a signal, news, STOP; None only wakes."""
 
 Events = queue.SimpleQueue[Heard]
@@ -141,7 +119,7 @@ class Runner:
         self._written: set[int] = set()
         """Numbers of jobs that have written more, of which the news has not been read."""
         self._again: deque[JobInputs] = deque()
-        self._reader = JobReader(settings.shown, settings.label, results, finisher.lost)
+        self._reader = JobReader(settings, results, finisher.lost)
         self._state = State.RUNNING
         self._kill_at_s: float | None = None
         self._limit = Limit(settings.timeout)
@@ -196,6 +174,14 @@ class Runner:
     def rests(self, job: Job[Any]) -> None:
         """See `Watching.rests`."""
         self._events.put(_News(job, began=None))
+
+    def held(self) -> list[Held]:
+        """See `Holder.held`."""
+        return [Held(item.seq, item.job_name) for item in list(self._again)]
+
+    def end_held(self, known_as: int) -> None:
+        """See `Holder.end_held`."""
+        self._events.put(_Kill(known_as))
 
     # -- starting ----------------------------------------------------------------------------------
 
@@ -252,7 +238,7 @@ class Runner:
         call = Call(item.values, item.seq, task.key if task else "", attempt, self._limit.seconds)
         limit_s = self._limit.seconds if settings.ends_workers else None
         try:
-            job = self._inner.submit(settings.function, call, item.label[:1000] or "job", limit_s)
+            job = self._inner.submit(settings.function, call, item.job_name, limit_s)
         except BrokenCollectorError as error:
             self.failure = self.failure or str(error)
             self._move(Event.STOP)
@@ -288,6 +274,8 @@ class Runner:
             self._ended(event)
         elif isinstance(event, _News):
             self._tell_of_running(*event)
+        elif isinstance(event, _Kill):
+            self._kill(event.seq)
         elif isinstance(event, Event):
             self._move(event)
         elif event is not None:
@@ -360,6 +348,13 @@ class Runner:
         """Its output cannot get its name: it need not run."""
         self._over(item, not_kept(why, time.time()), nothing_left(), again=False, ours=False)
 
+    def _kill(self, seq: int) -> None:
+        for item in [one for one in self._again if one.seq == seq]:
+            self._again.remove(item)
+            self._over(item, killed(), nothing_left(), again=False, ours=False)
+        if seq in self._running:  # it was started meanwhile
+            self._running[seq].kill()
+
     def _over(
         self,
         item: JobInputs,
@@ -387,7 +382,7 @@ class Runner:
         how = How.PASSED if outcome.died is None else How.INTERRUPTED if ours else How.FAILED
         size, tail = output.size, b"" if how is How.PASSED else tail_of(log)
         self._finisher.finished(finished, again=again, interrupted=ours)
-        self._tell(item, outcome, how, size, again=again, tail=tail)
+        self._show.ended(item.ended(outcome, how, size, again=again, tail=tail))
         if again:
             item.attempt, item.has_begun = item.attempt + 1, True
             self._again.append(item)
@@ -426,7 +421,7 @@ class Runner:
         outcome = outcome_of_record(record)
         self._finisher.resumed(item.job, task, outcome, lambda: (record.output(), record.log()))
         how = How.PASSED if outcome.died is None else How.FAILED
-        self._tell(item, outcome, how, record.size, resumed=True)
+        self._show.ended(item.ended(outcome, how, record.size, resumed=True))
         self._count(outcome, item)
 
     def _count(self, outcome: Outcome, item: JobInputs) -> None:
@@ -456,37 +451,8 @@ class Runner:
             self._results.spent(item.task, meters)
         if item.has_begun and not self.cannot_load:
             why = "not run to its end: the batch was stopped"
-            self._tell(
-                item, Outcome("", item.since, 0.0, why=why, meters=meters), How.INTERRUPTED, 0
-            )
-
-    def _tell(  # noqa: PLR0913 - what there is to be told
-        self,
-        item: JobInputs,
-        outcome: Outcome,
-        how: How,
-        size: int,
-        *,
-        again: bool = False,
-        resumed: bool = False,
-        tail: bytes = b"",
-    ) -> None:
-        self._show.ended(
-            Ended(
-                job=item.seq,
-                name=item.label,
-                how=how,
-                attempt=item.attempt,
-                attempts=self._settings.attempts,
-                again=again,
-                resumed=resumed,
-                seconds=outcome.seconds,
-                size_bytes=size,
-                why=outcome.why,
-                tail=tail,
-                meters=outcome.meters,
-            )
-        )
+            outcome = Outcome("", item.since, 0.0, why=why, meters=meters)
+            self._show.ended(item.ended(outcome, How.INTERRUPTED))
 
 
 def _starts_late(settings: RunSettings, gate: Gate, halting: Halting) -> bool:

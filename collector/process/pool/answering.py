@@ -53,7 +53,7 @@ class Asked(Protocol):
     def follow(self, job_id: int) -> None:
         """Have a job's output in a file while it runs."""
 
-    def kill(self, job_id: int) -> None:
+    def end(self, job: Followable) -> None:
         """Have a job ended."""
 
 
@@ -313,8 +313,7 @@ class Answering:
             connection.answer.append((pack_answer(self._asked.describe()), None))
         elif question.kind == "kill":
             job = self._one(question.job or "")
-            job.wanted_dead = True
-            self._asked.kill(job.id)
+            self._asked.end(job)
             told = {"job": job.known_as or job.id, "name": job.name}
             connection.answer.append((pack_answer(told), None))
         elif len(self.followers) >= settings.ASKING_LIMIT // 2:
@@ -327,6 +326,8 @@ class Answering:
                 connection.follower.begin(job)
         else:
             job = self._one(question.job)
+            if not job.id:
+                raise QuestionError(f"job {job.name} waits to be run: follow it when it runs")
             follower = self._follower(job.id)
             if job not in self._asked.find(
                 question.job

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -93,6 +93,24 @@ class JobOwner(Protocol):
         self, value: Any, error: BaseException | None, output: Output, log: Output | None
     ) -> None:
         """The job is over."""
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Held:
+    """A job that is not submitted yet, as those see it who ask for it.
+
+    Attributes:
+        known_as: Its number for them.
+        name: Its name.
+        id: Its number here: it has none.
+        wanted_dead: As of every job.
+    """
+
+    known_as: int
+    name: str
+    id: int = 0
+    wanted_dead: bool = False
 
 
 @final
@@ -242,13 +260,19 @@ class JobTable:
             work.followed = True
         return work is not None and work.followed
 
-    def find(self, job: str) -> list[JobOwner]:
-        """Return the jobs of that number, or else of that name. May be called in any thread."""
+    def find(self, job: str, held: Sequence["Held"] = ()) -> "list[JobOwner | Held]":
+        """Return the jobs of that number, or else of that name. May be called in any thread.
+
+        Args:
+            job: The number, or the name.
+            held: Jobs that are not here yet.
+        """
         number = int(job) if job.isascii() and job.isdecimal() else 0
         numbered = self._work.get(number)
         if numbered is not None and not numbered.owner.known_as:
             return [numbered.owner]
-        owners = [work.owner for work in list(self._work.values())]
+        owners: list[JobOwner | Held] = [work.owner for work in list(self._work.values())]
+        owners += held
         known = [owner for owner in owners if number and owner.known_as == number]
         return known or [owner for owner in owners if owner.name == job]
 

@@ -22,7 +22,7 @@ from collector import interpreter, settings
 from collector.process.engine import Engine
 from collector.process.pool.answering import Answering
 from collector.process.pool.followers import Followable
-from collector.process.pool.job_table import Work
+from collector.process.pool.job_table import Held, Work
 from collector.process.pool.statistics import Coming, RunningJob, Statistics, next_of, still_to_come
 from collector.process.pool.supervisor import Supervisor
 from collector.process.scheduler.gates import Waits
@@ -47,6 +47,16 @@ class Cancellable(Protocol):
         """Whether it is over."""
 
 
+class Holder(Protocol):
+    """Who has jobs that he submits later. Both methods may be called in any thread."""
+
+    def held(self) -> list[Held]:
+        """Return them."""
+
+    def end_held(self, known_as: int) -> None:
+        """Somebody wants the job ended that is known by that number, which was one of them."""
+
+
 @final
 class Pool:
     """Runs jobs for one Collector.
@@ -58,6 +68,9 @@ class Pool:
         verbose: Log what becomes of workers and outputs.
         ask: Answer other processes of the user.
     """
+
+    holder: Holder | None = None
+    """Who has jobs that he submits later, if somebody has."""
 
     def __init__(
         self,
@@ -220,7 +233,16 @@ class Pool:
 
     def find(self, job: str) -> list[Followable]:
         """See `Asked.find`."""
-        return cast("list[Followable]", self._supervisor.jobs.find(job))
+        held = () if self.holder is None else self.holder.held()
+        return cast("list[Followable]", self._supervisor.jobs.find(job, held))
+
+    def end(self, job: Followable) -> None:
+        """See `Asked.end`."""
+        job.wanted_dead = True
+        if job.id:
+            self.kill(job.id)
+        elif self.holder is not None:
+            self.holder.end_held(job.known_as)
 
     def known_to_run(self) -> list[Followable]:
         """See `Asked.known_to_run`."""
