@@ -39,7 +39,7 @@ from collector.store.output.sealed import (
     spill_blocks,
 )
 from collector.store.output.spill_file import SpillFile, identity_of
-from collector.store.output.unopened import Unopened, refuse_index, refuse_size
+from collector.store.output.unopened import Unopened, refuse_index, refuse_mode, refuse_part
 from collector.store.rundir.directory import RunDirectory
 
 _T = TypeVar("_T")
@@ -206,6 +206,7 @@ class Output(Unopened, Closable):
     @property
     def mode(self) -> Mode:
         """How it was collected; asking for a path or saving the output does not change it."""
+        refuse_mode()
         return self._mode
 
     @property
@@ -221,11 +222,11 @@ class Output(Unopened, Closable):
         """Return all bytes, as often as it is called; bytes in memory are not copied.
 
         Raises:
-            TypeError: A size was given: use `open()`.
+            TypeError: A size was given, or `codecs` reads, piece by piece: use `open()`.
             ClosedError: After `close`; so with all that follow.
             OutputLostError: The file is not what it was; so with all that follow.
         """
-        refuse_size(size)
+        refuse_part(size)
         place = self._open_place()
         if isinstance(place, Held) and isinstance(place.data, bytes):
             return place.data

@@ -5,13 +5,23 @@ An output has `read`, so many take it for a file, and then ask for a part, or fo
 Runs in:    any process.
 """
 
+import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
 _OF_FILES: Final = frozenset(
-    ("detach", "fileno", "peek", "read1", "readable", "readinto", "readlines", "seekable", "tell")
+    (
+        *("closed", "detach", "fileno", "mode", "name", "peek", "read1", "readable", "readinto"),
+        *("readlines", "seekable", "tell"),
+    )
 )
 _ASKED_FOR_BEFORE_READING: Final = frozenset(("readline", "seek"))
 """Polars and pickle say themselves that these are missing, and then nobody hears of `open`."""
+
+_TAKE_FILES: Final = frozenset(
+    ("aifc", "asyncio.base_events", "codecs", "gzip", "socket", "sunau", "wave")
+)
+"""Modules whose code takes an output for a file in spite of all this: `codecs` calls `read()` until
+nothing comes, which never ends; the others take the mode of the output for that of a file."""
 
 
 class Unopened:
@@ -31,18 +41,36 @@ class Unopened:
             if name in _ASKED_FOR_BEFORE_READING:
                 return _refuse
             if name in _OF_FILES:
-                raise AttributeError(f"an Output has no {name}(): use open(), whose file has")
+                raise AttributeError(f"an Output has no {name}: use open(), whose file has")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def refuse_size(size: int | None) -> None:
-    """Let `read(size)` be an error, but for a size that means all.
+def refuse_part(size: int | None) -> None:
+    """Let `read(size)` be an error, and `read()` by what reads on until nothing is left.
+
+    A size below 0 is one too: whoever gives it reads until nothing is left, as `copyfileobj` does.
 
     Raises:
         TypeError: It is to be opened first.
     """
-    if size is not None and size >= 0:
+    if size is not None or _taken_for_a_file():
         _refuse()
+
+
+def refuse_mode() -> None:
+    """Have no mode for what takes it for that of a file.
+
+    Raises:
+        AttributeError: It has none.
+    """
+    if _taken_for_a_file():
+        raise AttributeError("an Output has no mode of a file: use open(), whose file has")
+
+
+def _taken_for_a_file() -> bool:
+    """Tell whether the method that asks this, by a function, is called by such a module."""
+    caller = sys._getframe(2).f_back  # noqa: SLF001 - there is no public way
+    return caller is not None and caller.f_globals.get("__name__") in _TAKE_FILES
 
 
 def refuse_index() -> NoReturn:
