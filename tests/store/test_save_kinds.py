@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import threading
@@ -20,7 +19,7 @@ from collector.store.output.output import Output
 from collector.store.output.rename import NameIn
 from tests.support.child import in_child
 from tests.support.otheruser import lose_privileges
-from tests.support.outputs import in_memory, on_disk
+from tests.support.outputs import in_memory, on_disk, put
 from tests.support.processend import end_of_process
 from tests.support.rundirs import names
 from tests.support.sandbox import refuse
@@ -58,27 +57,6 @@ def aside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "with a name":
         monkeypatch.setattr(publish, "_can_have_no_name", lambda: False)
     return str(request.param)
-
-
-def put(kind: str, path: Path) -> int:
-    """Put something that is no file there; its inode number."""
-    match kind:
-        case "fifo":
-            os.mkfifo(path)
-        case "socket":
-            with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
-                server.bind(path.name)
-        case "directory":
-            path.mkdir()
-        case "full directory":
-            path.mkdir()
-            (path / "file").touch()
-        case _:
-            if os.geteuid() != 0:
-                pytest.skip("making a device needs root")
-            node = stat.S_IFBLK if kind == "block device" else stat.S_IFCHR
-            os.mknod(path, node | 0o600, os.makedev(1, 3) if node == stat.S_IFCHR else 0)
-    return path.lstat().st_ino
 
 
 # -- what is never replaced ----------------------------------------------------------------------
@@ -206,20 +184,25 @@ def test_nor_is_a_fifo_that_comes_and_goes_all_the_time(make: Maker, tmp_path: P
     assert stat.S_ISFIFO(away.lstat().st_mode)
 
 
-@each_kind
+@pytest.mark.parametrize("behind", ["file", "directory", "full directory", "nothing", "link"])
 def test_a_link_is_replaced_and_what_it_leads_to_is_not_touched(
-    make: Maker, tmp_path: Path, kind: str
+    make: Maker, tmp_path: Path, behind: str
 ) -> None:
-    before = put(kind, tmp_path / "behind")
-    path = tmp_path / "link"
-    path.symlink_to("behind")
+    path, there = tmp_path / "link", tmp_path / behind
+    path.symlink_to(behind)  # "link" leads to itself
+    if behind == "file":
+        there.write_bytes(b"older")
+    elif "directory" in behind:
+        put(behind, there)
+    before = there.lstat() if behind in names(tmp_path) else None
     output = make(b"abc")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         output.save(path)
     assert output.save(path, overwrite=True) == path
     assert not path.is_symlink()
     assert path.read_bytes() == output.read() == b"abc"
-    assert (tmp_path / "behind").lstat().st_ino == before
+    if before is not None and behind != "link":
+        assert (there.lstat().st_ino, there.lstat().st_size) == (before.st_ino, before.st_size)
 
 
 def test_a_fifo_in_the_place_of_a_saved_file_holds_no_reader_up(

@@ -2,8 +2,12 @@
 
 import contextlib
 import os
+import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from collector.store.output.output import Output
 from collector.store.rundir.directory import RunDirectory
@@ -59,3 +63,24 @@ def streaming(data: bytes = b"0123456789") -> tuple[SpillManager, Path]:
     path = manager.progress.temp_file_path
     assert path is not None
     return manager, path
+
+
+def put(kind: str, path: Path) -> int:
+    """Put something that is no file there; its inode number."""
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
+                server.bind(path.name)
+        case "directory":
+            path.mkdir()
+        case "full directory":
+            path.mkdir()
+            (path / "file").touch()
+        case _:
+            if os.geteuid() != 0:
+                pytest.skip("making a device needs root")
+            node = stat.S_IFBLK if kind == "block device" else stat.S_IFCHR
+            os.mknod(path, node | 0o600, os.makedev(1, 3) if node == stat.S_IFCHR else 0)
+    return path.lstat().st_ino

@@ -294,14 +294,14 @@ class Output(Unopened, Closable):
             path: Missing directories are made. Anything else that has `open("wb")` is written to;
                 it need not be atomic then, and the output goes on reading from where it was.
             overwrite: Replace the file or the symbolic link that has that name; a link is not
-                followed.
+                followed, and stays if it leads to a device or the like, as /dev/stdout does.
 
         Returns:
             The absolute path; or what was given, if that is no path.
 
         Raises:
             FileExistsError: The name is taken, and not `overwrite`; the output is as it was. With
-                `overwrite` too, if a FIFO, a socket or a device has it.
+                `overwrite` too, if a FIFO, a socket or a device has it, or a link to one.
             IsADirectoryError: A directory has it, or it ends like a directory's, with a slash.
             SpillError: The disk is full or the like; nothing is left there.
             OSError: As it came from the system; it names `path`.

@@ -6,8 +6,9 @@ Invariants: I1  what gets the name is complete. Only where a file system has nei
                 renameat2(2) there is an empty file of ours under it for an instant.
             I2  without `overwrite` nothing that has the name is replaced, also if it got the name
                 just now.
-            I3  with `overwrite`, only a file or a symbolic link is replaced; where the file system
-                can exchange two names, also if something else got the name just now.
+            I3  with `overwrite`, only a file or a symbolic link is replaced, and no link that leads
+                to what is never replaced; where the file system can exchange two names, also if
+                something else got the name just now.
             I4  every error names the path that the caller gave.
 Source:     link(2) and renameat2(2) fail where rename(2) would replace.
 """
@@ -31,6 +32,10 @@ _OTHER_KINDS: Final = {
     stat.S_IFBLK: "a device",
 }
 """What is never replaced, beside directories."""
+
+_OWN_DESCRIPTORS: Final = "/proc/self/fd"
+_MAX_LINKS: Final = 40
+"""As many as Linux follows in one path: path_resolution(7)."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -96,6 +101,7 @@ class Target:
         """
         try:
             _refuse_kind(_status(self.entry))
+            _refuse_link(self.path)
             self.refuse_append_only()
             _rename(self.entry, part)
         except FileNotFoundError:
@@ -110,7 +116,8 @@ class Target:
     def refuse_taken(self, *, overwrite: bool) -> None:
         """Do what the function `refuse_taken` does, in the directory that is open."""
         with contextlib.suppress(FileNotFoundError):
-            _refuse(_status(self.entry), overwrite=overwrite)
+            _refuse_kind(_status(self.entry))
+            _refuse_others(self.path, overwrite=overwrite)
 
     def refuse_append_only(self) -> None:
         """Make sure that a name given in the directory can be taken away again.
@@ -212,11 +219,12 @@ def refuse_taken(path: str, *, overwrite: bool) -> None:
         OSError: It cannot be looked at: the name is too long, or a parent is no directory.
     """
     with naming(path), contextlib.suppress(FileNotFoundError):
-        _refuse(os.lstat(path), overwrite=overwrite)
+        _refuse_kind(os.lstat(path))
+        _refuse_others(path, overwrite=overwrite)
 
 
-def _refuse(status: os.stat_result, *, overwrite: bool) -> None:
-    _refuse_kind(status)
+def _refuse_others(path: str, *, overwrite: bool) -> None:
+    _refuse_link(path)
     if not overwrite:
         message = "the name is taken; pass overwrite=True to replace what is there"
         raise FileExistsError(errno.EEXIST, message)
@@ -229,9 +237,34 @@ def _refuse_kind(status: os.stat_result) -> None:
             errno.EISDIR, "this is a directory; add the name that the file in it is to have"
         )
     if kind in _OTHER_KINDS:
-        raise FileExistsError(
-            errno.EEXIST, f"this is {_OTHER_KINDS[kind]}, which is never replaced; take a new name"
-        )
+        raise _never_replaced(_OTHER_KINDS[kind])
+
+
+def _refuse_link(path: str) -> None:
+    """Leave a link to what is never replaced: /dev/stdout is one, and the whole system's."""
+    kind = None
+    with contextlib.suppress(OSError):  # it leads nowhere
+        kind = _kind_behind(path)
+    if kind is not None:
+        raise _never_replaced(f"a link to {kind}")
+
+
+def _kind_behind(link: str) -> str | None:
+    """Tell to what a link leads that is never replaced; None if that may be, or it is no link."""
+    table = os.stat(_OWN_DESCRIPTORS).st_dev if os.path.isdir(_OWN_DESCRIPTORS) else None
+    at = link
+    for _ in range(_MAX_LINKS):
+        if not os.path.islink(at):
+            break
+        if os.lstat(at).st_dev == table:  # whatever is open there, a file too
+            return "a descriptor of a process"
+        at = os.path.join(os.path.dirname(at), os.readlink(at))
+    return _OTHER_KINDS.get(stat.S_IFMT(os.stat(link).st_mode))
+
+
+def _never_replaced(what: str) -> FileExistsError:
+    what_to_do = "take a new name, or open it and copy the output there"
+    return FileExistsError(errno.EEXIST, f"this is {what}, which is never replaced; {what_to_do}")
 
 
 def discard(entry: NameIn) -> None:
