@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from collector.integrations.postprocess import finalize_processing
 from collector.settings import KIB, MIB
 from collector.store.output import publish, target
 from collector.store.output.output import Output
+from collector.store.rundir.directory import RunDirectory
+from collector.store.rundir.scratch import make_scratch_in
 from tests.support.disks import fill
 from tests.support.faultyos import FaultyOs
 from tests.support.outputs import Maker, in_memory, on_disk
 from tests.support.processend import end_of_process
-from tests.support.rundirs import names
+from tests.support.rundirs import make_orphan, names
 
 pytestmark = pytest.mark.usefixtures("process_ends")
 
@@ -100,6 +103,49 @@ def test_its_own_temporary_directory_is_no_place_to_save_it(
     os.link(own, target)
     output.save(target, overwrite=True)
     assert (output.path, output.read()) == (target, b"abc")
+
+
+@pytest.mark.parametrize("below", [".", "new/deep"])
+@pytest.mark.parametrize("life", ["live", "stale", "going"])
+def test_nor_is_that_of_any_other_run(
+    make: Maker, tmp_path: Path, temp_root: Path, below: str, life: str
+) -> None:
+    """It goes when that run ends, with all that is in it."""
+    live = RunDirectory.create(temp_root)
+    there = live.path if life == "live" else make_orphan(temp_root)
+    if life == "going":
+        there = there.rename(there.with_name("trash-" + "0" * 32))
+    (tmp_path / "link").symlink_to(there)
+    before = names(there)
+    output = make(b"abc")
+    for path in (there / below / "out.txt", tmp_path / "link" / below / "out.txt"):
+        with pytest.raises(OSError, match="temporary directory of a Collector") as caught:
+            output.save(path, overwrite=True)
+        assert caught.value.filename == os.path.abspath(path)
+        with pytest.raises(OSError, match="temporary directory of a Collector"):
+            finalize_processing(
+                None, streaming_manager=output, file_path="talk.mp4", output_path=path
+            )
+    assert names(there) == before
+    assert output.read() == b"abc"
+    live.dispose()
+
+
+def test_a_scratch_directory_of_a_job_is_a_place_to_save_to(
+    make: Maker, tmp_path: Path, temp_root: Path
+) -> None:
+    live = RunDirectory.create(temp_root)
+    scratch = live.path / "scratch-0123456789abcdef"
+    make_scratch_in(live.fd, scratch.name)
+    assert make(b"abc").save(scratch / "new" / "out.txt").read_bytes() == b"abc"
+    live.dispose()
+    assert not scratch.exists()
+
+
+def test_a_directory_of_the_users_may_have_such_a_name(make: Maker, tmp_path: Path) -> None:
+    """As that of an experiment may have."""
+    path = tmp_path / "run-0123456789abcdef" / "out.txt"
+    assert make(b"abc").save(path).read_bytes() == b"abc"
 
 
 def test_of_many_that_save_to_one_name_one_wins(make: Maker, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from typing import Final, final
 
 from collector.errors import CollectorError, spill_error
 from collector.store.output.rename import UNSUPPORTED, NameIn, exchange, rename_to_free
+from collector.store.rundir.claim import is_run_directory
+from collector.store.rundir.scratch import SCRATCH_NAME
 
 _OTHER_KINDS: Final = {
     stat.S_IFIFO: "a FIFO",
@@ -62,11 +64,13 @@ class Target:
         Raises:
             NotADirectoryError: One of the parents is something else.
             SpillError: There is no room for it.
-            OSError: As it came from the system.
+            OSError: As it came from the system; or it lies in a run directory, but not in a scratch
+                directory of that.
         """
         self.path = path
         parent, name = os.path.split(path)
         with naming(path):
+            _refuse_run_directory(parent)
             _make_directory(parent)
             # We need not see what is in it: some directories only take new names.
             flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -263,8 +267,11 @@ def _kind_behind(link: str) -> str | None:
 
 
 def _never_replaced(what: str) -> FileExistsError:
-    what_to_do = "take a new name, or open it and copy the output there"
-    return FileExistsError(errno.EEXIST, f"this is {what}, which is never replaced; {what_to_do}")
+    message = (
+        f"this is {what}, which is never replaced; take a new name, or open it and copy the output "
+        "there"
+    )
+    return FileExistsError(errno.EEXIST, message)
 
 
 def discard(entry: NameIn) -> None:
@@ -298,6 +305,18 @@ def naming(path: str) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise spill_error(error, path) from None
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from None
+
+
+def _refuse_run_directory(path: str) -> None:
+    """Put nothing where it goes with a run; a scratch directory is there to be used."""
+    at, below = os.path.realpath(path), ""
+    while name := os.path.basename(at):
+        if is_run_directory(at) and not SCRATCH_NAME.fullmatch(below):
+            message = (
+                "this is in the temporary directory of a Collector, which goes; save it elsewhere"
+            )
+            raise OSError(errno.EINVAL, message)
+        at, below = os.path.dirname(at), name
 
 
 def _make_directory(path: str) -> None:

@@ -68,6 +68,17 @@ def new_trash_name() -> str:
     return f"trash-{os.urandom(16).hex()}"
 
 
+def is_run_directory(path: str) -> bool:
+    """Tell whether a sweep would take this for a run directory, or for one that is being removed.
+
+    A directory of a user's may have such a name, but hardly such files.
+    """
+    name = os.path.basename(path)
+    return bool(RUN_NAME.fullmatch(name) or TRASH_NAME.fullmatch(name)) and any(
+        os.path.lexists(os.path.join(path, own)) for own in (LOCK_NAME, OWNER_NAME)
+    )
+
+
 def sweep(root: Root, name: str, *, trash: str, proven: bool = False) -> list[OSError] | None:
     """Remove one run directory if nobody uses it.
 
