@@ -123,6 +123,12 @@ class RootEntry(Closable):
         """Absolute path of the entry."""
         return os.path.join(self._root.path, self._name)
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of what `examine` has opened."""
+        status = kernel.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
     def examine(self) -> RunState:
         """Find out what the entry is; of a stale run, the locks are held from now on."""
         if not (RUN_NAME.fullmatch(self._name) or TRASH_NAME.fullmatch(self._name)):

@@ -4,22 +4,31 @@ Runs in:    any process: at its start in a background thread, and in `collector 
 Invariants: I1  a sweep at start-up delays nothing, raises nothing, and says nothing unless it
                 reclaimed something.
             I2  with `dry_run` nothing is changed, and the report is the same.
+            I3  what an entry names goes before it: nobody else may know of that root.
 Source:     design of the steps: docs/decisions/0003.
 """
 
 import contextlib
 import dataclasses
+import errno
 import os
 import threading
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, final
 
 from collector.errors import RunDirectoryError
 from collector.logger import PackageLogger
 from collector.store.rundir import kernel
-from collector.store.rundir.claim import RootEntry, RunState, made_here, new_trash_name
+from collector.store.rundir.claim import (
+    RUN_NAME,
+    TRASH_NAME,
+    RootEntry,
+    RunState,
+    made_here,
+    new_trash_name,
+)
 from collector.store.rundir.contents import Contents, Tick, nothing
 from collector.store.rundir.root import PathName, Root, on_network, open_known_roots, open_root
 
@@ -132,10 +141,10 @@ def reclaim_watched(
     roots: Iterable[PathName] | None, *, dry_run: bool, tick: Tick
 ) -> ReclaimReport:
     """Do what `reclaim` does and call `tick` for each file that was counted or removed."""
-    report = ReclaimReport(dry_run=dry_run)
+    sweep = _Sweep(dry_run=dry_run, tick=tick)
     for root in _open_roots(roots):
-        _sweep_root(root, report, tick)
-    return report
+        sweep.through(root, local_only=on_network(root))
+    return sweep.report
 
 
 def list_runs(roots: Iterable[PathName] | None = None) -> list[RunInfo]:
@@ -210,36 +219,91 @@ def _names(root: Root) -> list[str]:
         return sorted(entry.name for entry in entries)
 
 
-def _sweep_root(
-    root: Root, report: ReclaimReport, tick: Tick, *, spared: Container[str] = ()
-) -> None:
-    local_only = on_network(root)
-    for name in _names(root):
-        if name in spared:
-            continue
+@final
+class _Sweep:
+    """A sweep through any number of roots, and what it has done.
+
+    Args:
+        dry_run: Remove nothing.
+        tick: Called for each file that was counted or removed.
+        at_start: Of a program, which did not ask for it.
+    """
+
+    def __init__(self, *, dry_run: bool = False, tick: Tick, at_start: bool = False) -> None:
+        self.report = ReclaimReport(dry_run=dry_run)
+        self._tick = tick
+        self._at_start = at_start
+        self._counted: set[tuple[int, int]] = set()
+
+    def through(self, root: Root, *, local_only: bool) -> None:
+        """Remove what is stale in a root, and what that names in others."""
+        for name in _names(root):
+            self._sweep(root, name, local_only=local_only, may_name=True)
+
+    def _sweep(self, root: Root, name: str, *, local_only: bool, may_name: bool) -> bool:
+        """Tell whether nothing of one entry is left, nor of the run that it may name."""
+        if self._at_start and name in made_here:
+            return False
         with RootEntry(root, name, local_only=local_only) as entry:
             found = entry.examine()
             if found is RunState.STALE:
-                _reclaim_entry(entry, report, tick)
-            elif found is not RunState.GONE:
-                setattr(report, found.value, getattr(report, found.value) + 1)
+                named = entry.elsewhere() if may_name else ""
+                return self._sweep_named(root, named) and self._reclaim(entry)
+            if found is not RunState.GONE:
+                self._count(found)
+            return found is RunState.GONE
 
+    def _sweep_named(self, root: Root, path: str) -> bool:
+        """Do the same for the run that an entry of `root` names, if it does."""
+        above, name = os.path.split(path)
+        if not RUN_NAME.fullmatch(name):
+            return True
+        try:
+            there = open_root(above, make=False)
+        except RunDirectoryError as error:
+            # Its disk may only not be mounted: nobody but who asks for it has us forget the run.
+            if error.errno == errno.ENOENT and not self._at_start:
+                return True
+            self._count(RunState.UNREADABLE)
+            return False
+        with contextlib.closing(there):
+            if there.identity == root.identity:
+                return True
+            local_only = on_network(there)
+            if local_only and self._at_start:
+                return False
+            # The trash too: a sweep that was killed on the way has left the run there.
+            names = [one for one in _names(there) if one == name or TRASH_NAME.fullmatch(one)]
+            swept = [
+                self._sweep(there, one, local_only=local_only, may_name=False) for one in names
+            ]
+            return all(swept)
 
-def _reclaim_entry(entry: RootEntry, report: ReclaimReport, tick: Tick) -> None:
-    owner = entry.owner()
-    age_s = entry.age_s(owner, time.time())
-    if report.dry_run:
-        entry.unlock()
-        found, failures = entry.contents(tick), []
-    else:
-        found = Contents()
-        failures = entry.remove(new_trash_name(), removed=found, tick=tick)
-    if failures:
-        report.failures += failures
-        return
-    report.reclaimed.append(ReclaimedRun(entry.path, owner.pid, age_s, found.files, found.bytes))
-    report.bytes += found.bytes
-    tick()
+    def _reclaim(self, entry: RootEntry) -> bool:
+        owner = entry.owner()
+        age_s = entry.age_s(owner, time.time())
+        report = self.report
+        if report.dry_run:
+            if entry.identity in self._counted:  # by way of an entry that names it
+                return True
+            self._counted.add(entry.identity)
+            entry.unlock()
+            found, failures = entry.contents(self._tick), []
+        else:
+            found = Contents()
+            failures = entry.remove(new_trash_name(), removed=found, tick=self._tick)
+        if failures:
+            report.failures += failures
+            return False
+        report.reclaimed.append(
+            ReclaimedRun(entry.path, owner.pid, age_s, found.files, found.bytes)
+        )
+        report.bytes += found.bytes
+        self._tick()
+        return True
+
+    def _count(self, found: RunState) -> None:
+        setattr(self.report, found.value, getattr(self.report, found.value) + 1)
 
 
 def _list_root(root: Root) -> Iterator[RunInfo]:
@@ -248,7 +312,7 @@ def _list_root(root: Root) -> Iterator[RunInfo]:
 
 
 def _list_entry(root: Root, name: str, *, named: bool) -> Iterator[RunInfo]:
-    """List one run: what an entry names in its place, but for what that names in turn."""
+    """List one run, with what an entry names: alone if that lives, but not what that names."""
     with RootEntry(root, name) as entry:
         found = entry.examine()
         entry.unlock()
@@ -267,6 +331,7 @@ def _list_entry(root: Root, name: str, *, named: bool) -> Iterator[RunInfo]:
                 bytes=contents.bytes,
                 command=owner.command,
             )
+        if not elsewhere:
             return
     above, name = os.path.split(elsewhere)
     with contextlib.suppress(RunDirectoryError):  # gone, or not to be trusted
@@ -310,13 +375,14 @@ class _RestingTick:
 
 def _sweep_quietly(path: PathName) -> None:
     try:
-        report = ReclaimReport()
+        sweep = _Sweep(tick=_RestingTick(), at_start=True)
         root = open_root(path, make=False)
         try:
             if not on_network(root):
-                _sweep_root(root, report, _RestingTick(), spared=made_here)
+                sweep.through(root, local_only=False)
         finally:
             root.close()
+        report = sweep.report
         if report.reclaimed:
             _logger.info(
                 "reclaimed %d run(s) that killed processes had left in %s: %d bytes",
