@@ -4,15 +4,18 @@ import csv
 import gc
 import os
 import signal
+import sys
 import weakref
 from collections.abc import Iterable, Iterator
 from multiprocessing.dummy import Pool
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
 
 from collector import BrokenCollectorError, Collector, ProgressEvent
+from collector.executor.core import _Counted
 from collector.progress.event import Happening
 from tests.support.jobs import Refuses, begun_then_wait, echo, kept_busy, square
 from tests.support.leaks import wait_until
@@ -334,3 +337,22 @@ def test_its_bar_ends_with_what_was_done_of_how_many(tmp_path: Path) -> None:
         assert "| 7/10 [" in bar
         assert said == "caught: no eighth"
         assert end == "end"
+
+
+def test_a_ctrl_c_while_the_inputs_are_begun_leaves_nothing_to_complain_of() -> None:
+    """It was an ignored AttributeError of what counts them; pytest makes that a failure here."""
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is _Counted.__init__.__code__:
+            raise KeyboardInterrupt
+
+    with Collector(1, progress=False) as collector:
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                list(collector.collect(square, range(3)))
+        finally:
+            sys.settrace(before)
+        gc.collect()
+        assert collector.statistics().total == 0

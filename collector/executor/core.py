@@ -78,7 +78,8 @@ class _Counted(Generic[T]):
             raise
 
     def __del__(self) -> None:
-        self._known.pop(id(self._coming), None)
+        with contextlib.suppress(AttributeError):  # a Ctrl-C came before it was one
+            self._known.pop(id(self._coming), None)
 
 
 class Core:
