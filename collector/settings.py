@@ -156,6 +156,12 @@ RECORDS_WAITING_BYTES: Final = 16 * MIB
 LOG_TAIL_BYTES: Final = 2 * KIB
 """Bytes of the end of a job's log that the message of its failure shows."""
 
+OOM_LOOK_PAUSE_S: Final = 1.0
+"""How often, at most, it is read how many processes the kernel has killed for their memory."""
+
+OOM_KILL_S: Final = 10.0
+"""How long after that number has risen the death of a worker may be what was counted."""
+
 SUSPENDED_S: Final = 2.0
 """A wait that took this much longer than asked: the process or the machine was stopped meanwhile,
 and no job is blamed for that time."""

@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from collector.process.pool.out_of_memory import count_files
+from collector import settings
+from collector.process.pool import out_of_memory
+from collector.process.pool.out_of_memory import OomKills, count_files
 from tests.support.control_group import limited
 from tests.support.tree import ROOT
 
@@ -106,6 +110,102 @@ def test_a_job_that_somebody_kills_is_not_said_to_be_killed_for_memory_that_othe
     child, said = result_of(KILLS, tmp_path, 300 * MIB)
     assert child == -signal.SIGKILL
     assert "was ended by kill()" in said
+
+
+BY_HAND = """
+import json, os, signal, subprocess, sys
+from collector import Collector, current_job, settings
+
+settings.OOM_LOOK_PAUSE_S = settings.OOM_KILL_S = 0.0  # an hour later, as it were
+sys.stdin.readline()
+GREEDY = "held = bytearray(1 << 30)\\nfor at in range(0, len(held), 4096): held[at] = 1"
+
+def has_a_child_that_takes_all():
+    return subprocess.run([sys.executable, "-c", GREEDY]).returncode
+
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    with Collector(1, progress=False) as collector:
+        child = collector.submit(has_a_child_that_takes_all).result()
+        print(json.dumps([child, str(collector.submit(dies).exception())]))
+"""
+
+
+def test_a_worker_that_is_killed_by_hand_is_not_said_to_be_killed_for_what_its_child_took_before(
+    tmp_path: Path,
+) -> None:
+    child, said = result_of(BY_HAND, tmp_path, 300 * MIB)
+    assert child == -signal.SIGKILL
+    assert "SIGKILL" in said
+    assert "has counted that" not in said
+
+
+class TestTheCount:
+    """What is counted is a worker's death only for a while; pure but for the file and the clock."""
+
+    @pytest.fixture
+    def at(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, int], None]:
+        """Have it be so many seconds later, and so many processes killed in all."""
+        text, now = ["oom_kill 5\n"], [0.0]
+        monkeypatch.setattr(out_of_memory, "count_files", lambda *_: ["counts"])
+        monkeypatch.setattr(out_of_memory, "_text", lambda _: text[0])
+        clock = SimpleNamespace(monotonic=lambda: now[0])
+        monkeypatch.setattr(out_of_memory, "time", clock)
+
+        def move(now_s: float, count: int) -> None:
+            now[0], text[0] = now_s, f"under_oom 0\noom_kill {count}\n"
+
+        return move
+
+    def test_each_is_one_death(self, at: Callable[[float, int], None]) -> None:
+        kills = OomKills()
+        assert not kills.has_killed()
+        at(1.0, 7)
+        assert [kills.has_killed() for _ in range(3)] == [True, True, False]
+
+    def test_one_that_was_seen_while_the_worker_died_is_its_death(
+        self, at: Callable[[float, int], None]
+    ) -> None:
+        kills = OomKills()
+        at(5.0, 6)
+        kills.look(5.0)
+        at(6.0, 6)
+        assert kills.has_killed()
+        assert not kills.has_killed()
+
+    def test_one_that_was_seen_long_before_is_not(self, at: Callable[[float, int], None]) -> None:
+        kills = OomKills()
+        at(5.0, 6)
+        kills.look(5.0)
+        at(5.0 + 2 * settings.OOM_KILL_S, 6)
+        assert not kills.has_killed()
+        at(5.0 + 2 * settings.OOM_KILL_S, 7)
+        assert kills.has_killed()
+
+    def test_it_is_not_read_at_every_look(
+        self, at: Callable[[float, int], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kills, reads = OomKills(), list[str]()
+
+        def read(path: str) -> str:
+            reads.append(path)
+            return ""
+
+        monkeypatch.setattr(out_of_memory, "_text", read)
+        for tenth in range(100):
+            kills.look(tenth * settings.OOM_LOOK_PAUSE_S / 10)
+        assert len(reads) == 10
+
+    def test_a_group_that_is_another_one_by_now_counts_from_there(
+        self, at: Callable[[float, int], None]
+    ) -> None:
+        kills = OomKills()
+        at(1.0, 0)
+        assert not kills.has_killed()
+        at(2.0, 1)
+        assert kills.has_killed()
 
 
 V2_MOUNT = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"

@@ -108,7 +108,7 @@ def one(ticket: int, value: bytes = b"") -> list[Said]:
 def run(worker: Worker, *tickets: int) -> Iterator[list[Piece]]:
     """Yield the pieces of each parcel."""
     reader: Any = worker
-    nobody: Any = SimpleNamespace(has_killed=lambda: False)
+    nobody: Any = SimpleNamespace(has_killed=lambda: False, look=lambda _: None)
     turn = Turn(reader, nobody, LIMIT, nobody, 0.0)
     jobs: list[Any] = [(SimpleNamespace(ticket=ticket, log_name=""), ()) for ticket in tickets]
     for parcel in turn.run(jobs):

@@ -126,6 +126,7 @@ class Turn:
         try:
             while self.left and not self._over:
                 readable, dead = self._worker.wait(self._pause_s())
+                self._oom.look(time.monotonic())
                 if dead or readable:
                     yield from self._take(_READS if dead else 1)
                 if dead and self.left:

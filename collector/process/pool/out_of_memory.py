@@ -1,12 +1,16 @@
 """Whether the kernel has killed a process for its memory: the count of our control group.
 
 Runs in:    the supervising thread of the parent.
-Owns:       nothing; the files are opened when a worker was killed, and closed at once.
+Owns:       nothing; the files are opened for a look, and closed at once.
 """
 
+import math
 import re
+import time
+from collections import deque
 from typing import Final, final
 
+from collector import settings
 from collector.process.control_groups import groups
 
 OUT_OF_MEMORY: Final = (
@@ -16,6 +20,7 @@ OUT_OF_MEMORY: Final = (
 _COUNT: Final = re.compile(r"^oom_kill ([0-9]+)$", re.MULTILINE)
 _CGROUPS: Final = "/proc/self/cgroup"
 _MOUNTS: Final = "/proc/self/mountinfo"
+_MOST_SEEN: Final = 1000
 
 
 def count_files(cgroups: str, mounts: str) -> list[str]:
@@ -41,13 +46,29 @@ class OomKills:
     def __init__(self) -> None:
         self._files = count_files(_text(_CGROUPS), _text(_MOUNTS))
         self._known = self._count()
+        self._look_again_s = -math.inf
+        self._seen_s: deque[float] = deque(maxlen=_MOST_SEEN)
+
+    def look(self, now_s: float) -> None:
+        """See what it has killed since the last look, for that may be no worker: once a second.
+
+        1. it kills the child of a job, 2. somebody kills a worker by hand, an hour later.
+        """
+        if now_s >= self._look_again_s:
+            self._look_again_s = now_s + settings.OOM_LOOK_PAUSE_S
+            count = self._count()
+            self._seen_s.extend([now_s] * min(count - self._known, _MOST_SEEN))
+            self._known = count
 
     def has_killed(self) -> bool:
-        """Whether the kernel has killed more processes than this has returned True for."""
-        if self._count() <= self._known:
-            return False
-        self._known += 1
-        return True
+        """Whether the kernel has just killed more processes than this has returned True for."""
+        now_s = time.monotonic()
+        self._look_again_s = now_s
+        self.look(now_s)
+        while self._seen_s:
+            if self._seen_s.popleft() >= now_s - settings.OOM_KILL_S:
+                return True
+        return False
 
     def _count(self) -> int:
         return sum(int(found[1]) for found in map(_COUNT.search, map(_text, self._files)) if found)

@@ -187,6 +187,7 @@ class Supervisor:
             self._do(self._scheduler.delayed(overslept_s))
             for process in self._leaving:
                 process.kill_by_s += overslept_s
+        self._oom.look(now_s)
         for handle in ready:
             handle()
         for note in self._mailbox.notes():
@@ -205,9 +206,8 @@ class Supervisor:
         self._leaving = {process for process in self._leaving if process.kill_by_s < math.inf}
         kills_s = [process.kill_by_s for process in self._leaving]
         soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, *kills_s)
-        left_s = max(0.0, soonest - time.monotonic())
         # Within a longer wait nobody would notice that this process was stopped for a while.
-        return None if soonest == math.inf else min(left_s, 1.0)
+        return None if soonest == math.inf else min(max(0.0, soonest - time.monotonic()), 1.0)
 
     def _over(self) -> bool:
         if not self._stopping or self._mailbox or self._scheduler.unsettled:
