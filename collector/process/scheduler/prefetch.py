@@ -33,13 +33,9 @@ class Prefetch:
 
     def took(self, job_s: float) -> bool:
         """A job has taken so long; returns whether they are short no more, as they were before."""
-        short = not self._long
-        self._job_s += (job_s - self._job_s) * settings.PACE_WEIGHT
-        return short and self._long
-
-    @property
-    def _long(self) -> bool:
-        return self._job_s > settings.BRISK_S * self._distance
+        before_s, long_s = self._job_s, settings.BRISK_S * self._distance
+        self._job_s += (job_s - before_s) * settings.PACE_WEIGHT
+        return before_s <= long_s < self._job_s
 
     @property
     def brisk(self) -> bool:
@@ -60,9 +56,9 @@ class Prefetch:
             seats: The workers; each has what was yielded with it when the next is asked for.
             now_s: The time.
         """
-        ahead = self._ahead()
+        ahead, brisk_since_s = self._ahead(), now_s - self._recall_after_s
         while (seat := seats.least()) is not None and len(seat.entries) < ahead:
-            if seat.entries and now_s - seat.since_s > self._recall_after_s:
+            if seat.entries and seat.since_s < brisk_since_s:
                 seats.leave_out(seat)  # none waits behind a long one
             elif (entry := take()) is not None:
                 yield seat, entry
@@ -87,5 +83,6 @@ class Prefetch:
         wait, they would come and go.
         """
         ahead_s = (len(seat.entries) - 1) * self._job_s
-        at_once = self._long and ahead_s > self._recall_after_s
+        is_long = self._job_s > settings.BRISK_S * self._distance
+        at_once = is_long and ahead_s > self._recall_after_s
         return seat.since_s + (0.0 if at_once else self._recall_after_s)

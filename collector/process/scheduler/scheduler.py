@@ -255,7 +255,7 @@ class Scheduler:
         elif end.outcome is Outcome.SPILL_FAILED and not seat.retired:
             decided.append(self._end(seat))  # its function runs on
         decided.append(self._judge(entry, end))
-        if seat.used_up and seat.idle:
+        if not seat.entries and seat.used_up and seat.idle:
             decided.append(self._let_go(seat))
         if hindered or not self._full or self._prefetch.wants_more(seat):
             decided += self._assign()
@@ -469,14 +469,17 @@ class Scheduler:
         if ready and self._prefetch.brisk:
             self._send_ahead(decided)
             ready = self._waiting.ready
+        self._full = False
+        if not ready:
+            return decided
         free = 0 if self.setbacks.hindered else self.max_workers - len(self._seats)
         idle = seat is not None and not seat.entries  # one that is to run alone waits for others
-        if free > 0 and ready and not idle:
+        if free > 0 and not idle:
             wanted = ready - sum(seat.coming for seat in self._seats.values())
             for worker in itertools.islice(self._numbers, max(0, min(wanted, free))):
                 self._seats.add(Seat(worker, self._max_tasks))
                 decided.append(StartWorker(worker))
-        self._full = bool(ready and (free <= 0 or idle))
+        self._full = free <= 0 or idle
         return decided
 
     def _send_ahead(self, decided: list[Action]) -> None:

@@ -137,4 +137,4 @@ class Seat:
         """Whether a job may be sent to it while it runs another one."""
         if self.state is not _READY or self.gave_back:
             return False
-        return not self.used_up and self.spare_until_s is None
+        return self.tasks < self.max_tasks and self.spare_until_s is None
