@@ -3,6 +3,7 @@
 Nor with how many workers there are.
 """
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,16 @@ from collector.process.scheduler.decisions import Entry
 from collector.process.scheduler.retries import Retry
 from collector.settings import GATES_UNTRIED
 from tests.process.test_gates import MEMORY, RAISED, Desk, desk
-from tests.support.inside import kept_for_gates, kept_in_order, one_round
+from tests.support.inside import (
+    fewest_in_order,
+    fewest_of_all,
+    kept_for_gates,
+    kept_in_order,
+    next_in_order,
+    next_of_all,
+    one_round,
+    set_pace_of,
+)
 from tests.support.steps import steps_of
 from tests.support.supervised import Desk as Supervised
 
@@ -156,3 +166,21 @@ def test_what_is_known_of_the_order_of_workers_does_not_grow_with_the_jobs_that_
         here.end(job)
         most = max(most, kept_in_order(here.schedule))
     assert most < 200
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_order_of_workers_says_what_a_look_at_each_of_them_says(seed: int) -> None:
+    chance = random.Random(seed)
+    here = desk(5)
+    if seed % 2:
+        set_pace_of(here.schedule, 0.0)
+    for number in range(1, 200):
+        here.submit(Entry(number, timeout=chance.choice([None, 5.0])))
+        here.clock.now_s += chance.choice([0.0, 0.001, 0.1])
+        for job in chance.sample(here.running, min(len(here.running), chance.randrange(3))):
+            here.do(here.schedule.started(job.worker or 0, job.ticket, here.clock.now_s))
+            if chance.random() < 0.5:
+                here.end(job)
+        fewest = fewest_of_all(here.schedule, here.clock.now_s)
+        assert fewest is None or fewest_in_order(here.schedule) in range(fewest + 1)
+        assert next_in_order(here.schedule) <= next_of_all(here.schedule) + settings.RECALL_AFTER_S

@@ -1,5 +1,6 @@
 """Inside a Collector and a worker: the one place in the tests that knows their private parts."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from selectors import EVENT_WRITE
 from typing import Any
 
-from collector import Collector, Job, current_job
+from collector import Collector, Job, current_job, settings
 from collector.process.pool.local_engine import LocalEngine, LocalSink, LocalWorker
 from collector.process.pool.supervisor import Supervisor
 from collector.process.queue.channel import Channel
@@ -134,6 +135,36 @@ def kept_in_order(scheduler: Scheduler) -> int:
     """How much a scheduler keeps to know which worker comes first."""
     seats = scheduler._seats
     return len(seats._dues._heap) + len(seats._loads._heap)
+
+
+def next_of_all(scheduler: Scheduler) -> float:
+    """When something is due first at a worker, by a look at each of them."""
+    dues = map(scheduler._due_s, scheduler._seats._seats.values())
+    return min((due_s for due_s in dues if due_s is not None), default=math.inf)
+
+
+def next_in_order(scheduler: Scheduler) -> float:
+    """The same, by the order that the scheduler keeps."""
+    return scheduler._seats.next_s()
+
+
+def fewest_of_all(scheduler: Scheduler, now_s: float) -> int | None:
+    """How many jobs the worker has that has the fewest and may get one, by a look at each.
+
+    None if none may. What has run for long may get none behind it.
+    """
+    seats = [seat for seat in scheduler._seats._seats.values() if seat.idle or seat.takes_more]
+    oldest_s = now_s - settings.RECALL_AFTER_S
+    return min(
+        (len(seat.entries) for seat in seats if not seat.entries or seat.since_s >= oldest_s),
+        default=None,
+    )
+
+
+def fewest_in_order(scheduler: Scheduler) -> int | None:
+    """The same, by the order that the scheduler keeps, which may count what has run for long."""
+    seat = scheduler._seats.least()
+    return None if seat is None else len(seat.entries)
 
 
 def kept_for_gates(scheduler: Scheduler) -> int:
