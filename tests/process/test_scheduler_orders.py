@@ -149,7 +149,9 @@ class Processes(RuleBasedStateMachine):
         if outcome is Outcome.KILLED and not job.kills:
             assert left, "nobody wanted this job killed"
             assert job.entry.attempt > 1, "a job is killed that could have been cancelled"
-            assert not any(worker.running is job.entry for worker in self.workers.values())
+            # One whose output was refused is being killed: the attempt that waits was not begun.
+            busy = (worker for worker in self.workers.values() if not worker.refused)
+            assert not any(worker.running is job.entry for worker in busy)
         if outcome is Outcome.CANCELLED:
             assert left or job.kills, "nobody wanted this job cancelled"
             assert not job.runs, "a job is cancelled that has run"
