@@ -48,7 +48,8 @@ def remove_runs(history: History) -> None:
     for number, shard in enumerate(history.shards):
         root = os.path.join(shard.path, RUN_NAME)
         if number not in history.findings.left and os.path.isdir(root):
-            with contextlib.suppress(CollectorError):  # not to be trusted: nothing in it is ours
+            # Not to be trusted, so that nothing in it is ours; or not to be read just now.
+            with contextlib.suppress(CollectorError, OSError):
                 reclaim([root])
 
 

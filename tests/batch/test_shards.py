@@ -1,5 +1,6 @@
 """Several processes share a batch directory: each has its part, some are killed, others go on."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Final
 import pytest
 
 from collector import Batch, BatchHaltedError, ClosedError, Collector, Job
-from collector.batch import history
+from collector.batch import history, leftovers
 from collector.batch.keys import Keys, key_text, part_of
 from collector.batch.report.source import Source
 from collector.batch.states import Resume
@@ -210,6 +211,24 @@ def test_what_a_killed_process_had_in_the_works_goes_with_the_next_run_of_any_sh
         writer(path, options=Options(shard="0")).close()
         assert os.listdir(path / "shard-2of2" / "run") == [live.path.name]
         live.dispose()
+
+
+def test_a_run_directory_of_another_shard_that_cannot_be_read_keeps_no_batch_from_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refuses(roots: list[str]) -> None:
+        tried.append(roots)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(leftovers, "reclaim", refuses)
+    path = tmp_path / "b"
+    writing = writer(path, options=Options(shard="1of2"))
+    RunDirectory.create(writing.run_root).dispose()
+    with writer(path, options=Options(shard="2of2")):
+        assert tried == [[str(path / "shard-1of2" / "run")]]
+    writing.close()
 
 
 def test_a_shard_whose_journal_is_gone_takes_nothing_from_the_others(tmp_path: Path) -> None:

@@ -203,10 +203,9 @@ class Supervisor:
         self._flush()
 
     def _pause_s(self) -> float | None:
-        soonest = min(self._scheduler.next_deadline_s(), self._start_again_s)
-        if self._leaving:
-            self._leaving = {process for process in self._leaving if process.kill_by_s < math.inf}
-            soonest = min([soonest, *(process.kill_by_s for process in self._leaving)])
+        self._leaving = {process for process in self._leaving if process.kill_by_s < math.inf}
+        kills_s = [process.kill_by_s for process in self._leaving]
+        soonest = min(self._scheduler.next_deadline_s(), self._start_again_s, *kills_s)
         # Within a longer wait nobody would notice that this process was stopped for a while.
         return None if soonest == math.inf else min(max(0.0, soonest - time.monotonic()), 1.0)
 
