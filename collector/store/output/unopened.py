@@ -18,10 +18,13 @@ _ASKED_FOR_BEFORE_READING: Final = frozenset(("readline", "seek"))
 """Polars and pickle say themselves that these are missing, and then nobody hears of `open`."""
 
 _TAKE_FILES: Final = frozenset(
-    ("aifc", "asyncio.base_events", "codecs", "gzip", "socket", "sunau", "wave")
+    (
+        *("aifc", "asyncio.base_events", "codecs", "gzip", "shutil", "socket", "sunau", "wave"),
+        "xml.dom.pulldom",
+    )
 )
-"""Modules whose code takes an output for a file in spite of all this: `codecs` calls `read()` until
-nothing comes, which never ends; the others take the mode of the output for that of a file."""
+"""Modules whose code takes an output for a file in spite of all this: some call `read()` or
+`read(-1)` until nothing comes, which never ends; some take its mode for that of a file."""
 
 
 class Unopened:
@@ -46,14 +49,12 @@ class Unopened:
 
 
 def refuse_part(size: int | None) -> None:
-    """Let `read(size)` be an error, and `read()` by what reads on until nothing is left.
-
-    A size below 0 is one too: whoever gives it reads until nothing is left, as `copyfileobj` does.
+    """Let `read(size)` be an error, but for a size that means all; and so by who reads on and on.
 
     Raises:
         TypeError: It is to be opened first.
     """
-    if size is not None or _taken_for_a_file():
+    if (size is not None and size >= 0) or _taken_for_a_file():
         _refuse()
 
 
