@@ -78,8 +78,10 @@ class _Counted(Generic[T]):
             raise
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # a Ctrl-C came before it was one
+        try:  # noqa: SIM105 - at the end of the program contextlib is gone before this
             self._known.pop(id(self._coming), None)
+        except AttributeError:  # a Ctrl-C came before it was one
+            pass
 
 
 class Core:
