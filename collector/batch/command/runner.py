@@ -122,6 +122,8 @@ class Runner:
         self._reader = JobReader(settings, results, finisher.lost)
         self._state = State.RUNNING
         self._kill_at_s: float | None = None
+        self._awake_s = 0.0
+        """When it has heard something last, or has waited in vain."""
         self._limit = Limit(settings.timeout)
         late = _starts_late(settings, gate, halting)
         self._ahead = settings.jobs if late else settings.most_ahead
@@ -259,13 +261,13 @@ class Runner:
             self._ask_to_end()
             look_s = max(0.0, min(_ASK_AGAIN_S, self._kill_at_s - time.monotonic()))
         longest_s = min(one for one in (look_s, pause_s, told_s) if one is not None)
-        since_s = time.monotonic()
         try:
             return self._events.get(timeout=longest_s)
         except queue.Empty:
             return None
         finally:
-            overslept_s = time.monotonic() - since_s - longest_s
+            since_s, self._awake_s = self._awake_s, time.monotonic()
+            overslept_s = self._awake_s - since_s - longest_s
             if self._kill_at_s is not None and overslept_s > SUSPENDED_S:
                 self._kill_at_s += overslept_s  # we were stopped, which does not count
 
@@ -281,7 +283,7 @@ class Runner:
         elif event is not None:
             self.signal = self.signal or event.number
             self._move(Event.SIGNAL)
-        if self._kill_at_s is not None and time.monotonic() >= self._kill_at_s:
+        if self._kill_at_s is not None and self._awake_s >= self._kill_at_s:
             self._move(Event.GRACE_OVER)
 
     def _move(self, event: Event) -> None:
@@ -295,7 +297,8 @@ class Runner:
         while self._again:
             self._lose(self._again.popleft())
         if state is State.ENDING:
-            self._kill_at_s = time.monotonic() + self._settings.grace_s
+            self._awake_s = time.monotonic()
+            self._kill_at_s = self._awake_s + self._settings.grace_s
             self._ask_to_end()
             self._inner.signal(signal.SIGCONT, workers=False)
         elif state is State.KILLED:
