@@ -87,6 +87,6 @@ def test_thirty_kills_at_random_of_two_thousand_jobs(tmp_path: Path) -> None:
     killed = 0
     for number in range(30):
         path = tmp_path / str(number)
-        killed += kill_at_some_instant(path, 2000, dice, 6.0)
+        killed += kill_at_some_instant(path, 2000, dice, 3.0)
         assert_continues(path, 2000)
     assert killed > 15
